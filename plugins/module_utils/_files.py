@@ -1,0 +1,94 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Reading and replacing a file so that no update is lost and no half of a file is ever seen.
+
+This module util is PRIVATE to the collection: it can change at any time.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+
+if TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+
+
+@contextmanager
+def locked(*paths: str) -> Iterator[None]:
+    """Hold an exclusive lock for files, waiting for it as long as needed.
+
+    The lock is on the directories that hold the files (after following links): a file itself is replaced by a rename,
+    so a lock on it would guard an inode that nobody opens again, and a lock file would be litter. The kernel drops
+    the lock when the process ends, however it ends. Raises IvshmemError where a directory cannot be opened.
+    """
+    handles: list[int] = []
+    try:
+        # In one order for everybody, and no directory twice: a second lock on it would wait for the first for ever.
+        for folder in sorted({os.path.dirname(os.path.realpath(path)) for path in paths}):
+            try:
+                handles.append(os.open(folder, os.O_RDONLY | os.O_DIRECTORY))
+            except OSError as exc:
+                raise IvshmemError(f"{folder}: this directory cannot be opened: {exc.strerror}") from exc
+            fcntl.flock(handles[-1], fcntl.LOCK_EX)
+        yield
+    finally:
+        for handle in handles:
+            os.close(handle)
+
+
+def read_file(path: str, limit: int = 16 * 1024 * 1024) -> bytes:
+    """The bytes of a regular file of at most ``limit`` bytes. Raises IvshmemError that names the file."""
+    try:
+        with open(path, "rb") as handle:
+            data = handle.read(limit + 1)
+    except OSError as exc:
+        raise IvshmemError(f"{path}: cannot be read: {exc.strerror}") from exc
+    if len(data) > limit:
+        raise IvshmemError(f"{path}: larger than {limit // (1024 * 1024)} MB, which no ACRN configuration file is")
+    return data
+
+
+def replace_file(module: AnsibleModule, path: str, data: bytes, backup: bool = False) -> str | None:
+    """Give a file new content in one step, and return the path of the backup, if one was asked for and made.
+
+    Call it inside ``locked(path)``. A symbolic link is followed and stays a link; mode, owner and SELinux label
+    of an existing file stay. Raises IvshmemError where the directory cannot be written.
+    """
+    real = os.path.realpath(path)
+    folder, name = os.path.split(real)
+    # A fixed name, not a random one: a process killed half-way leaves at most this one file, and the next call,
+    # which holds the same lock, takes it over.
+    fresh = os.path.join(folder, f".{name}.ivshmem-new")
+    backup_file = None
+    try:
+        try:
+            os.unlink(fresh)
+        except OSError as exc:
+            if exc.errno != errno.ENOENT:
+                raise
+        module.add_cleanup_file(fresh)
+        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if backup and os.path.exists(real):
+            backup_file = module.backup_local(real)
+    except OSError as exc:
+        raise IvshmemError(f"{path}: cannot be written: {exc.strerror}; nothing was changed") from exc
+    module.atomic_move(fresh, real)
+    return backup_file or None
+
+
+def unified(before: str, after: str, path: str) -> dict[str, str]:
+    """The value of ``diff`` in a module's result; Ansible makes the unified diff of it."""
+    return {"before": before, "after": after, "before_header": path, "after_header": path}

@@ -1,0 +1,218 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The declaration of shared-memory regions: values, the mapping form and the compact form.
+
+This module util is PRIVATE to the collection: it can change at any time.
+
+Only the form is read here; whether a region can work on an ACRN version is decided in ``_rules``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+HYPERVISOR = "hypervisor"
+DEVICE_MODEL = "device_model"
+
+# acrn-dm and the v2.x scenario XML tell the two providers apart by this prefix of the name
+# (devicemodel/hw/pci/ivshmem.c, pci_ivshmem_init).
+PREFIXES = {HYPERVISOR: "hv:/", DEVICE_MODEL: "dm:/"}
+PROVIDERS = {prefix: provider for provider, prefix in PREFIXES.items()}
+
+PRE_LAUNCHED = "pre_launched"
+SERVICE = "service"
+POST_LAUNCHED = "post_launched"
+
+_BDF = re.compile(r"(?:0{1,4}:)?([0-9A-Fa-f]{1,2}):([01]?[0-9A-Fa-f])\.([0-7])")
+_KEYS = ("name", "provided_by", "size", "vms", "region_id")
+_COMPACT_HINT = 'write "hv:/NAME, SIZE_MB, VM:VM" or "dm:/NAME, SIZE_MB, VM:VM"'
+
+
+class IvshmemError(Exception):
+    """What is wrong and how to mend it, in words for the user."""
+
+
+@dataclass(frozen=True, order=True)
+class Bdf:
+    """A PCI address: bus 0..255, device 0..31, function 0..7."""
+
+    bus: int
+    device: int
+    function: int
+
+    @classmethod
+    def parse(cls, text: str) -> Bdf:
+        """Read ``BB:DD.F``, all hexadecimal, as the scenario XML and lspci write it.
+
+        A PCI domain of zero in front is accepted. Raises IvshmemError for anything else.
+        """
+        match = _BDF.fullmatch(text.strip())
+        if not match:
+            raise IvshmemError(
+                f"'{text}' is not a PCI address: write bus:device.function in hexadecimal with device 00..1f, "
+                "such as 00:08.0"
+            )
+        bus, device, function = (int(part, 16) for part in match.groups())
+        return cls(bus, device, function)
+
+    @property
+    def slot(self) -> int:
+        """The device number; acrn-dm writes it in decimal (devicemodel/hw/pci/core.c, parse_bdf)."""
+        return self.device
+
+    def __str__(self) -> str:
+        return f"{self.bus:02x}:{self.device:02x}.{self.function:x}"
+
+
+@dataclass(frozen=True)
+class RegionVm:
+    """A VM of a region, by scenario name or by ID, with the vBDF that the user asks for, if any."""
+
+    vm: str | int
+    vbdf: Bdf | None = None
+
+
+@dataclass(frozen=True)
+class Region:
+    """One shared-memory region. ``size`` is in MB, ``region_id`` the PCI subsystem ID of ACRN v3.3 and later."""
+
+    name: str
+    provided_by: str
+    size: int
+    vms: tuple[RegionVm, ...]
+    region_id: int | None = None
+
+    @property
+    def prefixed(self) -> str:
+        """The name as acrn-dm and the hypervisor compare it: ``hv:/name`` or ``dm:/name``."""
+        return PREFIXES[self.provided_by] + self.name
+
+
+def _integer(value: Any, what: str, where: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise IvshmemError(f"{where}: {what} must be a whole number, not {value!r}")
+    if isinstance(value, int):
+        return value
+    text = value.strip()
+    try:
+        return int(text, 16 if text.lower().startswith("0x") else 10)
+    except ValueError:
+        unit = " of MB without a unit" if what == "size" else ""
+        raise IvshmemError(f"{where}: {what} must be a whole number{unit}, not '{value}'") from None
+
+
+def _region_vm(value: Any, where: str) -> RegionVm:
+    vbdf = None
+    if isinstance(value, Mapping):
+        unknown = sorted(set(value) - {"name", "id", "vbdf"})
+        if unknown:
+            raise IvshmemError(f"{where}: unknown key '{unknown[0]}' in a VM; the keys are name (or id) and vbdf")
+        named = [value[key] for key in ("name", "id") if value.get(key) is not None]
+        if len(named) != 1:
+            raise IvshmemError(f"{where}: a VM needs exactly one of name and id, not {dict(value)!r}")
+        if value.get("vbdf") not in (None, ""):
+            try:
+                vbdf = Bdf.parse(str(value["vbdf"]))
+            except IvshmemError as exc:
+                raise IvshmemError(f"{where}: vbdf of VM '{named[0]}': {exc}") from None
+        value = named[0]
+    if isinstance(value, bool) or not isinstance(value, (int, str)) or value == "":
+        raise IvshmemError(f"{where}: a VM is its name, its ID, or a mapping with name and vbdf, not {value!r}")
+    return RegionVm(value.strip() if isinstance(value, str) else value, vbdf)
+
+
+def _from_mapping(value: Mapping[str, Any]) -> Region:
+    name = value.get("name")
+    if not isinstance(name, str) or not name:
+        raise IvshmemError(f"a region needs a name (a string), not {name!r}")
+    where = f"region '{name}'"
+    unknown = sorted(str(key) for key in set(value) - set(_KEYS))
+    if unknown:
+        raise IvshmemError(f"{where}: unknown key '{unknown[0]}'; the keys are {', '.join(_KEYS)}")
+    provided_by = value.get("provided_by")
+    by_prefix = PROVIDERS.get(name[:4])
+    if by_prefix:
+        name = name[4:]
+        if provided_by not in (None, by_prefix):
+            raise IvshmemError(f"{where}: the prefix says {by_prefix}, but provided_by is {provided_by}; remove one")
+        provided_by = by_prefix
+    provided_by = HYPERVISOR if provided_by is None else provided_by
+    if provided_by not in PREFIXES:
+        raise IvshmemError(
+            f"{where}: provided_by must be {HYPERVISOR} (hv-land) or {DEVICE_MODEL} (dm-land), not {provided_by!r}"
+        )
+    if "size" not in value:
+        raise IvshmemError(f"{where}: size is missing; give it in MB")
+    vms = value.get("vms")
+    if not isinstance(vms, (list, tuple)) or not vms:
+        raise IvshmemError(f"{where}: vms must be a list of at least two VMs, not {vms!r}")
+    region_id = value.get("region_id")
+    return Region(
+        name=name,
+        provided_by=provided_by,
+        size=_integer(value["size"], "size", where),
+        vms=tuple(_region_vm(vm, where) for vm in vms),
+        region_id=None if region_id is None else _integer(region_id, "region_id", where),
+    )
+
+
+def _from_compact(value: str) -> Region:
+    parts = [part.strip() for part in value.split(",")]
+    if len(parts) != 3 or parts[0][:4] not in PROVIDERS or not all(parts):
+        raise IvshmemError(f"region '{value}' is not readable: {_COMPACT_HINT}")
+    vms = [vm.strip() for vm in parts[2].split(":")]
+    if not all(vms):
+        raise IvshmemError(f"region '{value}' has an empty VM between its colons: {_COMPACT_HINT}")
+    return _from_mapping(
+        {"name": parts[0], "size": parts[1], "vms": [int(vm) if vm.isascii() and vm.isdigit() else vm for vm in vms]}
+    )
+
+
+def parse_region(value: Any) -> Region:
+    """Read one region: a Region, a mapping of the declaration, or the compact string ``hv:/name, 2, 0:2``.
+
+    Raises IvshmemError, which names the region, the value and the form that is expected.
+    """
+    if isinstance(value, Region):
+        return value
+    if isinstance(value, Mapping):
+        return _from_mapping(value)
+    if isinstance(value, str):
+        return _from_compact(value)
+    raise IvshmemError(f"a region is a mapping or a string, not {value!r}: {_COMPACT_HINT}")
+
+
+def parse_regions(values: Iterable[Any]) -> tuple[Region, ...]:
+    """Read a list of regions. Raises one IvshmemError that tells of every unreadable one, a line each."""
+    regions, problems = [], []
+    for value in values:
+        try:
+            regions.append(parse_region(value))
+        except IvshmemError as exc:
+            problems.append(str(exc))
+    if problems:
+        raise IvshmemError("\n".join(problems))
+    return tuple(regions)
+
+
+def to_mapping(region: Region) -> dict[str, Any]:
+    """The mapping form, with every key of the declaration that has a value."""
+    result: dict[str, Any] = {
+        "name": region.name,
+        "provided_by": region.provided_by,
+        "size": region.size,
+        "vms": [vm.vm if vm.vbdf is None else {"name": vm.vm, "vbdf": str(vm.vbdf)} for vm in region.vms],
+    }
+    if region.region_id is not None:
+        result["region_id"] = region.region_id
+    return result
+
+
+def to_compact(region: Region) -> str:
+    """The compact form. It has no room for vBDFs and a region ID: these are left out."""
+    return f"{region.prefixed}, {region.size}, {':'.join(str(vm.vm) for vm in region.vms)}"

@@ -1,0 +1,159 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""From what a user asks for to the new bytes of the files: the whole decision, without a file being written.
+
+This module util is PRIVATE to the collection: it can change at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils._board import Board
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
+    HYPERVISOR,
+    PROVIDERS,
+    IvshmemError,
+    Region,
+    RegionVm,
+    parse_regions,
+)
+from ansible_collections.acrn.ivshmem.plugins.module_utils._rules import (
+    Finding,
+    check,
+    refuse,
+    shared_memory_budget,
+)
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import (
+    PlacedRegion,
+    Scenario,
+    read_scenario,
+    render_launch,
+    version_of_tree,
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What shall be: the regions at their places, what the rules say, and the new bytes of both files."""
+
+    scenario: Scenario
+    regions: tuple[PlacedRegion, ...]
+    findings: tuple[Finding, ...]
+    data: bytes
+    launch: bytes | None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the new scenario, in hexadecimal."""
+        return hashlib.sha256(self.data).hexdigest()
+
+
+def find_version(path: str) -> tuple[int, int] | None:
+    """The version of the ACRN tree that a file lies in: that of the nearest VERSION file above it, or None."""
+    folder = os.path.dirname(os.path.realpath(path))
+    while True:
+        try:
+            with open(os.path.join(folder, "VERSION"), encoding="utf-8", errors="replace") as handle:
+                found = version_of_tree(handle.read(4096))
+        except OSError:
+            found = None
+        parent = os.path.dirname(folder)
+        if found or parent == folder:
+            return found
+        folder = parent
+
+
+def names_to_remove(values: Iterable[Any]) -> tuple[Region, ...]:
+    """Read what ``state: absent`` takes: names, or whole regions of which only the name counts."""
+    regions = []
+    for value in values:
+        name = value.get("name") if isinstance(value, dict) else value
+        if not isinstance(name, str) or not name.strip():
+            raise IvshmemError(f"a region to remove is its name or a mapping with name, not {value!r}")
+        name = name.split(",")[0].strip()
+        provider = PROVIDERS.get(name[:4], HYPERVISOR)
+        regions.append(Region(name[4:] if name[:4] in PROVIDERS else name, provider, 2, (RegionVm("-"),)))
+    return tuple(regions)
+
+
+def decide(
+    data: bytes,
+    where: str,
+    values: Iterable[Any],
+    state: str = "exact",
+    version: tuple[int, int] | None = None,
+    board: Board | None = None,
+    launch: bytes | None = None,
+    launch_where: str = "",
+    earlier: bytes | None = None,
+) -> Outcome:
+    """Decide what a scenario and its launch XML shall hold.
+
+    ``earlier`` is an older result for the same host, whose vBDFs are kept where ``data`` has none of its own. Raises
+    IvshmemError for input that is not readable, or that breaks a rule of severity error; all of them are told.
+    """
+    scenario = read_scenario(data, where)
+    declared = names_to_remove(values) if state == "absent" else parse_regions(values)
+    findings: tuple[Finding, ...] = ()
+    if state == "absent":
+        # Rules are not asked here: whatever is wrong with a file, its regions can be taken out.
+        new = scenario.without({region.name for region in declared})
+        regions = read_scenario(new, where).as_found()
+    else:
+        wanted = scenario.merged(declared, state == "exact")
+        findings = tuple(check(scenario, wanted, version, board))
+        refuse(findings, where)
+        regions = scenario.placed(wanted, board.native if board else (), _readable(earlier, where))
+        new = scenario.rendered(regions, keep_unreadable=state == "present", version=version)
+    new_launch = None if launch is None else render_launch(launch, launch_where, scenario, regions)
+    return Outcome(scenario, regions, findings, new, new_launch)
+
+
+def _readable(earlier: bytes | None, where: str) -> tuple[Scenario, ...]:
+    if earlier is None:
+        return ()
+    try:
+        return (read_scenario(earlier, where),)
+    except IvshmemError:
+        return ()
+
+
+def describe(scenario: Scenario, version: tuple[int, int] | None, board: Board | None) -> dict[str, Any]:
+    """What a scenario holds, as the module scenario_info returns it."""
+    placed = scenario.as_found()
+    devices: dict[int, list[dict[str, str]]] = {vm.id: [] for vm in scenario.vms}
+    for region in placed:
+        for vm in region.vms:
+            if vm.vbdf:
+                devices[vm.vm.id].append({"bdf": str(vm.vbdf), "kind": "ivshmem", "what": region.region.name})
+    for each in scenario.vms:
+        devices[each.id] += [
+            {"bdf": str(function.bdf), "kind": function.kind, "what": function.what} for function in each.functions
+        ]
+    return {
+        "dialect": scenario.dialect,
+        "acrn_version": f"{version[0]}.{version[1]}" if version else None,
+        "board": scenario.board,
+        "scenario": scenario.name,
+        "vms": [
+            {
+                "id": vm.id,
+                "name": vm.name,
+                "load_order": vm.load_order,
+                "vm_type": vm.vm_type,
+                "uuid": vm.uuid,
+                "functions": sorted(devices[vm.id], key=lambda device: device["bdf"]),
+            }
+            for vm in scenario.vms
+        ],
+        "regions": [region.as_dict() for region in placed],
+        "memory": shared_memory_budget(scenario, version, board, scenario.regions),
+        "findings": [finding.as_dict() for finding in check(scenario, scenario.regions, version, board)],
+    }

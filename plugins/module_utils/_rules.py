@@ -1,0 +1,610 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Every rule that a declaration of regions must keep, each with an ID, a version range and its source in ACRN.
+
+This module util is PRIVATE to the collection: it can change at any time. The IDs of the rules are public.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils._board import Board
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
+    DEVICE_MODEL,
+    HYPERVISOR,
+    POST_LAUNCHED,
+    SERVICE,
+    Bdf,
+    IvshmemError,
+    Region,
+)
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import V2, V3, Scenario, Vm
+
+ERROR, WARNING = "error", "warning"
+
+FIRST, LAST = (2, 2), (3, 3)
+_V2_LAST, _V3_FIRST = (2, 7), (3, 0)
+
+
+@dataclass(frozen=True)
+class Context:
+    """All that a rule may look at. ``version`` and ``board`` are None where nobody knows them."""
+
+    scenario: Scenario
+    regions: tuple[Region, ...]
+    version: tuple[int, int] | None
+    board: Board | None
+
+    @property
+    def hypervisor_regions(self) -> tuple[Region, ...]:
+        return tuple(region for region in self.regions if region.provided_by == HYPERVISOR)
+
+    def vms(self) -> Iterator[tuple[Region, Vm, Bdf | None]]:
+        """Every VM of every region that the scenario has."""
+        for region in self.regions:
+            for vm, vbdf in self.scenario.resolved(region):
+                yield region, vm, vbdf
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule. ``since`` and ``until`` are the first and last ACRN version it holds for, both included."""
+
+    id: str
+    severity: str
+    what: str
+    mend: str
+    source: str
+    since: tuple[int, int]
+    until: tuple[int, int] | None
+    check: Callable[[Context], Iterable[tuple[str, str]]]
+
+    def severity_for(self, version: tuple[int, int] | None, dialect: str) -> str | None:
+        """The severity on a version; None where the rule does not hold.
+
+        Without a version the dialect decides: a rule that holds for all of its versions keeps its severity, one that
+        holds for some of them warns.
+        """
+        until = self.until or (9999, 0)
+        if version is not None:
+            return self.severity if self.since <= version <= until else None
+        first, last = (FIRST, _V2_LAST) if dialect == V2 else (_V3_FIRST, LAST)
+        if self.since <= first and last <= until:
+            return self.severity
+        return WARNING if self.since <= last and first <= until else None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a rule found: ``region`` may be empty where the finding is about the whole declaration."""
+
+    rule: str
+    severity: str
+    region: str
+    message: str
+    mend: str
+
+    def __str__(self) -> str:
+        about = f"region '{self.region}': " if self.region else ""
+        return f"{self.severity}: {about}{self.message}; {self.mend} [{self.rule}]"
+
+    def as_dict(self) -> dict[str, str]:
+        return {
+            "rule": self.rule,
+            "severity": self.severity,
+            "region": self.region,
+            "message": self.message,
+            "mend": self.mend,
+        }
+
+
+RULES: list[Rule] = []
+
+_Check = Callable[[Context], Iterable[tuple[str, str]]]
+
+
+def _rule(
+    rule_id: str,
+    severity: str,
+    what: str,
+    mend: str,
+    source: str,
+    since: tuple[int, int] = FIRST,
+    until: tuple[int, int] | None = None,
+) -> Callable[[_Check], _Check]:
+    """Register a check, which yields (region, message) for each thing that it finds."""
+
+    def register(check: _Check) -> _Check:
+        RULES.append(Rule(rule_id, severity, what, mend, source, since, until, check))
+        return check
+
+    return register
+
+
+def _text(version: tuple[int, int]) -> str:
+    return f"v{version[0]}.{version[1]}"
+
+
+# -- the region itself -----------------------------------------------------------------------------------------------
+
+
+@_rule(
+    "region-name",
+    ERROR,
+    "A region name is 1 to 27 ASCII letters, digits and underscores.",
+    "use 1 to 27 of A-Z, a-z, 0-9 and _",
+    "schema/types.xsd (IVSHMEMRegionType); with the hv:/ prefix the hypervisor has 32 bytes for it (dm/vpci/ivshmem.c)",
+)
+def _region_name(context: Context) -> Iterator[tuple[str, str]]:
+    for region in context.regions:
+        if not re.fullmatch(r"[A-Za-z0-9_]{1,27}", region.name):
+            length = f" ({len(region.name)} characters)" if len(region.name) > 27 else ""
+            yield region.name, f"its name{length} is not one that every ACRN version takes"
+
+
+@_rule(
+    "region-duplicate",
+    ERROR,
+    "Region names are unique on a host, across hv-land and dm-land.",
+    "give each region a name of its own",
+    "library/scenario_cfg_lib.py (share_mem_check) up to v2.7; v3.x fails to compile",
+)
+def _region_duplicate(context: Context) -> Iterator[tuple[str, str]]:
+    for name, count in Counter(region.name for region in context.regions).items():
+        if count > 1:
+            yield name, f"is declared {count} times"
+
+
+@_rule(
+    "region-size",
+    ERROR,
+    "The size is a power of two from 2 to 512 MB.",
+    "use 2, 4, 8, 16, 32, 64, 128, 256 or 512 (MB)",
+    "schema/types.xsd (IVSHMEMSize), library/scenario_cfg_lib.py (share_mem_check), devicemodel/hw/pci/ivshmem.c",
+)
+def _region_size(context: Context) -> Iterator[tuple[str, str]]:
+    for region in context.regions:
+        if not 2 <= region.size <= 512 or region.size & (region.size - 1):
+            yield region.name, f"its size is {region.size} MB"
+
+
+@_rule(
+    "region-count",
+    ERROR,
+    "At most eight regions of a host are provided by the hypervisor.",
+    "drop regions, merge some, or provide some by the device model",
+    "hypervisor/dm/vpci/ivshmem.c (mem_regions[8]); v3.x does not check it and fails to compile",
+)
+def _region_count(context: Context) -> Iterator[tuple[str, str]]:
+    count = len(context.hypervisor_regions)
+    if count > 8:
+        yield "", f"{count} regions are provided by the hypervisor, the limit is 8"
+
+
+@_rule(
+    "region-id-version",
+    ERROR,
+    "Region IDs exist from v3.3 on.",
+    "remove region_id, or build ACRN v3.3 or later",
+    "schema/types.xsd (IVSHMEM_REGION_ID since v3.3): earlier validators reject the element",
+    until=(3, 2),
+)
+def _region_id_version(context: Context) -> Iterator[tuple[str, str]]:
+    for region in context.regions:
+        if region.region_id:
+            yield region.name, f"has the region ID {region.region_id}, which this ACRN cannot give it"
+
+
+@_rule(
+    "region-id-range",
+    ERROR,
+    "A region ID is 0 (none) or 4096 to 65535 (0x1000 to 0xffff).",
+    "use 0 or a number from 4096 to 65535",
+    "doc/tutorials/enable_ivshmem.rst (IDs 0x1 to 0xfff are reserved); it becomes the 16-bit PCI subsystem ID",
+)
+def _region_id_range(context: Context) -> Iterator[tuple[str, str]]:
+    for region in context.regions:
+        if region.region_id and not 0x1000 <= region.region_id <= 0xFFFF:
+            reserved = " (reserved)" if 0 < region.region_id < 0x1000 else ""
+            yield region.name, f"its region ID is {region.region_id}{reserved}"
+
+
+@_rule(
+    "region-id-duplicate",
+    ERROR,
+    "A region ID other than 0 is unique on a host.",
+    "give each region an ID of its own",
+    "guests tell regions apart by the PCI subsystem ID (hypervisor/dm/vpci/ivshmem.c); not checked upstream",
+)
+def _region_id_duplicate(context: Context) -> Iterator[tuple[str, str]]:
+    first: dict[int, str] = {}
+    for region in context.regions:
+        if region.region_id:
+            other = first.setdefault(region.region_id, region.name)
+            if other != region.name:
+                yield region.name, f"its region ID {region.region_id} is that of region '{other}' too"
+
+
+# -- its VMs ---------------------------------------------------------------------------------------------------------
+
+
+@_rule(
+    "vm-unknown",
+    ERROR,
+    "Every VM of a region is in the scenario.",
+    "use a name or an ID of the scenario",
+    "v3.x accepts an unknown name and leaves the VM without the device; v2.x library/scenario_cfg_lib.py refuses it",
+)
+def _vm_unknown(context: Context) -> Iterator[tuple[str, str]]:
+    for region in context.regions:
+        for ref in region.vms:
+            try:
+                context.scenario.vm(ref.vm)
+            except IvshmemError:
+                known = ", ".join(f"{vm.name} ({vm.id})" for vm in context.scenario.vms)
+                yield region.name, f"VM '{ref.vm}' is not in the scenario, which has {known}"
+
+
+@_rule(
+    "vm-twice",
+    ERROR,
+    "A VM is in a region once.",
+    "name it once",
+    "schema/checks/ivsh_memory.xsd, library/scenario_cfg_lib.py (share_mem_check)",
+)
+def _vm_twice(context: Context) -> Iterator[tuple[str, str]]:
+    for region in context.regions:
+        for vm, count in Counter(vm for vm, _vbdf in context.scenario.resolved(region)).items():
+            if count > 1:
+                yield region.name, f"VM '{vm.name}' (ID {vm.id}) is named {count} times"
+
+
+@_rule(
+    "vm-single",
+    ERROR,
+    "A region has at least two VMs.",
+    "add the VM that it shall talk to, or drop the region",
+    "schema/types.xsd up to v2.7; v3.x accepts a region that nobody shares",
+)
+def _vm_single(context: Context) -> Iterator[tuple[str, str]]:
+    for region in context.regions:
+        if len({str(ref.vm) for ref in region.vms}) < 2:
+            yield region.name, "has a single VM"
+
+
+@_rule(
+    "vm-name",
+    ERROR,
+    "A VM of a region has a name of 1 to 15 letters, digits, - and _.",
+    "rename the VM in the scenario and in its launch script",
+    "schema/types.xsd (VMNameType) from v3.0, acrn_common.h (MAX_VM_NAME_LEN 16) from v2.7: acrn-dm names its VM by it",
+    since=(2, 7),
+)
+def _vm_name(context: Context) -> Iterator[tuple[str, str]]:
+    told = set()
+    for region, vm, _vbdf in context.vms():
+        if vm not in told and not re.fullmatch(r"[A-Za-z0-9_-]{1,15}", vm.name):
+            told.add(vm)
+            yield region.name, f"the name '{vm.name}' of VM {vm.id} has {len(vm.name)} characters, or ones not allowed"
+
+
+@_rule(
+    "dm-vm-kind",
+    ERROR,
+    "Only post-launched VMs share a dm-land region.",
+    "use provided_by: hypervisor, or leave the VM out",
+    "acrn-dm emulates it (devicemodel/hw/pci/ivshmem.c); v3.x accepts other VMs in the XML without effect",
+)
+def _dm_vm_kind(context: Context) -> Iterator[tuple[str, str]]:
+    for region, vm, _vbdf in context.vms():
+        if region.provided_by == DEVICE_MODEL and vm.load_order != POST_LAUNCHED:
+            kind = "the Service VM" if vm.load_order == SERVICE else "a pre-launched VM"
+            yield region.name, f"is provided by the device model, but VM '{vm.name}' is {kind}"
+
+
+@_rule(
+    "service-vm",
+    ERROR,
+    "On v2.2 the Service VM cannot share a region.",
+    "leave the Service VM out, or use ACRN v2.3 or later",
+    "misc/acrn-config/library/scenario_cfg_lib.py (share_mem_check) of v2.2",
+    until=(2, 2),
+)
+def _service_vm(context: Context) -> Iterator[tuple[str, str]]:
+    for region, vm, _vbdf in context.vms():
+        if vm.load_order == SERVICE and region.provided_by == HYPERVISOR:
+            yield region.name, f"VM '{vm.name}' is the Service VM"
+
+
+# -- where the device stands -----------------------------------------------------------------------------------------
+
+
+@_rule(
+    "vbdf-function",
+    ERROR,
+    "A vBDF is on bus 00 and has function 0.",
+    "write it as 00:DD.0",
+    "launch_config/launch_cfg_gen.py drops bus and function; guests up to v3.2 do not find other functions",
+)
+def _vbdf_function(context: Context) -> Iterator[tuple[str, str]]:
+    for region, vm, vbdf in context.vms():
+        if vbdf and (vbdf.bus or vbdf.function):
+            yield region.name, f"the vBDF {vbdf} of VM '{vm.name}' is not on bus 00 with function 0"
+
+
+@_rule(
+    "vbdf-choice",
+    ERROR,
+    "Up to v2.7 ACRN's build places the device of pre-launched and Service VMs.",
+    "remove vbdf from that VM",
+    "static_allocators/bdf.py (find_unused_bdf) of v2.x; the scenario XML has no place for a vBDF",
+    until=(2, 7),
+)
+def _vbdf_choice(context: Context) -> Iterator[tuple[str, str]]:
+    for region, vm, vbdf in context.vms():
+        if vbdf and vm.load_order != POST_LAUNCHED:
+            yield region.name, f"VM '{vm.name}' cannot be given the vBDF {vbdf} in a v2.x scenario"
+
+
+@_rule(
+    "vbdf-reserved",
+    ERROR,
+    "The device number is 03 to 1e in a post-launched VM and not 00 in any other.",
+    "use a device number from 03 to 1e",
+    "schema/checks/vbdf_assignment.xsd for post-launched VMs; 00:00.0 is the host bridge (static_allocators/bdf.py)",
+)
+def _vbdf_reserved(context: Context) -> Iterator[tuple[str, str]]:
+    for region, vm, vbdf in context.vms():
+        if vbdf is None or vbdf.bus:
+            continue
+        allowed = range(0x03, 0x1F) if vm.load_order == POST_LAUNCHED else range(0x01, 0x20)
+        if vbdf.device not in allowed:
+            yield region.name, f"device {vbdf.device:02x} of the vBDF {vbdf} of VM '{vm.name}' is reserved"
+
+
+@_rule(
+    "vbdf-clash",
+    ERROR,
+    "No two devices of a VM have the same device number.",
+    "choose another device number, or leave vbdf out to have a free one chosen",
+    "schema/checks/vbdf_assignment.xsd compares text, so 00:0A.0 and 00:0a.0 pass there",
+)
+def _vbdf_clash(context: Context) -> Iterator[tuple[str, str]]:
+    holders: dict[tuple[int, int], str] = {}
+    for vm in context.scenario.vms:
+        for function in vm.functions:
+            if function.kind == "vuart" and not function.bdf.bus:
+                holders[vm.id, function.bdf.device] = f"vUART '{function.what}'"
+    for region, vm, vbdf in context.vms():
+        if vbdf and not vbdf.bus:
+            holder = holders.setdefault((vm.id, vbdf.device), f"region '{region.name}'")
+            if holder != f"region '{region.name}'":
+                yield region.name, f"the vBDF {vbdf} of VM '{vm.name}' is taken by {holder}"
+
+
+def _passthrough(context: Context, post_launched: bool) -> Iterator[tuple[str, str]]:
+    for region, vm, vbdf in context.vms():
+        for function in vm.functions:
+            if function.kind != "passthrough" or vbdf is None or (vm.load_order == POST_LAUNCHED) != post_launched:
+                continue
+            if (function.bdf.bus, function.bdf.device) == (vbdf.bus, vbdf.device):
+                yield region.name, f"the vBDF {vbdf} of VM '{vm.name}' is that of its device {function.what}"
+
+
+@_rule(
+    "vbdf-passthrough",
+    ERROR,
+    "In a pre-launched or Service VM no region stands where a passthrough device may.",
+    "choose another device number",
+    "static_allocators/bdf.py (insert_pt_devs_to_dev_dict) keeps the number of some passthrough devices",
+)
+def _vbdf_passthrough(context: Context) -> Iterator[tuple[str, str]]:
+    return _passthrough(context, False)
+
+
+@_rule(
+    "vbdf-passthrough-post",
+    WARNING,
+    "In a post-launched VM a launch script often gives a passthrough device its native number.",
+    "choose another device number, or see that the launch script gives that device another slot",
+    "launch_config/launch_cfg_gen.py (add_passthrough_device)",
+)
+def _vbdf_passthrough_post(context: Context) -> Iterator[tuple[str, str]]:
+    return _passthrough(context, True)
+
+
+@_rule(
+    "vbdf-native",
+    ERROR,
+    "In the Service VM no region stands on a native device of the board.",
+    "choose a device number that the board leaves free",
+    "schema/checks/vbdf_assignment.xsd compares whole BDFs, so another function of a native device passes there",
+)
+def _vbdf_native(context: Context) -> Iterator[tuple[str, str]]:
+    native = {bdf.device: bdf for bdf in (context.board.native if context.board else ()) if bdf.bus == 0}
+    for region, vm, vbdf in context.vms():
+        if vm.load_order == SERVICE and vbdf and not vbdf.bus and vbdf.device in native:
+            yield region.name, f"the vBDF {vbdf} of VM '{vm.name}' stands on the native device {native[vbdf.device]}"
+
+
+@_rule(
+    "board-unknown",
+    WARNING,
+    "Without the board XML nobody can tell which devices the Service VM has.",
+    "give the board XML",
+    "schema/checks/vbdf_assignment.xsd",
+    since=_V3_FIRST,
+)
+def _board_unknown(context: Context) -> Iterator[tuple[str, str]]:
+    if context.board is None:
+        for region, vm, _vbdf in context.vms():
+            if vm.load_order == SERVICE:
+                yield region.name, f"VM '{vm.name}' is the Service VM, and its vBDF was not held against the board"
+
+
+@_rule(
+    "emulated-mmio",
+    WARNING,
+    "A VM has MMIO handlers for about six hypervisor regions.",
+    "raise hv/CAPACITIES/MAX_EMULATED_MMIO (1 to 128) or give the VM fewer regions",
+    "each takes two of MAX_EMULATED_MMIO (hypervisor/dm/io_req.c), and one that finds none left has a dead doorbell",
+)
+def _emulated_mmio(context: Context) -> Iterator[tuple[str, str]]:
+    count = Counter(vm for region, vm, _vbdf in context.vms() if region.provided_by == HYPERVISOR)
+    # Interrupt controller, MMCFG, vUART and MSI-X tables of passthrough devices need some as well.
+    limit = (context.scenario.max_emulated_mmio - 4) // 2
+    for vm, devices in count.items():
+        if devices > limit:
+            yield "", f"VM '{vm.name}' has {devices} hypervisor regions, MAX_EMULATED_MMIO leaves room for {limit}"
+
+
+# -- memory ----------------------------------------------------------------------------------------------------------
+
+_HV_RAM_SIZE_MAX = 1024
+# HV_RAM_SIZE in MB by the number of VMs, v2.2 to v2.4 (library/board_cfg_lib.py and hv_cfg_lib.py).
+_V22_RAM = {2: 120, 3: 150, 4: 180, 5: 210, 6: 250, 7: 280, 8: 328}
+
+
+def shared_memory_budget(
+    scenario: Scenario, version: tuple[int, int] | None, board: Board | None, regions: Iterable[Region] = ()
+) -> dict[str, Any] | None:
+    """How much shared memory the hypervisor can hold, in MB; None where version or board are not known well enough.
+
+    Returns ``limit`` (the largest sum of sizes), ``used`` (the sum for the given regions) and ``counts``, the
+    providers whose regions count. Up to v3.2 regions are part of the hypervisor image (HV_RAM_SIZE, at most 1 GiB;
+    static_allocators/hv_ram.py); from v3.3 on they are one block of the host's RAM (e820_alloc_memory).
+    """
+    vms = len(scenario.vms)
+    counts = [HYPERVISOR]
+    if version is None:
+        return None
+    if version <= (2, 4):
+        limit = (scenario.hv_ram_size or _HV_RAM_SIZE_MAX) - _V22_RAM[min(max(vms, 2), 8)]
+    elif version <= (2, 7):
+        post = sum(vm.load_order == POST_LAUNCHED for vm in scenario.vms)
+        limit = (_HV_RAM_SIZE_MAX - 20 - 16 * post) // 2
+    elif version <= (3, 1):
+        counts = [HYPERVISOR, DEVICE_MODEL]
+        limit = (_HV_RAM_SIZE_MAX - 20 - 40 * vms) // 2
+    elif version <= (3, 2):
+        counts = [HYPERVISOR, DEVICE_MODEL]
+        limit = _HV_RAM_SIZE_MAX - 20 - 4 * scenario.max_vm_num - 16 * scenario.trusty_vms
+    elif board is None or not board.largest_ram:
+        return None
+    else:
+        limit = board.largest_ram
+    used = sum(region.size for region in regions if region.provided_by in counts)
+    return {"limit": limit, "used": used, "counts": counts}
+
+
+@_rule(
+    "memory-budget",
+    ERROR,
+    "All regions together fit the memory that the hypervisor has for them.",
+    "make regions smaller or fewer, or provide some by the device model",
+    "static_allocators/hv_ram.py up to v3.2 (HV_RAM_SIZE at most 1 GiB); hypervisor/dm/vpci/ivshmem.c (one e820 block) "
+    "from v3.3, which fails only at boot",
+)
+def _memory_budget(context: Context) -> Iterator[tuple[str, str]]:
+    budget = shared_memory_budget(context.scenario, context.version, context.board, context.regions)
+    if budget and budget["used"] > budget["limit"]:
+        regions = "regions of both providers" if DEVICE_MODEL in budget["counts"] else "hypervisor regions"
+        yield "", f"the {regions} take {budget['used']} MB, at most {budget['limit']} MB fit"
+
+
+@_rule(
+    "memory-boot",
+    WARNING,
+    "On v3.2 regions of 512 MB and more together build but may not boot.",
+    "stay below 512 MB in all, or use ACRN v3.3 or later",
+    "projectacrn/acrn-hypervisor issue 8502: the image grows by the size of the regions",
+    since=(3, 2),
+    until=(3, 2),
+)
+def _memory_boot(context: Context) -> Iterator[tuple[str, str]]:
+    total = sum(region.size for region in context.regions)
+    if total >= 512:
+        yield "", f"the regions take {total} MB of the hypervisor image"
+
+
+# -- the file and what is known of it --------------------------------------------------------------------------------
+
+
+@_rule(
+    "version-dialect",
+    ERROR,
+    "The ACRN version speaks the dialect of the scenario.",
+    "upgrade the scenario with ACRN's own tools, or correct acrn_version",
+    "v3.0 renamed the elements of the scenario XML; upgrader.py is its own migration",
+)
+def _version_dialect(context: Context) -> Iterator[tuple[str, str]]:
+    if context.version and (context.version >= _V3_FIRST) != (context.scenario.dialect == V3):
+        dialect = "v3.x" if context.scenario.dialect == V3 else "v2.x"
+        yield "", f"{context.scenario.where} is a {dialect} scenario, but acrn_version is {_text(context.version)}"
+
+
+@_rule(
+    "version-range",
+    WARNING,
+    "ACRN versions from v2.2 to v3.3 are known.",
+    "check the result with care",
+    "earlier versions have no ivshmem in the hypervisor",
+    since=(0, 0),
+)
+def _version_range(context: Context) -> Iterator[tuple[str, str]]:
+    if context.version and not FIRST <= context.version <= LAST:
+        yield "", f"acrn_version is {_text(context.version)}"
+
+
+@_rule(
+    "version-unknown",
+    WARNING,
+    "The ACRN version is known.",
+    "set acrn_version, or keep the scenario in an ACRN tree with its VERSION file",
+    "limits and the memory budget differ between versions",
+)
+def _version_unknown(context: Context) -> Iterator[tuple[str, str]]:
+    if context.version is None and context.regions:
+        yield "", "the ACRN version is not known, so rules that hold for some versions only warn"
+
+
+@_rule(
+    "root-line",
+    WARNING,
+    "The root start tag stands alone on its line.",
+    "put a line end behind the <acrn-config ...> tag",
+    "hypervisor/scripts/makefile/config.mk rewrites the rest of that line with sed and so destroys a one-line file",
+    since=_V3_FIRST,
+)
+def _root_line(context: Context) -> Iterator[tuple[str, str]]:
+    document = context.scenario.document
+    if document.source[document.root.body : document.root.body + 1].strip():
+        yield "", f"{context.scenario.where}: markup follows the root start tag on its line, and the build deletes it"
+
+
+def check(
+    scenario: Scenario, regions: Iterable[Region], version: tuple[int, int] | None = None, board: Board | None = None
+) -> list[Finding]:
+    """Hold regions against every rule of their ACRN version, and return all findings, errors first."""
+    context = Context(scenario, tuple(regions), version, board)
+    findings = []
+    for rule in RULES:
+        severity = rule.severity_for(version, scenario.dialect)
+        if severity:
+            findings += [Finding(rule.id, severity, region, text, rule.mend) for region, text in rule.check(context)]
+    return sorted(findings, key=lambda finding: finding.severity != ERROR)
+
+
+def refuse(findings: Iterable[Finding], where: str) -> None:
+    """Raise one IvshmemError with every error among the findings, a line each; do nothing without errors."""
+    errors = [str(finding) for finding in findings if finding.severity == ERROR]
+    if errors:
+        count = f"{len(errors)} rules" if len(errors) > 1 else "a rule"
+        raise IvshmemError(f"{where}: the regions break {count}; nothing was changed\n" + "\n".join(errors))

@@ -1,0 +1,686 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A scenario XML: its VMs, its regions, and new bytes for it with other regions.
+
+This module util is PRIVATE to the collection: it can change at any time.
+
+Two dialects exist. Up to ACRN v2.7 a region is a line of text, ``<IVSHMEM_REGION>hv:/name, 2, 0:2</...>``, and
+``IVSHMEM_ENABLED`` turns them on; from v3.0 on a region is a tree of elements that names VMs and their vBDFs
+(misc/config_tools/schema/types.xsd, IVSHMEMInfo). Which one a file speaks shows in its VMs: only v3.x has
+``load_order``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, List, Optional, Tuple
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
+    DEVICE_MODEL,
+    HYPERVISOR,
+    POST_LAUNCHED,
+    PRE_LAUNCHED,
+    SERVICE,
+    Bdf,
+    IvshmemError,
+    Region,
+    RegionVm,
+    parse_region,
+    to_compact,
+)
+from ansible_collections.acrn.ivshmem.plugins.module_utils._xml import Content, Document, Node
+
+V2, V3 = "v2", "v3"
+
+# Children of an element as they shall be: each a child of now, or None for a new one, and its bytes.
+Pairs = List[Tuple[Optional[Node], bytes]]
+
+_LOAD_ORDERS = {"PRE_LAUNCHED_VM": PRE_LAUNCHED, "SERVICE_VM": SERVICE, "POST_LAUNCHED_VM": POST_LAUNCHED}
+# misc/config_tools/library/scenario_cfg_lib.py, VM_DB (v2.2 calls the Service VM SOS_VM, v2.7 SERVICE_VM).
+_V2_TYPES = {
+    "SAFETY_VM": PRE_LAUNCHED,
+    "PRE_STD_VM": PRE_LAUNCHED,
+    "PRE_RT_VM": PRE_LAUNCHED,
+    "SOS_VM": SERVICE,
+    "SERVICE_VM": SERVICE,
+    "POST_STD_VM": POST_LAUNCHED,
+    "POST_RT_VM": POST_LAUNCHED,
+    "KATA_VM": POST_LAUNCHED,
+}
+# Up to v2.6 acrn-dm finds its VM by UUID (-U), and the n-th VM of a type has the n-th of these
+# (misc/config_tools/library/scenario_cfg_lib.py, UUID_DB).
+_V2_UUIDS = {
+    "SAFETY_VM": ("fc836901-8685-4bc0-8b71-6e31dc36fa47",),
+    "PRE_STD_VM": ("26c5e0d8-8f8a-47d8-8109-f201ebd61a5e", "dd87ce08-66f9-473d-bc58-7605837f935e"),
+    "PRE_RT_VM": ("b2a92bec-ca6b-11ea-b106-3716a8ba0bb9",),
+    "SOS_VM": ("dbbbd434-7a57-4216-a12c-2201f1ab0240",),
+    "POST_STD_VM": (
+        "d2795438-25d6-11e8-864e-cb7a18b34643",
+        "615db82a-e189-4b4f-8dbb-d321343e4ab3",
+        "38158821-5208-4005-b72a-8a609e4190d0",
+        "a6750180-f87a-48d2-91d9-4e7f62b6519e",
+        "d1816e4a-a9bb-4cb4-a066-3f1a8a5ce73f",
+    ),
+    "POST_RT_VM": ("495ae2e5-2603-4d64-af76-d4bc5a8ec0e5",),
+    "KATA_VM": ("a7ada506-1ab0-4b6b-a0da-e513ca9b8c2f",),
+}
+_V3_PROVIDERS = {"Hypervisor": HYPERVISOR, "Device Model": DEVICE_MODEL}
+_V3_PROVIDER_TEXTS = {provider: text for text, provider in _V3_PROVIDERS.items()}
+_V3_FIELDS = ("NAME", "PROVIDED_BY", "IVSHMEM_SIZE", "IVSHMEM_REGION_ID", "IVSHMEM_VMS")
+
+# Device numbers in the order in which they are handed out: first those that ACRN's Configurator fills in
+# (types.xsd, VBDF, acrn:defaults), then the rest that a post-launched VM may use (checks/vbdf_assignment.xsd).
+SLOT_ORDER = (*range(0x08, 0x10), *range(0x03, 0x08), *range(0x10, 0x1F))
+
+
+@dataclass(frozen=True)
+class Function:
+    """A PCI function that a VM has besides its shared memory: ``kind`` is ``vuart`` or ``passthrough``."""
+
+    bdf: Bdf
+    kind: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Vm:
+    """A VM of the scenario. ``uuid`` is what ``acrn-dm -U`` takes up to ACRN v2.6, None where there is none."""
+
+    id: int
+    name: str
+    load_order: str
+    vm_type: str
+    uuid: str | None = None
+    functions: tuple[Function, ...] = ()
+
+
+@dataclass(frozen=True)
+class PlacedVm:
+    """A VM of a region at its place. ``vbdf`` is None where ACRN's build chooses it (v2.x, not post-launched)."""
+
+    vm: Vm
+    vbdf: Bdf | None
+
+
+@dataclass(frozen=True)
+class PlacedRegion:
+    """A region with its VMs resolved and placed."""
+
+    region: Region
+    vms: tuple[PlacedVm, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The region as modules return it; ``slot`` is decimal, as acrn-dm takes it."""
+        return {
+            "name": self.region.name,
+            "provided_by": self.region.provided_by,
+            "size": self.region.size,
+            "region_id": self.region.region_id,
+            "vms": [
+                {
+                    "id": placed.vm.id,
+                    "name": placed.vm.name,
+                    "load_order": placed.vm.load_order,
+                    "vbdf": str(placed.vbdf) if placed.vbdf else None,
+                    "slot": placed.vbdf.slot if placed.vbdf else None,
+                }
+                for placed in self.vms
+            ],
+        }
+
+
+def _functions(root: Node, vm: Node, name: str) -> tuple[Function, ...]:
+    found = []
+    for pci_dev in vm.all("pci_devs/pci_dev"):
+        words = pci_dev.text.split()
+        try:
+            found.append(Function(Bdf.parse(words[0]), "passthrough", pci_dev.text.strip()))
+        except (IndexError, IvshmemError):
+            continue
+    for connection in root.all("hv/vuart_connections/vuart_connection"):
+        for endpoint in connection.all("endpoint"):
+            if connection.value("type").lower() == "pci" and endpoint.value("vm_name") == name:
+                try:
+                    found.append(Function(Bdf.parse(endpoint.value("vbdf")), "vuart", connection.value("name")))
+                except IvshmemError:
+                    continue
+    return tuple(found)
+
+
+class Scenario:
+    """A scenario as it stands in a file."""
+
+    def __init__(self, document: Document) -> None:
+        """Read VMs and regions. Raises IvshmemError for a file that is no scenario of a known dialect."""
+        self.document = document
+        self.where = document.where
+        root = document.root
+        if root.tag != "acrn-config":
+            raise IvshmemError(f"{self.where}: its root is <{root.tag}>, not <acrn-config>: this is no scenario XML")
+        if root.all("user_vm") or root.all("uos") or not root.all("vm"):
+            kind = "a launch XML" if root.all("user_vm") or root.all("uos") else "a file without VMs"
+            raise IvshmemError(f"{self.where}: is {kind}; give the scenario XML, which has <vm> elements")
+        self.board = root.attributes.get("board", "")
+        self.name = root.attributes.get("scenario", "")
+        self.dialect = V3 if any(vm.first("load_order") for vm in root.all("vm")) else V2
+        self.vms = tuple(self._read_vms(root))
+        blocks = [node for node in root.walk() if node.tag == "IVSHMEM"]
+        self.block = root.first("hv/FEATURES/IVSHMEM")
+        if len(blocks) > 1:
+            lines = " and ".join(str(document.line(node)) for node in blocks)
+            raise IvshmemError(f"{self.where}: has {len(blocks)} IVSHMEM elements, at lines {lines}; leave one")
+        if blocks and not self.block:
+            raise IvshmemError(
+                f"{self.where}: its IVSHMEM element (line {document.line(blocks[0])}) is not in hv/FEATURES; move it"
+            )
+        self.max_emulated_mmio = self._capacity("MAX_EMULATED_MMIO", 16)
+        self.max_vm_num = self._capacity("MAX_VM_NUM", 16 if self.dialect == V3 else 8)
+        self.hv_ram_size = self._hv_ram_size()
+        self.trusty_vms = sum(vm.value("secure_world_support") == "y" for vm in root.all("vm"))
+        self.unreadable: list[Node] = []
+        self._nodes: dict[str, Node] = {}
+        self.regions = tuple(self._read_regions())
+
+    def _capacity(self, tag: str, default: int) -> int:
+        text = self.document.root.value(f"hv/CAPACITIES/{tag}")
+        return int(text) if text.isdigit() else default
+
+    def _hv_ram_size(self) -> int:
+        # In MB; up to v2.4 the scenario may set it, later it is computed. 0 where it is not set.
+        text = self.document.root.value("hv/MEMORY/HV_RAM_SIZE")
+        return int(text, 16) >> 20 if re.fullmatch(r"0x[0-9A-Fa-f]+", text) else 0
+
+    def _read_vms(self, root: Node) -> Iterable[Vm]:
+        of_type: dict[str, int] = {}
+        ids = set()
+        for node in root.all("vm"):
+            line = self.document.line(node)
+            try:
+                vm_id = int(node.attributes["id"])
+            except (KeyError, ValueError):
+                raise IvshmemError(f"{self.where}: the VM at line {line} has no numeric id") from None
+            if vm_id in ids:
+                raise IvshmemError(f"{self.where}: VM id {vm_id} is there twice, again at line {line}")
+            ids.add(vm_id)
+            vm_type = node.value("vm_type")
+            tag, known = ("load_order", _LOAD_ORDERS) if self.dialect == V3 else ("vm_type", _V2_TYPES)
+            load_order = known.get(node.value(tag))
+            if load_order is None:
+                raise IvshmemError(
+                    f"{self.where}: VM {vm_id} (line {line}) has the {tag} '{node.value(tag)}', "
+                    "which no ACRN from v2.2 to v3.3 knows"
+                )
+            nth = of_type.get(vm_type, 0)
+            of_type[vm_type] = nth + 1
+            uuids = () if self.dialect == V3 else _V2_UUIDS.get(vm_type, ())
+            # v2.2 leaves post-launched VMs without a name.
+            name = node.value("name") or f"VM{vm_id}"
+            yield Vm(
+                vm_id,
+                name,
+                load_order,
+                vm_type,
+                uuids[nth] if nth < len(uuids) else None,
+                _functions(root, node, name),
+            )
+
+    def _read_regions(self) -> Iterable[Region]:
+        for node in self.block.all("IVSHMEM_REGION") if self.block else ():
+            text = node.text.strip()
+            if not text and not node.children:
+                continue
+            try:
+                region = self._read_v3(node) if self.dialect == V3 else parse_region(text)
+            except IvshmemError:
+                self.unreadable.append(node)
+                continue
+            if region.name in self._nodes:
+                self.unreadable.append(node)
+                continue
+            self._nodes[region.name] = node
+            yield region
+
+    def _read_v3(self, node: Node) -> Region:
+        vms = []
+        for vm in node.all("IVSHMEM_VMS/IVSHMEM_VM"):
+            try:
+                vbdf = Bdf.parse(vm.value("VBDF"))
+            except IvshmemError:
+                vbdf = None
+            vms.append(RegionVm(vm.value("VM_NAME"), vbdf))
+        region_id = node.value("IVSHMEM_REGION_ID")
+        region = parse_region(
+            {
+                "name": node.value("NAME"),
+                "provided_by": _V3_PROVIDERS.get(node.value("PROVIDED_BY") or "Hypervisor", "?"),
+                "size": node.value("IVSHMEM_SIZE") or "2",
+                "vms": ["-"],
+                "region_id": region_id or None,
+            }
+        )
+        return replace(region, vms=tuple(vms))
+
+    def vm(self, ref: str | int) -> Vm:
+        """The VM of a name or an ID (digits are an ID unless a VM has that name). Raises IvshmemError."""
+        for vm in self.vms:
+            if vm.name == ref:
+                return vm
+        for vm in self.vms:
+            if str(vm.id) == str(ref):
+                return vm
+        known = ", ".join(f"{vm.name} ({vm.id})" for vm in self.vms)
+        raise IvshmemError(f"{self.where}: has no VM '{ref}'; its VMs are {known}")
+
+    def resolved(self, region: Region) -> tuple[tuple[Vm, Bdf | None], ...]:
+        """The VMs of a region that the scenario has, with their vBDFs of the declaration."""
+        found = []
+        for ref in region.vms:
+            try:
+                found.append((self.vm(ref.vm), ref.vbdf))
+            except IvshmemError:
+                continue
+        return tuple(found)
+
+    # -- what shall be there -------------------------------------------------------------------------------------
+
+    def merged(self, declared: Iterable[Region], exact: bool) -> tuple[Region, ...]:
+        """The regions that the scenario shall have: hv-land first, those in the file before new ones.
+
+        With ``exact`` these are the declared ones alone, else the others of the file as well. A region ID that the
+        file has stays unless the declaration gives one. A name that is declared twice is there twice.
+        """
+        new: dict[str, list[Region]] = {}
+        for region in declared:
+            new.setdefault(region.name, []).append(region)
+        result = []
+        for old in self.regions:
+            for region in new.pop(old.name, [] if exact else [old]):
+                result.append(region if region.region_id is not None else replace(region, region_id=old.region_id))
+        result += [region for regions in new.values() for region in regions]
+        # ACRN wants the hypervisor's regions first (see _pairs_v3); in this order a second read finds them as well.
+        return tuple(sorted(result, key=lambda region: region.provided_by != HYPERVISOR))
+
+    def as_found(self) -> tuple[PlacedRegion, ...]:
+        """The regions of the file where they are now, without VMs that are not in the scenario."""
+        known = {vm.name for vm in self.vms} | {str(vm.id) for vm in self.vms}
+        regions = [
+            replace(region, vms=tuple(ref for ref in region.vms if str(ref.vm) in known)) for region in self.regions
+        ]
+        if self.dialect == V2:
+            return self.placed(regions)
+        return tuple(
+            PlacedRegion(region, tuple(PlacedVm(self.vm(ref.vm), ref.vbdf) for ref in region.vms)) for region in regions
+        )
+
+    def taken(self, vm: Vm, native: Iterable[Bdf]) -> dict[int, str]:
+        """The device numbers of bus 0 that no region may use in a VM, and what holds each."""
+        held = {function.bdf.device: function.what for function in vm.functions if function.bdf.bus == 0}
+        held[0] = "the host bridge"
+        if vm.load_order == SERVICE:
+            held.update({bdf.device: f"the native device {bdf}" for bdf in native if bdf.bus == 0})
+        if vm.load_order == POST_LAUNCHED:
+            # acrn-dm: LPC, GPU and the LPC of GPU passthrough (misc/config_tools/launch_config/launch_cfg_gen.py).
+            held.update(dict.fromkeys((0x01, 0x02, 0x1F), "acrn-dm"))
+        return held
+
+    def placed(
+        self, regions: Iterable[Region], native: Iterable[Bdf] = (), earlier: Iterable[Scenario] = ()
+    ) -> tuple[PlacedRegion, ...]:
+        """Give every VM of every region its vBDF.
+
+        A declared vBDF stands. Without one, that of the file (then of ``earlier`` files) stays if it can be used;
+        else the lowest free of SLOT_ORDER is taken, in the order of the regions. ``native`` are the PCI functions of
+        the board, which the Service VM sees. In v2.x only post-launched VMs have a place to choose. Raises
+        IvshmemError where a VM has no free place, or where a region names a VM that is not there.
+        """
+        regions = tuple(regions)
+        native = tuple(native)
+        taken = {vm.id: self.taken(vm, native) for vm in self.vms}
+        places: dict[tuple[str, int], Bdf] = {}
+
+        def settle(region: Region, vm: Vm, vbdf: Bdf) -> None:
+            places[region.name, vm.id] = vbdf
+            taken[vm.id][vbdf.device] = f"region '{region.name}'"
+
+        pairs = []
+        for region in regions:
+            for ref in region.vms:
+                vm = self.vm(ref.vm)
+                if self.dialect == V2 and vm.load_order != POST_LAUNCHED:
+                    continue
+                pairs.append((region, vm))
+                if ref.vbdf:
+                    settle(region, vm, ref.vbdf)
+        for known in (self, *earlier):
+            before = {
+                (region.name, vm.id): vbdf for region in known.regions for vm, vbdf in known.resolved(region) if vbdf
+            }
+            for region, vm in pairs:
+                vbdf = before.get((region.name, vm.id))
+                if vbdf is None or (region.name, vm.id) in places or vbdf.bus or vbdf.function:
+                    continue
+                if vbdf.device not in taken[vm.id]:
+                    settle(region, vm, vbdf)
+        for region, vm in pairs:
+            if (region.name, vm.id) not in places:
+                device = next((slot for slot in SLOT_ORDER if slot not in taken[vm.id]), None)
+                if device is None:
+                    raise IvshmemError(f"{self.where}: VM '{vm.name}' has no free PCI slot for region '{region.name}'")
+                settle(region, vm, Bdf(0, device, 0))
+        return tuple(
+            PlacedRegion(
+                region,
+                tuple(PlacedVm(vm, places.get((region.name, vm.id))) for vm in (self.vm(ref.vm) for ref in region.vms)),
+            )
+            for region in regions
+        )
+
+    # -- new bytes -----------------------------------------------------------------------------------------------
+
+    def rendered(
+        self, regions: Iterable[PlacedRegion], keep_unreadable: bool = False, version: tuple[int, int] | None = None
+    ) -> bytes:
+        """The bytes of the file with these regions; the file's own bytes where nothing differs.
+
+        Only the IVSHMEM element is written. An element that already says what it shall say keeps its bytes, so that
+        attributes, comments and spelling survive. Regions that could not be read go unless ``keep_unreadable``.
+        """
+        document = self.document
+        regions = tuple(regions)
+        if self.block is None:
+            source = self._with_new_block(regions, version)
+        else:
+            if self.dialect == V3:
+                pairs = self._pairs_v3(self.block, regions, keep_unreadable, version)
+            else:
+                pairs = self._pairs_v2(self.block, regions, keep_unreadable)
+            source = document.replaced(self.block, self._children(self.block, pairs))
+        return document.encode(source)
+
+    def without(self, names: Iterable[str]) -> bytes:
+        """The bytes of the file without the regions of these names, and all else in it as it is."""
+        names = set(names)
+        document = self.document
+        gone = [node for name, node in self._nodes.items() if name in names]
+        if self.block is None or not gone:
+            return document.encode(document.source)
+        if self.dialect == V3:
+            pairs: Pairs = [(child, document.raw(child)) for child in self.block.children if child not in gone]
+        else:
+            stay = [child for child in self.block.all("IVSHMEM_REGION") if child.text.strip() and child not in gone]
+            pairs = self._lines_v2(self.block, {}, lambda _text, _key: False, stay)
+        return document.encode(document.replaced(self.block, self._children(self.block, pairs)))
+
+    def _children(self, node: Node, pairs: Pairs) -> bytes:
+        same = [child for child, _raw in pairs] == node.children
+        if same and all(child is not None and raw == self.document.raw(child) for child, raw in pairs):
+            return self.document.raw(node)
+        return self.document.with_children(node, pairs)
+
+    def _with_new_block(self, regions: tuple[PlacedRegion, ...], version: tuple[int, int] | None) -> bytes:
+        document = self.document
+        hv = document.root.first("hv")
+        if hv is None:
+            raise IvshmemError(f"{self.where}: has no <hv> element; an IVSHMEM element has no place in it")
+        content: Content
+        if self.dialect == V3:
+            content = [self._spec_v3(region, version) for region in regions]
+        else:
+            lines = [("IVSHMEM_REGION", to_compact(region)) for region in self._v2_regions(regions)]
+            content = [("IVSHMEM_ENABLED", "y" if lines else "n"), *lines]
+        if not regions:
+            return document.source
+        features = hv.first("FEATURES")
+        parent, tag, followers = (features, "IVSHMEM", ("SSRAM", "CPU_PERFORMANCE_POLICY"))
+        if parent is None:
+            parent, tag, content, followers = hv, "FEATURES", [("IVSHMEM", content)], ("MEMORY", "CAPACITIES")
+        pairs: Pairs = [(child, document.raw(child)) for child in parent.children]
+        at = next((index for index, child in enumerate(parent.children) if child.tag in followers), len(pairs))
+        eol = document.eol(parent.start)
+        pairs.insert(at, (None, document.build(tag, content, document.child_indent(parent), eol)))
+        return document.replaced(parent, document.with_children(parent, pairs))
+
+    def _pairs_v3(
+        self, block: Node, regions: tuple[PlacedRegion, ...], keep_unreadable: bool, version: tuple[int, int] | None
+    ) -> Pairs:
+        document = self.document
+        by_node = {
+            id(self._nodes[placed.region.name]): placed for placed in regions if placed.region.name in self._nodes
+        }
+        indent, eol = document.child_indent(block), document.eol(block.start)
+        others: Pairs = []
+        of_provider: dict[str, Pairs] = {HYPERVISOR: [], DEVICE_MODEL: []}
+        for child in block.children:
+            placed = by_node.get(id(child))
+            if placed:
+                of_provider[placed.region.provided_by].append((child, self._updated_v3(child, placed, version)))
+            elif child.tag != "IVSHMEM_REGION" or (keep_unreadable and child in self.unreadable):
+                others.append((child, document.raw(child)))
+        for placed in regions:
+            if placed.region.name not in self._nodes:
+                tag, content = self._spec_v3(placed, version)
+                of_provider[placed.region.provided_by].append((None, document.build(tag, content, indent, eol)))
+        # The build numbers all regions but counts the hypervisor's alone (static_allocators/lib/lib.py,
+        # get_ivshmem_regions_by_tree), so these must come first.
+        return others + of_provider[HYPERVISOR] + of_provider[DEVICE_MODEL]
+
+    def _fields_v3(self, placed: PlacedRegion, version: tuple[int, int] | None) -> dict[str, str | None]:
+        region = placed.region
+        knows_id = version is None or version >= (3, 3)
+        return {
+            "NAME": region.name,
+            "PROVIDED_BY": _V3_PROVIDER_TEXTS[region.provided_by],
+            "IVSHMEM_SIZE": str(region.size),
+            "IVSHMEM_REGION_ID": str(region.region_id) if knows_id and region.region_id is not None else None,
+        }
+
+    def _vm_spec_v3(self, placed: PlacedVm) -> tuple[str, Content]:
+        return "IVSHMEM_VM", [("VM_NAME", placed.vm.name), ("VBDF", str(placed.vbdf))]
+
+    def _spec_v3(self, placed: PlacedRegion, version: tuple[int, int] | None) -> tuple[str, Content]:
+        fields = [(tag, text) for tag, text in self._fields_v3(placed, version).items() if text is not None]
+        vms = ("IVSHMEM_VMS", [self._vm_spec_v3(vm) for vm in placed.vms])
+        return "IVSHMEM_REGION", [*fields, vms]
+
+    def _updated_v3(self, node: Node, placed: PlacedRegion, version: tuple[int, int] | None) -> bytes:
+        document = self.document
+        wanted = self._fields_v3(placed, version)
+        indent, eol = document.child_indent(node), document.eol(node.start)
+        pairs: Pairs = []
+        seen = set()
+        for child in node.children:
+            if child.tag in seen:
+                continue
+            seen.add(child.tag)
+            if child.tag == "IVSHMEM_VMS":
+                pairs.append((child, self._updated_vms_v3(child, placed)))
+            elif child.tag not in wanted:
+                pairs.append((child, document.raw(child)))
+            else:
+                text = wanted[child.tag]
+                if text is not None:
+                    pairs.append((child, self._text(child, text)))
+        # Absent means Hypervisor and no ID to ACRN (default_populator.py fills the schema's defaults in).
+        missing = [tag for tag in ("NAME", "IVSHMEM_SIZE", "PROVIDED_BY", "IVSHMEM_REGION_ID") if tag not in seen]
+        for tag in missing:
+            text = wanted[tag]
+            if text is not None and text not in ("Hypervisor", "0"):
+                later = _V3_FIELDS[_V3_FIELDS.index(tag) + 1 :]
+                at = next((i for i, (child, _raw) in enumerate(pairs) if child and child.tag in later), len(pairs))
+                pairs.insert(at, (None, document.build(tag, text, indent, eol)))
+        if "IVSHMEM_VMS" not in seen:
+            content = [self._vm_spec_v3(vm) for vm in placed.vms]
+            pairs.append((None, document.build("IVSHMEM_VMS", content, indent, eol)))
+        return self._children(node, pairs)
+
+    def _updated_vms_v3(self, node: Node, placed: PlacedRegion) -> bytes:
+        document = self.document
+        pending = {vm.vm.name: vm for vm in placed.vms}
+        pairs: Pairs = []
+        for child in node.children:
+            vm = pending.pop(child.value("VM_NAME"), None)
+            if vm is None:
+                continue
+            vbdf = child.first("VBDF")
+            if vbdf is None:
+                new = document.build("VBDF", str(vm.vbdf), document.child_indent(child), document.eol(child.start))
+                inner = [*((each, document.raw(each)) for each in child.children), (None, new)]
+            else:
+                inner = [
+                    (each, self._text(each, str(vm.vbdf)) if each is vbdf else document.raw(each))
+                    for each in child.children
+                ]
+            pairs.append((child, self._children(child, inner)))
+        for vm in pending.values():
+            tag, content = self._vm_spec_v3(vm)
+            pairs.append((None, document.build(tag, content, document.child_indent(node), document.eol(node.start))))
+        return self._children(node, pairs)
+
+    def _text(self, node: Node, text: str) -> bytes:
+        return self.document.raw(node) if node.text == text else self.document.with_text(node, text)
+
+    def _v2_regions(self, regions: Iterable[PlacedRegion]) -> list[Region]:
+        # A dm-land region in the XML of v2.5 to v2.7 costs hypervisor memory and does nothing; v2.4 rejects it.
+        return [
+            replace(placed.region, vms=tuple(RegionVm(vm.vm.id) for vm in placed.vms))
+            for placed in regions
+            if placed.region.provided_by == HYPERVISOR
+        ]
+
+    def _pairs_v2(self, block: Node, regions: tuple[PlacedRegion, ...], keep_unreadable: bool) -> Pairs:
+        wanted = {region.prefixed: region for region in self._v2_regions(regions)}
+
+        def same(text: str, key: str) -> bool:
+            old, new = parse_region(text), wanted[key]
+            ids = sorted(str(vm.vm) for vm in old.vms)
+            return old.size == new.size and ids == sorted(str(vm.vm) for vm in new.vms)
+
+        lines = {key: to_compact(region) for key, region in wanted.items()}
+        return self._lines_v2(block, lines, same, self.unreadable if keep_unreadable else [])
+
+    def _lines_v2(
+        self, block: Node, lines: Mapping[str, str], same: Callable[[str, str], bool], kept: list[Node]
+    ) -> Pairs:
+        document = self.document
+        pairs = _text_lines(document, block, "IVSHMEM_REGION", lines, same, kept)
+        enabled = "y" if lines or kept else "n"
+        at = next((i for i, (child, _raw) in enumerate(pairs) if child and child.tag == "IVSHMEM_ENABLED"), None)
+        if at is not None:
+            switch = pairs[at][0]
+            if switch is not None and switch.text.strip() != enabled:
+                pairs[at] = (switch, document.with_text(switch, enabled))
+        elif enabled == "y" or block.children:
+            indent, eol = document.child_indent(block), document.eol(block.start)
+            pairs.insert(0, (None, document.build("IVSHMEM_ENABLED", enabled, indent, eol)))
+        return pairs
+
+
+def _text_lines(
+    document: Document,
+    parent: Node,
+    tag: str,
+    wanted: Mapping[str, str],
+    same: Callable[[str, str], bool],
+    kept: Iterable[Node] = (),
+) -> Pairs:
+    """The children of an element with its repeated one-line elements made to say what is wanted.
+
+    ``wanted`` maps what a line begins with (the prefixed name) to its text, ``same`` tells whether a text of the file
+    means the wanted one. Empty elements, which ACRN ships as placeholders, are filled first; none stays beside a
+    filled one, since the v2.4 to v2.7 build fails on the pair, and one stays where all would go.
+    """
+    pending = dict(wanted)
+    kept = list(kept)
+    # None stands for a line that goes.
+    lines: list[tuple[Node | None, bytes | None]] = []
+    for child in parent.children:
+        text = child.text.strip()
+        key = text.split(",")[0].strip()
+        if child.tag != tag or child in kept:
+            lines.append((child, document.raw(child)))
+        elif key in pending:
+            new = pending.pop(key)
+            clean = child.text == text and not child.children
+            lines.append((child, document.raw(child) if clean and same(text, key) else document.with_text(child, new)))
+        else:
+            lines.append((child, None))
+    ours = [index for index, child in enumerate(parent.children) if child.tag == tag]
+    empty = [index for index in ours if not parent.children[index].text.strip() and lines[index][1] is None]
+    for index in empty[: len(pending)]:
+        node = parent.children[index]
+        lines[index] = (node, document.with_text(node, pending.pop(next(iter(pending)))))
+    if ours and not pending and all(lines[index][1] is None for index in ours):
+        node = parent.children[(empty or ours)[0]]
+        lines[(empty or ours)[0]] = (node, document.raw(node) if empty else document.emptied(node))
+    at = ours[-1] + 1 if ours else len(lines)
+    indent, eol = document.child_indent(parent), document.eol(parent.start)
+    lines[at:at] = [(None, document.build(tag, text, indent, eol)) for text in pending.values()]
+    return [(child, raw) for child, raw in lines if raw is not None]
+
+
+def read_scenario(data: bytes, where: str) -> Scenario:
+    """Read the bytes of a scenario XML; ``where`` names the file in messages. Raises IvshmemError."""
+    return Scenario(Document(data, where))
+
+
+def render_launch(data: bytes, where: str, scenario: Scenario, regions: Iterable[PlacedRegion]) -> bytes:
+    """The bytes of a v2.x launch XML whose ``shm_region`` elements agree with the scenario.
+
+    A launch XML numbers its VMs from the Service VM on (misc/config_tools/library/launch_cfg_lib.py,
+    set_shm_regions), and its generator takes ``hv:/name,size`` without a space. dm-land regions have no place in it:
+    the generator refuses what the scenario XML does not list. Raises IvshmemError for anything but a launch XML.
+    """
+    document = Document(data, where)
+    if scenario.dialect == V3:
+        raise IvshmemError(f"{where}: ACRN v3.x has no launch XML with shared memory; leave launch_path out")
+    users = document.root.all("user_vm") + document.root.all("uos")
+    if document.root.tag != "acrn-config" or not users:
+        raise IvshmemError(f"{where}: is no launch XML: it has no <user_vm> (or <uos>) elements")
+    service = next((vm.id for vm in scenario.vms if vm.load_order == SERVICE), 0)
+    wanted: dict[str, dict[str, str]] = {}
+    for placed in regions:
+        if placed.region.provided_by == HYPERVISOR:
+            for vm in placed.vms:
+                lines = wanted.setdefault(str(vm.vm.id - service), {})
+                lines[placed.region.prefixed] = f"{placed.region.prefixed},{placed.region.size}"
+    source = document.source
+    for user in reversed(users):
+        lines = wanted.get(user.attributes.get("id", ""), {})
+        parent = user.first("shm_regions")
+        if parent is None:
+            if not lines:
+                continue
+            spec = [("shm_region", text) for text in lines.values()]
+            new = document.build("shm_regions", spec, document.child_indent(user), document.eol(user.start))
+            pairs: Pairs = [*((child, document.raw(child)) for child in user.children), (None, new)]
+            source = source[: user.start] + document.with_children(user, pairs) + source[user.end :]
+            continue
+
+        def same(text: str, key: str, lines: Mapping[str, str] = lines) -> bool:
+            return text == lines[key]
+
+        pairs = _text_lines(document, parent, "shm_region", lines, same)
+        if pairs != [(child, document.raw(child)) for child in parent.children]:
+            source = source[: parent.start] + document.with_children(parent, pairs) + source[parent.end :]
+    return document.encode(source)
+
+
+_VERSION_LINE = re.compile(r"^(MAJOR|MINOR)_VERSION=(\d+)", re.MULTILINE)
+
+
+def parse_version(text: str) -> tuple[int, int]:
+    """The version of a text such as ``3.3``, ``v2.7`` or ``3.0.2``: major and minor. Raises IvshmemError."""
+    match = re.fullmatch(r"v?(\d+)\.(\d+)(?:\..*)?", text.strip())
+    if not match:
+        raise IvshmemError(f"acrn_version '{text}' is not a version: write it as 2.7 or 3.3")
+    return int(match.group(1)), int(match.group(2))
+
+
+def version_of_tree(text: str) -> tuple[int, int] | None:
+    """The version in the text of an ACRN tree's VERSION file, or None where it has none."""
+    found = dict(_VERSION_LINE.findall(text))
+    return (int(found["MAJOR"]), int(found["MINOR"])) if len(found) == 2 else None

@@ -1,0 +1,180 @@
+#!/usr/bin/python
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: scenario_info
+short_description: Tell what an ACRN scenario XML holds
+version_added: 0.1.0
+author:
+  - acrn.ivshmem contributors (@acrn-ivshmem)
+description:
+  - Returns the VMs of a scenario, its shared-memory regions, the PCI functions in use in each VM, the dialect, the
+    memory left for
+    shared memory, and what the rules of the collection say about the regions that are there.
+  - Changes nothing.
+attributes:
+  check_mode:
+    description: Can run in check mode and return changed status prediction without modifying target.
+    support: full
+    details:
+      - This module changes nothing.
+  diff_mode:
+    description: Will return details on what has changed (or possibly needs changing in check mode), when in diff mode.
+    support: N/A
+    details:
+      - This module changes nothing.
+  idempotent:
+    description:
+      - When run twice in a row outside check mode, with the same arguments, the second invocation indicates no
+        change.
+    support: full
+  platform:
+    description: Target OS/families that can be operated against.
+    platforms: posix
+    support: full
+options:
+  path:
+    description:
+      - The scenario XML.
+    type: path
+    required: true
+  board_path:
+    description:
+      - The board XML. It tells which PCI devices the Service VM has and how much memory the host has.
+    type: path
+  acrn_version:
+    description:
+      - The ACRN version, such as V(2.7) or V(3.3). Without it the C(VERSION) file of the ACRN tree in which O(path)
+        lies is read.
+    type: str
+seealso:
+  - module: acrn.ivshmem.scenario_regions
+"""
+
+EXAMPLES = r"""
+- name: Look at a scenario
+  acrn.ivshmem.scenario_info:
+    path: /opt/acrn-hypervisor/misc/config_tools/data/whl-ipc-i5/hybrid_rt.xml
+    board_path: /opt/acrn-hypervisor/misc/config_tools/data/whl-ipc-i5/whl-ipc-i5.xml
+  register: scenario
+
+- name: Tell which VMs are started by acrn-dm
+  ansible.builtin.debug:
+    msg: "{{ scenario.vms | selectattr('load_order', 'eq', 'post_launched') | map(attribute='name') }}"
+"""
+
+RETURN = r"""
+dialect:
+  description: V(v2) for scenarios of ACRN v2.2 to v2.7, V(v3) for later ones.
+  returned: success
+  type: str
+acrn_version:
+  description: The version whose rules were applied, or null.
+  returned: success
+  type: str
+  sample: "3.3"
+board:
+  description: The C(board) attribute of the scenario; empty where it has none, as in v3.x.
+  returned: success
+  type: str
+scenario:
+  description: The C(scenario) attribute of the scenario; empty where it has none, as in v3.x.
+  returned: success
+  type: str
+vms:
+  description: The VMs in the order of the file.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    id:
+      description: The VM ID, which is the peer ID for the doorbell.
+      type: int
+    name:
+      description: The VM name. VMs without one, as in v2.2, are called C(VM) and their ID.
+      type: str
+    load_order:
+      description: V(pre_launched), V(service) or V(post_launched).
+      type: str
+    vm_type:
+      description: The type as the file has it.
+      type: str
+    uuid:
+      description: What C(acrn-dm -U) takes up to ACRN v2.6, or null.
+      type: str
+    functions:
+      description: The PCI functions of the VM that the scenario names.
+      type: list
+      elements: dict
+      contains:
+        bdf:
+          description: Where it is, in hexadecimal. For a passthrough device this is the native BDF.
+          type: str
+        kind:
+          description: V(ivshmem), V(vuart) or V(passthrough).
+          type: str
+        what:
+          description: The region, the vUART connection, or the description of the device.
+          type: str
+regions:
+  description: The regions, as M(acrn.ivshmem.scenario_regions) returns them.
+  returned: success
+  type: list
+  elements: dict
+memory:
+  description:
+    - How much shared memory this ACRN version can hold, or null where version or board are not known well enough.
+  returned: success
+  type: dict
+  contains:
+    limit:
+      description: The largest sum of region sizes in MB.
+      type: int
+    used:
+      description: The sum of the sizes that count, in MB.
+      type: int
+    counts:
+      description: The providers whose regions count.
+      type: list
+      elements: str
+findings:
+  description: What the rules say about the regions of the file, errors first.
+  returned: success
+  type: list
+  elements: dict
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils._board import read_board
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import read_file
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._request import describe, find_version
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import parse_version, read_scenario
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "required": True},
+            "board_path": {"type": "path"},
+            "acrn_version": {"type": "str"},
+        },
+        supports_check_mode=True,
+    )
+    path, board_path, version = (module.params[key] for key in ("path", "board_path", "acrn_version"))
+    try:
+        version = parse_version(version) if version else find_version(path)
+        board = read_board(read_file(board_path), board_path) if board_path else None
+        result = describe(read_scenario(read_file(path), path), version, board)
+    except IvshmemError as exc:
+        module.fail_json(msg=str(exc))
+    module.exit_json(changed=False, **result)
+
+
+if __name__ == "__main__":
+    main()

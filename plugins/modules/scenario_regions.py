@@ -1,0 +1,301 @@
+#!/usr/bin/python
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: scenario_regions
+short_description: Set the shared-memory regions of an ACRN scenario XML
+version_added: 0.1.0
+author:
+  - acrn.ivshmem contributors (@acrn-ivshmem)
+description:
+  - Makes a scenario XML hold the declared ivshmem regions, in the dialect of the file (ACRN v2.2 to v2.7, or v3.0 and
+    later),
+    and the C(shm_region) elements of a v2.x launch XML agree with it.
+  - All regions are held against the rules of the ACRN version before anything is written, and every finding is
+    reported at once.
+    The rules and their IDs are listed in C(docs/rules.md) of the collection.
+  - Only the C(IVSHMEM) element is written. Every other byte of the file stays, and so do elements inside it that
+    already say
+    what they shall say.
+  - A region provided by the device model has no place in a v2.x scenario. It is not written there, but it is
+    returned, so that the
+    launch script can have it.
+attributes:
+  check_mode:
+    description: Can run in check mode and return changed status prediction without modifying target.
+    support: full
+  diff_mode:
+    description: Will return details on what has changed (or possibly needs changing in check mode), when in diff mode.
+    support: full
+  idempotent:
+    description:
+      - When run twice in a row outside check mode, with the same arguments, the second invocation indicates no
+        change.
+    support: full
+  platform:
+    description: Target OS/families that can be operated against.
+    platforms: posix
+    support: full
+options:
+  path:
+    description:
+      - The scenario XML to change. A symbolic link is followed and stays one.
+    type: path
+    required: true
+  src:
+    description:
+      - A scenario XML to start from instead of O(path), for example one of an ACRN tree that shall not be touched.
+      - O(path) then becomes the content of O(src) with the regions. vBDFs that O(path) had are kept.
+    type: path
+  regions:
+    description:
+      - The regions. Each is a mapping, or the compact string V(hv:/NAME, SIZE, VM:VM) or V(dm:/NAME, SIZE, VM:VM).
+      - A mapping has C(name) (1 to 27 ASCII letters, digits and underscores), C(size) in MB (a power of two from 2 to
+        512),
+        C(provided_by) (V(hypervisor), the default, or V(device_model)), C(vms), and from ACRN v3.3 on C(region_id)
+        (0, or 4096 to 65535).
+      - Each of C(vms) is the name or the ID of a VM, or a mapping with C(name) (or C(id)) and C(vbdf).
+      - Without C(vbdf) the place that the file has is kept. A new VM gets the lowest free device of 00:08.0 to
+        00:0f.0, then
+        of 00:03.0 to 00:07.0, then of 00:10.0 to 00:1e.0. Up to v2.7 only post-launched VMs have a place that can be
+        chosen, and
+        no file holds it; give C(vbdf) there to have it stay when other regions go.
+      - Without C(region_id) the ID that the file has is kept.
+      - With O(state=absent) names are enough.
+    type: list
+    elements: raw
+    required: true
+  state:
+    description:
+      - V(exact) makes these the only regions.
+      - V(present) adds or changes these and leaves others alone.
+      - V(absent) removes these and leaves others alone; no rule is asked then.
+    type: str
+    choices: [exact, present, absent]
+    default: exact
+  board_path:
+    description:
+      - The board XML. It tells which PCI devices the Service VM has and how much memory the host has.
+    type: path
+  launch_path:
+    description:
+      - A launch XML of ACRN v2.x, whose C(shm_region) elements are set for each of its VMs.
+    type: path
+  acrn_version:
+    description:
+      - The ACRN version, such as V(2.7) or V(3.3).
+      - Without it the C(VERSION) file of the ACRN tree in which O(src) or O(path) lies is read. If there is none,
+        rules that hold for
+        some versions of the dialect only warn.
+    type: str
+  backup:
+    description:
+      - Keep a copy of each file that changes, with the time in its name.
+    type: bool
+    default: false
+seealso:
+  - module: acrn.ivshmem.scenario_info
+  - module: acrn.ivshmem.hypervisor_build
+"""
+
+EXAMPLES = r"""
+- name: Let the RT VM and a post-launched VM share 2 MB
+  acrn.ivshmem.scenario_regions:
+    path: /srv/acrn/line-a/scenario.xml
+    board_path: /srv/acrn/whl-ipc-i5.xml
+    acrn_version: "3.3"
+    regions:
+      - name: shm_region_0
+        size: 2
+        vms:
+          - PRE_RT_VM0
+          - name: POST_STD_VM1
+            vbdf: "00:08.0"
+
+- name: The same in the words of ACRN's guide, on a v2.7 tree that stays as it is
+  acrn.ivshmem.scenario_regions:
+    src: /opt/acrn-hypervisor/misc/config_tools/data/whl-ipc-i5/hybrid_rt.xml
+    path: /srv/acrn/line-b/hybrid_rt.xml
+    regions:
+      - "hv:/shm_region_0, 2, 0:2"
+      - "dm:/test, 2, 2:3"
+
+- name: Remove one region
+  acrn.ivshmem.scenario_regions:
+    path: /srv/acrn/line-a/scenario.xml
+    regions: [shm_region_0]
+    state: absent
+"""
+
+RETURN = r"""
+regions:
+  description: The regions that the scenario has now, hypervisor regions first, with the place of each device.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: The name without prefix.
+      type: str
+    provided_by:
+      description: V(hypervisor) or V(device_model).
+      type: str
+    size:
+      description: Size in MB.
+      type: int
+    region_id:
+      description: The region ID, or null.
+      type: int
+    vms:
+      description: The VMs that share it.
+      type: list
+      elements: dict
+      contains:
+        id:
+          description: The VM ID, which is the peer ID for the doorbell.
+          type: int
+        name:
+          description: The VM name. VMs without one, as in v2.2, are called C(VM) and their ID.
+          type: str
+        load_order:
+          description: V(pre_launched), V(service) or V(post_launched).
+          type: str
+        vbdf:
+          description:
+            - The vBDF in hexadecimal, or null where ACRN's build chooses it (v2.x, VMs that are not post-launched).
+          type: str
+        slot:
+          description: The device number in decimal, as C(acrn-dm -s) takes it, or null.
+          type: int
+dialect:
+  description: V(v2) for scenarios of ACRN v2.2 to v2.7, V(v3) for later ones.
+  returned: success
+  type: str
+acrn_version:
+  description: The version whose rules were applied, or null.
+  returned: success
+  type: str
+  sample: "3.3"
+digest:
+  description: SHA-256 of the scenario XML as it is now (or would be, in check mode).
+  returned: success
+  type: str
+findings:
+  description: What the rules say, without what made the module fail.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    rule:
+      description: The ID of the rule.
+      type: str
+    severity:
+      description: V(warning).
+      type: str
+    region:
+      description: The region, or an empty string.
+      type: str
+    message:
+      description: What was found.
+      type: str
+    mend:
+      description: What to do about it.
+      type: str
+backup_files:
+  description: The copies that were made.
+  returned: changed and O(backup=true)
+  type: list
+  elements: str
+"""
+
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils._board import read_board
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import locked, read_file, replace_file, unified
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._request import decide, find_version
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import parse_version
+from ansible_collections.acrn.ivshmem.plugins.module_utils._xml import Document
+
+
+def run(module):
+    params = module.params
+    path, launch_path = params["path"], params["launch_path"]
+    src = params["src"] or path
+    version = parse_version(params["acrn_version"]) if params["acrn_version"] else find_version(src)
+    board_path = params["board_path"]
+    board = read_board(read_file(board_path), board_path) if board_path else None
+    before = read_file(path) if src == path or os.path.exists(path) else None
+    launch = read_file(launch_path) if launch_path else None
+    outcome = decide(
+        before if src == path else read_file(src),
+        src,
+        params["regions"],
+        params["state"],
+        version=version,
+        board=board,
+        launch=launch,
+        launch_where=launch_path or "",
+        earlier=before,
+    )
+    changes = [
+        (name, old, new)
+        for name, old, new in ((path, before, outcome.data), (launch_path, launch, outcome.launch))
+        if old != new
+    ]
+    backups = []
+    if not module.check_mode:
+        for name, _old, new in changes:
+            backups.append(replace_file(module, name, new, params["backup"]))
+    for finding in outcome.findings:
+        module.warn(f"{path}: {finding}")
+    result = {
+        "changed": bool(changes),
+        "regions": [placed.as_dict() for placed in outcome.regions],
+        "dialect": outcome.scenario.dialect,
+        "acrn_version": f"{version[0]}.{version[1]}" if version else None,
+        "digest": outcome.digest,
+        "findings": [finding.as_dict() for finding in outcome.findings],
+    }
+    if any(backups):
+        result["backup_files"] = [backup for backup in backups if backup]
+    if module._diff:
+        result["diff"] = [unified(_text(old, name), _text(new, name), name) for name, old, new in changes]
+    return result
+
+
+def _text(data, name):
+    return "" if data is None else Document(data, name).source.decode("utf-8")
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "required": True},
+            "src": {"type": "path"},
+            "regions": {"type": "list", "elements": "raw", "required": True},
+            "state": {"type": "str", "choices": ["exact", "present", "absent"], "default": "exact"},
+            "board_path": {"type": "path"},
+            "launch_path": {"type": "path"},
+            "acrn_version": {"type": "str"},
+            "backup": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        paths = [path for path in (module.params["path"], module.params["launch_path"]) if path]
+        with locked(*paths):
+            result = run(module)
+    except IvshmemError as exc:
+        module.fail_json(msg=str(exc))
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

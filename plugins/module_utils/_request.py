@@ -143,14 +143,7 @@ def describe(scenario: Scenario, version: tuple[int, int] | None, board: Board |
         "board": scenario.board,
         "scenario": scenario.name,
         "vms": [
-            {
-                "id": vm.id,
-                "name": vm.name,
-                "load_order": vm.load_order,
-                "vm_type": vm.vm_type,
-                "uuid": vm.uuid,
-                "functions": sorted(devices[vm.id], key=lambda device: device["bdf"]),
-            }
+            {**vm.as_dict(), "functions": sorted(devices[vm.id], key=lambda device: device["bdf"])}
             for vm in scenario.vms
         ],
         "regions": [region.as_dict() for region in placed],

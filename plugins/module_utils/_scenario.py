@@ -97,6 +97,10 @@ class Vm:
     uuid: str | None = None
     functions: tuple[Function, ...] = ()
 
+    def as_dict(self) -> dict[str, Any]:
+        """The VM as modules return it, without its PCI functions."""
+        return {key: getattr(self, key) for key in ("id", "name", "load_order", "vm_type", "uuid")}
+
 
 @dataclass(frozen=True)
 class PlacedVm:

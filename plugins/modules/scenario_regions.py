@@ -49,7 +49,8 @@ options:
   src:
     description:
       - A scenario XML to start from instead of O(path), for example one of an ACRN tree that shall not be touched.
-      - O(path) then becomes the content of O(src) with the regions. vBDFs that O(path) had are kept.
+      - O(path) then becomes the content of O(src) with the regions, and its directory is made if need be. vBDFs that
+        O(path) had are kept.
     type: path
   regions:
     description:
@@ -85,13 +86,20 @@ options:
     description:
       - A launch XML of ACRN v2.x, whose C(shm_region) elements are set for each of its VMs.
     type: path
+  launch_src:
+    description:
+      - A launch XML to start from instead of O(launch_path), as O(src) is for O(path).
+    type: path
   acrn_version:
     description:
       - The ACRN version, such as V(2.7) or V(3.3).
-      - Without it the C(VERSION) file of the ACRN tree in which O(src) or O(path) lies is read. If there is none,
-        rules that hold for
-        some versions of the dialect only warn.
+      - Without it the C(VERSION) file of O(acrn_source), or else of the ACRN tree in which O(src) or O(path) lies is
+        read. If there is none, rules that hold for some versions of the dialect only warn.
     type: str
+  acrn_source:
+    description:
+      - An ACRN tree. Only its C(VERSION) file is read.
+    type: path
   backup:
     description:
       - Keep a copy of each file that changes, with the time in its name.
@@ -171,6 +179,27 @@ regions:
         slot:
           description: The device number in decimal, as C(acrn-dm -s) takes it, or null.
           type: int
+vms:
+  description: All VMs of the scenario, in the order of the file.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    id:
+      description: The VM ID.
+      type: int
+    name:
+      description: The VM name.
+      type: str
+    load_order:
+      description: V(pre_launched), V(service) or V(post_launched).
+      type: str
+    vm_type:
+      description: The type as the file has it.
+      type: str
+    uuid:
+      description: What C(acrn-dm -U) takes up to ACRN v2.6, or null.
+      type: str
 dialect:
   description: V(v2) for scenarios of ACRN v2.2 to v2.7, V(v3) for later ones.
   returned: success
@@ -226,27 +255,35 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._xml import Document
 
 def run(module):
     params = module.params
-    path, launch_path = params["path"], params["launch_path"]
-    src = params["src"] or path
-    version = parse_version(params["acrn_version"]) if params["acrn_version"] else find_version(src)
+    path, src = params["path"], params["src"] or params["path"]
+    launch_path, launch_src = params["launch_path"], params["launch_src"] or params["launch_path"]
+    if params["acrn_version"]:
+        version = parse_version(params["acrn_version"])
+    else:
+        version = find_version(os.path.join(params["acrn_source"] or "/", "VERSION")) or find_version(src)
     board_path = params["board_path"]
     board = read_board(read_file(board_path), board_path) if board_path else None
-    before = read_file(path) if src == path or os.path.exists(path) else None
-    launch = read_file(launch_path) if launch_path else None
+    data = read_file(src)
+    launch = read_file(launch_src) if launch_src else None
+    before, launch_before = data, launch
+    if src != path:
+        before = read_file(path) if os.path.exists(path) else None
+    if launch_src != launch_path:
+        launch_before = read_file(launch_path) if os.path.exists(launch_path) else None
     outcome = decide(
-        before if src == path else read_file(src),
+        data,
         src,
         params["regions"],
         params["state"],
         version=version,
         board=board,
         launch=launch,
-        launch_where=launch_path or "",
+        launch_where=launch_src or "",
         earlier=before,
     )
     changes = [
         (name, old, new)
-        for name, old, new in ((path, before, outcome.data), (launch_path, launch, outcome.launch))
+        for name, old, new in ((path, before, outcome.data), (launch_path, launch_before, outcome.launch))
         if old != new
     ]
     backups = []
@@ -258,6 +295,7 @@ def run(module):
     result = {
         "changed": bool(changes),
         "regions": [placed.as_dict() for placed in outcome.regions],
+        "vms": [vm.as_dict() for vm in outcome.scenario.vms],
         "dialect": outcome.scenario.dialect,
         "acrn_version": f"{version[0]}.{version[1]}" if version else None,
         "digest": outcome.digest,
@@ -266,12 +304,24 @@ def run(module):
     if any(backups):
         result["backup_files"] = [backup for backup in backups if backup]
     if module._diff:
-        result["diff"] = [unified(_text(old, name), _text(new, name), name) for name, old, new in changes]
+        # A result that is not there yet is shown against what it starts from.
+        starts = {path: data, launch_path: launch}
+        result["diff"] = [
+            unified(_text(starts[name] if old is None else old, name), _text(new, name), name)
+            for name, old, new in changes
+        ]
     return result
 
 
+def make_folders(module):
+    for src, path in (("src", "path"), ("launch_src", "launch_path")):
+        # Only for a source that is there: a mistyped name shall not leave a directory behind.
+        if module.params[src] and os.path.exists(module.params[src]):
+            os.makedirs(os.path.dirname(os.path.realpath(module.params[path])), exist_ok=True)
+
+
 def _text(data, name):
-    return "" if data is None else Document(data, name).source.decode("utf-8")
+    return Document(data, name).source.decode("utf-8")
 
 
 def main():
@@ -283,15 +333,22 @@ def main():
             "state": {"type": "str", "choices": ["exact", "present", "absent"], "default": "exact"},
             "board_path": {"type": "path"},
             "launch_path": {"type": "path"},
+            "launch_src": {"type": "path"},
             "acrn_version": {"type": "str"},
+            "acrn_source": {"type": "path"},
             "backup": {"type": "bool", "default": False},
         },
+        required_by={"launch_src": "launch_path"},
         supports_check_mode=True,
     )
+    paths = [path for path in (module.params["path"], module.params["launch_path"]) if path]
     try:
-        paths = [path for path in (module.params["path"], module.params["launch_path"]) if path]
-        with locked(*paths):
+        if module.check_mode:
             result = run(module)
+        else:
+            make_folders(module)
+            with locked(*paths):
+                result = run(module)
     except IvshmemError as exc:
         module.fail_json(msg=str(exc))
     module.exit_json(**result)

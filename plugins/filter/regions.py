@@ -1,0 +1,102 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Filters: how plays and templates look at regions and plans."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _region
+
+
+def from_compact(value: Any) -> dict[str, Any]:
+    """A region of the declaration, whatever its form, as a mapping."""
+    try:
+        return _region.to_mapping(_region.parse_region(value))
+    except _region.IvshmemError as exc:
+        raise AnsibleFilterError(f"acrn.ivshmem.from_compact: {exc}") from exc
+
+
+def to_compact(value: Any) -> str:
+    """A region of the declaration, whatever its form, as a compact string."""
+    try:
+        return _region.to_compact(_region.parse_region(value))
+    except _region.IvshmemError as exc:
+        raise AnsibleFilterError(f"acrn.ivshmem.to_compact: {exc}") from exc
+
+
+def vm_devices(plan: Mapping[str, Any], vm: Any) -> list[dict[str, Any]]:
+    """The ivshmem devices of one VM of a plan, with the IDs of the VMs at their other ends."""
+    if plan.get("vms") and not any(str(vm) in (each["name"], str(each["id"])) for each in plan["vms"]):
+        known = ", ".join(f"{each['name']} ({each['id']})" for each in plan["vms"])
+        raise AnsibleFilterError(f"acrn.ivshmem.vm_devices: the plan has no VM '{vm}'; its VMs are {known}")
+    devices = []
+    for region in plan["regions"]:
+        own = [each for each in region["vms"] if str(vm) in (each["name"], str(each["id"]))]
+        if own:
+            devices.append(
+                {
+                    **{key: region[key] for key in ("name", "provided_by", "size", "region_id")},
+                    "vbdf": own[0]["vbdf"],
+                    "slot": own[0]["slot"],
+                    "peers": [each["id"] for each in region["vms"] if each["id"] != own[0]["id"]],
+                }
+            )
+    return devices
+
+
+def vm_slots(plan: Mapping[str, Any], vm: Any) -> dict[str, int | None]:
+    """The slots of one VM of a plan, by region."""
+    return {device["name"]: device["slot"] for device in vm_devices(plan, vm)}
+
+
+def distinct_builds(hosts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The hypervisors that a fleet needs, each once, with the hosts that share it.
+
+    Two hosts share a build if everything that goes into it is equal: the digest of the scenario decides, not its path.
+    """
+    builds: dict[str, dict[str, Any]] = {}
+    for host in hosts:
+        build = host.get("ivshmem_build")
+        if build:
+            key = json.dumps({name: value for name, value in build.items() if name != "scenario"}, sort_keys=True)
+            builds.setdefault(key, {**build, "hosts": []})["hosts"].append(host["inventory_hostname"])
+    return list(builds.values())
+
+
+def plan_table(hosts: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The plans of hosts as the lines of a table, one line for each region."""
+    rows = [("HOST", "ACRN", "REGION", "MB", "ID", "VMS AND SLOTS")]
+    for host in hosts:
+        plan = host.get("ivshmem_plan")
+        if not plan:
+            continue
+        start = (host["inventory_hostname"], plan["acrn_version"] or "?")
+        for region in plan["regions"]:
+            vms = ", ".join(f"{vm['name']} {'by build' if vm['slot'] is None else vm['slot']}" for vm in region["vms"])
+            name = _region.PREFIXES[region["provided_by"]] + region["name"]
+            rows.append((*start, name, str(region["size"]), str(region["region_id"] or "-"), vms))
+        if not plan["regions"]:
+            rows.append((*start, "(none)", "-", "-", "-"))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+
+
+class FilterModule:
+    """The filters of the collection."""
+
+    def filters(self) -> dict[str, Any]:
+        return {
+            "from_compact": from_compact,
+            "to_compact": to_compact,
+            "vm_devices": vm_devices,
+            "vm_slots": vm_slots,
+            "distinct_builds": distinct_builds,
+            "plan_table": plan_table,
+        }

@@ -1,0 +1,88 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import pytest
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.acrn.ivshmem.plugins.filter import regions as filters
+
+
+def region(name, *vms, provided_by="hypervisor", size=2, region_id=None):
+    return {"name": name, "provided_by": provided_by, "size": size, "region_id": region_id, "vms": list(vms)}
+
+
+def vm(vm_id, name, slot):
+    vbdf = None if slot is None else f"00:{slot:02x}.0"
+    return {"id": vm_id, "name": name, "load_order": "post_launched", "vbdf": vbdf, "slot": slot}
+
+
+PLAN = {
+    "acrn_version": "3.3",
+    "vms": [{"id": 0, "name": "RT"}, {"id": 1, "name": "HMI"}, {"id": 2, "name": "LOG"}],
+    "regions": [
+        region("a", vm(0, "RT", None), vm(1, "HMI", 8), region_id=4096),
+        region("b", vm(1, "HMI", 16), vm(2, "LOG", 8), provided_by="device_model", size=64),
+    ],
+}
+
+
+def test_compact_and_mapping_are_two_forms_of_one_region():
+    mapping = {"name": "test", "provided_by": "device_model", "size": 2, "vms": [1, 2]}
+    assert filters.from_compact("dm:/test, 2, 1:2") == mapping
+    assert filters.to_compact(mapping) == "dm:/test, 2, 1:2"
+
+
+@pytest.mark.parametrize("name", ["from_compact", "to_compact"])
+def test_a_bad_region_is_told_by_the_filter_that_met_it(name):
+    with pytest.raises(AnsibleFilterError, match=f"acrn.ivshmem.{name}: region 'test'"):
+        filters.FilterModule().filters()[name]("test")
+
+
+@pytest.mark.parametrize("ref", ["HMI", 1, "1"])
+def test_devices_of_a_vm_by_name_or_id(ref):
+    devices = filters.vm_devices(PLAN, ref)
+    assert [(device["name"], device["vbdf"], device["slot"], device["peers"]) for device in devices] == [
+        ("a", "00:08.0", 8, [0]),
+        ("b", "00:10.0", 16, [2]),
+    ]
+    assert filters.vm_slots(PLAN, ref) == {"a": 8, "b": 16}
+
+
+def test_a_vm_that_the_plan_does_not_have_is_an_error_with_those_it_has():
+    with pytest.raises(AnsibleFilterError, match=r"no VM 'HMU'; its VMs are RT \(0\), HMI \(1\), LOG \(2\)"):
+        filters.vm_devices(PLAN, "HMU")
+
+
+def build(**changes):
+    return {"source": "/opt/acrn", "board": "b.xml", "scenario": "s.xml", "name": "s", "digest": "d", **changes}
+
+
+def test_hosts_share_a_build_when_all_but_the_path_of_the_scenario_is_equal():
+    hosts = [
+        {"inventory_hostname": "h1", "ivshmem_build": build(scenario="h1/s.xml")},
+        {"inventory_hostname": "h2", "ivshmem_build": build(scenario="h2/s.xml", release=True)},
+        {"inventory_hostname": "h3", "ivshmem_build": build(scenario="h3/s.xml")},
+        {"inventory_hostname": "h4", "ivshmem_build": {}},
+        {"inventory_hostname": "h5"},
+        {"inventory_hostname": "h6", "ivshmem_build": build(digest="other")},
+    ]
+    builds = filters.distinct_builds(hosts)
+    assert [each["hosts"] for each in builds] == [["h1", "h3"], ["h2"], ["h6"]]
+    assert builds[0]["scenario"] == "h1/s.xml"
+
+
+def test_plan_table_has_a_line_for_each_region_and_for_a_host_without_any():
+    hosts = [
+        {"inventory_hostname": "press-1", "ivshmem_plan": PLAN},
+        {"inventory_hostname": "b", "ivshmem_plan": {"acrn_version": None, "regions": []}},
+        {"inventory_hostname": "not-planned"},
+    ]
+    assert filters.plan_table(hosts) == [
+        "HOST     ACRN  REGION  MB  ID    VMS AND SLOTS",
+        "press-1  3.3   hv:/a   2   4096  RT by build, HMI 8",
+        "press-1  3.3   dm:/b   64  -     HMI 16, LOG 8",
+        "b        ?     (none)  -   -     -",
+    ]

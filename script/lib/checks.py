@@ -1,0 +1,556 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""script/test: every check of the project.
+
+A check is a step: a function that runs commands on an own copy of the collection, with an own log. Steps run a few at
+a time. A step that finds nothing to check, or that cannot run on this machine for a reason that is no fault of the
+project (no Python 3.12), says so and is not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Callable, Iterable, Mapping, Sequence
+
+import machine
+
+LOGS = machine.CACHE / "log"
+TAIL = 60  # lines of a failed step's log that are shown
+
+
+class Failed(Exception):
+    """A check found something."""
+
+
+class LeftOut(Exception):
+    """There is nothing to do, or it cannot be done on this machine."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user chose on the command line."""
+
+    long: bool
+    jobs: int
+    extra: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One check. ``alone``: it would suffer from company (virtual machines, timings), so it runs after the others."""
+
+    name: str
+    about: str
+    check: Callable[[Context], None]
+    groups: tuple[str, ...] = ()
+    venv: str = "main"
+    apt: tuple[str, ...] = ()
+    alone: bool = False
+    minutes: int = 40
+
+
+class Context:
+    """What a step works with: its copy of the collection, its environment, its log."""
+
+    def __init__(self, step: Step, options: Options, log: IO[str], running: set[int]) -> None:
+        self.step = step
+        self.options = options
+        self.note = ""
+        self._log = log
+        self._running = running
+        self._end = time.monotonic() + 60 * step.minutes * (4 if options.long else 1)
+        self.base = machine.tree(step.name)
+        self.root = machine.collection(self.base)
+        self.env = machine.environment(step.venv, self.base)
+        if options.long:
+            self.env["ACRN_IVSHMEM_LONG"] = "1"
+
+    def files(self, *patterns: str) -> list[str]:
+        """Paths in the copy that match glob patterns, relative to its root, without git's own."""
+        found = {p.relative_to(self.root) for pattern in patterns for p in self.root.glob(pattern)}
+        return sorted(str(p) for p in found if p.parts[:1] != (".git",))
+
+    def say(self, text: str) -> None:
+        """Write a line to the log."""
+        self._log.write(f"{text}\n")
+        self._log.flush()
+
+    def run(
+        self,
+        *words: str,
+        cwd: Path | None = None,
+        ok: Iterable[int] = (0,),
+        keep: bool = False,
+        env: Mapping[str, str] | None = None,
+    ) -> str:
+        """Run a command, its output going to the log. Raises Failed on an exit code that is not in ``ok``.
+
+        ``keep``: standard output goes to the caller and not to the log.
+        """
+        self.say(f"$ {' '.join(words)}")
+        process = subprocess.Popen(
+            words,
+            cwd=cwd or self.root,
+            env={**self.env, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if keep else self._log,
+            stderr=self._log if keep else subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._running.add(process.pid)
+        try:
+            output = process.communicate(timeout=max(1.0, self._end - time.monotonic()))[0]
+        except subprocess.TimeoutExpired:
+            kill(process.pid)
+            process.wait()
+            raise Failed(f"no end after {self.step.minutes} minutes: {words[0]}") from None
+        finally:
+            self._running.discard(process.pid)
+        self.say("")
+        if process.returncode not in ok:
+            raise Failed(f"exit code {process.returncode}: {Path(words[0]).name} {' '.join(words[1:3])}")
+        return output or ""
+
+    def log_text(self) -> str:
+        """What the log holds so far."""
+        self._log.flush()
+        return Path(self._log.name).read_text(errors="replace")
+
+
+def kill(pid: int) -> None:
+    """End a command and what it started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+# ---- the checks ----
+
+
+def check_ruff(context: Context) -> None:
+    context.run("ruff", "check", "--output-format", "concise", ".")
+    context.run("ruff", "format", "--check", ".")
+
+
+def check_mypy(context: Context) -> None:
+    config = ["--config-file", str(context.root / "mypy.ini")]
+    # From the directory above ansible_collections, so that full names resolve.
+    paths = [str((context.root / p).relative_to(context.base)) for p in context.files("plugins/**/*.py")]
+    if paths:
+        context.run("mypy", *config, *paths, cwd=context.base)
+    # Scripts import what lies beside them.
+    for directory in ("script/lib", "tests/lab", "tests/bench"):
+        scripts = context.files(f"{directory}/*.py")
+        if scripts:
+            context.run("mypy", *config, *scripts, env={"MYPYPATH": f"{directory}:{context.base}"})
+
+
+def check_yamllint(context: Context) -> None:
+    context.run("yamllint", "--strict", ".")
+
+
+def check_shellcheck(context: Context) -> None:
+    scripts = []
+    for path in context.files("**/*"):
+        file = context.root / path
+        if file.is_file() and not file.is_symlink() and not path.endswith(".j2"):
+            with open(file, "rb") as handle:
+                first = handle.readline(80)
+            if re.match(rb"#!.*\b(ba|da)?sh\b", first) or (path.endswith((".sh", ".bash")) and first):
+                scripts.append(path)
+    context.run("shellcheck", "--external-sources", *scripts)
+    context.note = f"{len(scripts)} scripts"
+
+
+def pytest(context: Context, *paths: str) -> None:
+    """Run pytest on those of the paths that exist."""
+    present = [p for p in paths if (context.root / p).exists()]
+    if not any(context.files(f"{p}/**/test_*.py") for p in present):
+        raise LeftOut("nothing to do")
+    marks = [] if context.options.long else ["-m", "not long"]
+    context.run(
+        *("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-ra", "--durations=5", "--color=no"),
+        *marks,
+        *context.options.extra,
+        *present,
+        ok=(0, 5),
+        env={"PYTHONPATH": str(context.base)},
+    )
+    summary = r"^(?:=+ )?(\d+ (?:passed|skipped|deselected).*?|no tests ran.*?) in "
+    counts = re.findall(summary, context.log_text(), re.M)
+    context.note = counts[-1] if counts else ""
+    if not re.search(r"\d+ passed", context.note):
+        raise LeftOut(f"nothing to do ({context.note})" if context.note else "nothing to do")
+
+
+def check_unit(context: Context) -> None:
+    pytest(context, "tests/unit")
+
+
+def check_meta(context: Context) -> None:
+    pytest(context, "tests/meta")
+
+
+def check_integration(context: Context) -> None:
+    pytest(context, "tests/integration")
+
+
+def check_lab(context: Context) -> None:
+    pytest(context, "tests/lab")
+
+
+def check_core(context: Context) -> None:
+    """Unit tests and playbooks on another ansible-core."""
+    playbooks = context.files("playbooks/*.yml")
+    if playbooks:
+        syntax(context)
+    pytest(context, "tests/unit")
+    version = context.run("ansible", "--version", keep=True).splitlines()[0]
+    context.note = f"{version}; {context.note}"
+
+
+def syntax(context: Context, env: Mapping[str, str] | None = None) -> None:
+    """ansible-playbook --syntax-check of every playbook, by its full name."""
+    for playbook in context.files("playbooks/*.yml"):
+        name = f"acrn.ivshmem.{Path(playbook).stem}"
+        context.run("ansible-playbook", "--syntax-check", "-i", "localhost,", name, cwd=context.base, env=env)
+
+
+def spell(minors: Iterable[str]) -> str:
+    """Minor versions of Python 3 in their order, as one string."""
+    return ", ".join(f"3.{minor}" for minor in sorted(minors, key=int))
+
+
+def check_ansible_units(context: Context) -> None:
+    if not context.files("tests/unit/**/test_*.py"):
+        raise LeftOut("nothing to do")
+    # With --venv on every Python that is found: modules and module_utils run on old ones.
+    context.run("ansible-test", "units", "--venv", "--color", "no", "--truncate", "0", *context.options.extra)
+    log = context.log_text()
+    counts = re.findall(r"(\d+) passed", log)
+    versions = set(re.findall(r"^Unit test \w+ with Python 3\.(\d+)$", log, re.M))
+    if not counts or not versions:
+        raise Failed("ansible-test ran no test")
+    context.note = f"Python {spell(versions)}; {sum(map(int, counts))} passed"
+
+
+def check_sanity(context: Context) -> None:
+    context.run("ansible-test", "sanity", "--color", "no", "--truncate", "0", *context.options.extra)
+    log = context.log_text()
+    # What is skipped for want of a tool is a warning to ansible-test.
+    for line in re.findall(r"WARNING: (.*could not be found.*|Skipping.*missing.*)", log):
+        context.say(f"note: {line}")
+    versions = set(re.findall(r'sanity test "compile" on Python 3\.(\d+)$', log, re.M))
+    if not versions or "All targets skipped" in log:
+        raise Failed("ansible-test checked no file")
+    context.note = f"Python {spell(versions)}"
+
+
+def check_ansible_lint(context: Context) -> None:
+    context.run("ansible-lint", "--offline", "--profile", "production", "--nocolor", *context.options.extra)
+    counts = re.findall(r"in (\d+ files) processed", context.log_text())
+    if not counts or counts == ["0 files"]:
+        raise Failed("ansible-lint checked no file")
+    context.note = counts[-1]
+
+
+def check_docs(context: Context) -> None:
+    context.run("antsibull-docs", "lint-collection-docs", "--plugin-docs", "--validate-collection-refs=all", ".")
+
+
+def check_changelog(context: Context) -> None:
+    context.run("antsibull-changelog", "lint")
+
+
+def build(context: Context) -> Path:
+    """Build the artefact; return its path."""
+    output = context.base / "artefact"
+    output.mkdir(exist_ok=True)
+    context.run("ansible-galaxy", "collection", "build", "--force", "--output-path", str(output))
+    (artefact,) = output.glob("acrn-ivshmem-*.tar.gz")
+    return artefact
+
+
+# What the artefact holds; everything else in it is a mistake in build_ignore.
+ARTEFACT = re.compile(
+    r"(FILES\.json|MANIFEST\.json|LICENSE|README\.md|CHANGELOG\.md|CODE_OF_CONDUCT\.md|CONTRIBUTING\.md|MAINTAINERS\.md|SECURITY\.md"
+    r"|changelogs/(config|changelog)\.yaml|(meta|plugins|roles|playbooks|docs|examples)/.*)$"
+)
+
+
+def check_artefact(context: Context) -> None:
+    """Build the artefact, look what is in it, install it, and use what was installed."""
+    artefact = build(context)
+    with tarfile.open(artefact) as archive:
+        names = {member.name for member in archive.getmembers() if not member.isdir()}
+    wrong = sorted(name for name in names if not ARTEFACT.match(name) or "__pycache__" in name or name.endswith(".pyc"))
+    expected = {p for p in context.files("**/*") if (context.root / p).is_file() and ARTEFACT.match(p)}
+    lacking = sorted(expected - names)
+    for text, paths in (("does not belong in the artefact", wrong), ("is not in the artefact", lacking)):
+        for path in paths:
+            context.say(f"{path}: {text}")
+    if wrong or lacking:
+        raise Failed("galaxy.yml, build_ignore: wrong content of the artefact")
+
+    place = context.base / "installed"
+    words = ("collection", "install", "--offline", "--no-deps", "--force", "--collections-path", str(place))
+    context.run("ansible-galaxy", *words, str(artefact))
+    installed = {"ANSIBLE_COLLECTIONS_PATH": str(place)}
+    listed = context.run("ansible-doc", "--list", "--json", "acrn.ivshmem", cwd=context.base, keep=True, env=installed)
+    for module in context.files("plugins/modules/*.py"):
+        if f"acrn.ivshmem.{Path(module).stem}" not in json.loads(listed):
+            raise Failed(f"ansible-doc does not find {module} in the installed collection")
+    syntax(context, installed)
+    context.note = f"{len(names)} files, {artefact.stat().st_size // 1024} KiB"
+
+
+def check_importer(context: Context) -> None:
+    artefact = build(context)
+    context.run("python", "-m", "galaxy_importer.main", str(artefact), cwd=context.base)
+    log = context.log_text()
+    found = [line for line in log.splitlines() if re.match(r"(WARNING|ERROR)", line)]
+    if "Importer processing completed successfully" not in log or found:
+        raise Failed(f"{len(found)} findings of the importer")
+
+
+def check_molecule(scenario: str) -> Callable[[Context], None]:
+    def check(context: Context) -> None:
+        base = context.root / "molecule/config.yml"
+        config = ["-c", str(base)] if base.exists() else []
+        context.run(
+            *("molecule", *config, "test", "-s", scenario, *context.options.extra),
+            env={
+                # Without it molecule would rather have the scenarios in extensions/molecule.
+                "MOLECULE_GLOB": "molecule/*/molecule.yml",
+                "MOLECULE_COMMAND_BORDERS": "false",
+                "NO_COLOR": "1",
+                "ANSIBLE_NOCOLOR": "1",
+                "COLUMNS": "140",
+            },
+        )
+
+    return check
+
+
+def steps(options: Options) -> list[Step]:
+    """All steps, in the order in which they start: what takes long first."""
+    found = [
+        Step("sanity", "ansible-test sanity, every Python", check_sanity, ("ansible-test",), apt=("tools",)),
+        Step("ruff", "ruff check and ruff format --check", check_ruff, ("lint",)),
+        Step("mypy", "mypy, strict", check_mypy, ("lint",)),
+        Step("yamllint", "yamllint", check_yamllint, ("lint",)),
+        Step("shellcheck", "shellcheck of all shell scripts", check_shellcheck, ("lint",), apt=("tools",)),
+        Step("changelog", "antsibull-changelog lint", check_changelog, ("lint",)),
+        Step("meta", "tests/meta: what the files of the project promise each other", check_meta, ("lint", "unit")),
+        Step("unit", "tests/unit with pytest", check_unit, ("unit",), apt=("tools",)),
+        Step("ansible-lint", "ansible-lint, profile production", check_ansible_lint, ("lint",)),
+        Step("docs", "antsibull-docs: documentation of the collection", check_docs, ("lint",)),
+        Step(
+            "ansible-units",
+            "ansible-test units, every Python",
+            check_ansible_units,
+            ("ansible-test",),
+            apt=("tools",),
+        ),
+        Step(
+            "sanity-newest",
+            "ansible-test sanity of the newest ansible-core",
+            check_sanity,
+            ("ansible-test", "newest"),
+            venv="newest",
+            apt=("tools",),
+        ),
+        Step("core-floor", "unit tests on the oldest ansible-core", check_core, ("floor",), "floor", ("tools",)),
+        Step("core-newest", "unit tests on the newest ansible-core", check_core, ("newest",), "newest", ("tools",)),
+        Step("artefact", "build, content, installation and use of the artefact", check_artefact, ("galaxy",)),
+        Step("importer", "galaxy-importer on the artefact", check_importer, ("galaxy",), venv="importer"),
+        Step("integration", "tests/integration with pytest", check_integration, apt=("tools",)),
+        Step("lab", "tests/lab with pytest: virtual machines", check_lab, apt=("tools", "lab"), alone=True, minutes=60),
+    ]
+    scenarios = sorted((machine.ROOT / "molecule").glob("*/molecule.yml"))
+    for path in scenarios:
+        if options.long or not re.search(r"^# script/test: long$", path.read_text(), re.M):
+            name = path.parent.name
+            about = f"molecule scenario {name}"
+            check = check_molecule(name)
+            found.append(
+                Step(f"molecule-{name}", about, check, ("molecule",), apt=("tools", "lab"), alone=True, minutes=60)
+            )
+    return found
+
+
+def select(every: Sequence[Step], words: Sequence[str]) -> list[Step]:
+    """The steps that the words (names of steps and groups) choose; all without words. Raises ValueError."""
+    chosen = set()
+    for word in words:
+        fitting = {step.name for step in every if word == step.name or word in step.groups}
+        if not fitting and word != "molecule":
+            raise ValueError(f"no step or group {word!r}; see script/test --list")
+        chosen |= fitting
+    return [step for step in every if not words or step.name in chosen]
+
+
+# ---- running them ----
+
+
+class Report:
+    """Lines on the terminal, and the counts for the last one. Methods are called from several threads."""
+
+    def __init__(self) -> None:
+        self.passed = 0
+        self.failed: list[str] = []
+        self._lock = threading.Lock()
+
+    def line(self, word: str, name: str, seconds: float | None, note: str = "") -> None:
+        took = "" if seconds is None else f"{seconds:7.1f} s"
+        with self._lock:
+            print(f"{word:<9} {name:<18} {took:>9}  {note}".rstrip(), flush=True)
+
+    def done(self, name: str, seconds: float, note: str) -> None:
+        self.passed += 1
+        self.line("ok", name, seconds, note)
+
+    def broke(self, name: str, seconds: float, reason: str, log: Path) -> None:
+        lines = log.read_text(errors="replace").rstrip().splitlines()
+        with self._lock:
+            self.failed.append(name)
+            print(f"{'FAILED':<9} {name:<18} {seconds:7.1f} s  {reason}")
+            before, shown = lines[:-TAIL], lines[-TAIL:]
+            if before:
+                # The findings may stand far above the end.
+                findings = [text for text in before if re.match(r"(ERROR|FATAL):", text)]
+                shown = [*findings[:TAIL], f"... ({len(before)} lines of the log are above this)", *shown]
+            for text in shown:
+                print(f"    {text}")
+            print(f"    log: {os.path.relpath(log)}", flush=True)
+
+
+def prepare(chosen: Sequence[Step], report: Report) -> dict[str, Exception]:
+    """Make packages and virtual environments that the steps need. Returns what could not be made: name -> why."""
+    problems: dict[str, Exception] = {}
+
+    def one(name: str, make: Callable[[machine.Say], object]) -> None:
+        start = time.monotonic()
+        said: list[str] = []
+        try:
+            make(said.append)
+        except machine.NoPython as error:
+            problems[name] = error
+            return  # the steps that need it say so
+        except machine.MachineError as error:
+            problems[name] = error
+        if said or name in problems:
+            report.line("setup", name, time.monotonic() - start, "failed" if name in problems else "; ".join(said))
+
+    # Packages first: one of them may be what makes virtual environments possible.
+    for group in sorted({group for step in chosen for group in step.apt}):
+        one(f"apt {group}", lambda say, group=group: machine.apt(group, say))  # type: ignore[misc]
+    names = list(dict.fromkeys(step.venv for step in chosen))
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda name: one(f"venv {name}", lambda say: machine.venv(name, say)), names))
+    return problems
+
+
+def run_step(step: Step, options: Options, problems: dict[str, Exception], report: Report, running: set[int]) -> None:
+    """Run one step and report it."""
+    path = LOGS / f"{step.name}.log"
+    start = time.monotonic()
+    with open(path, "w") as log:
+        try:
+            for need in (f"venv {step.venv}", *(f"apt {group}" for group in step.apt)):
+                if need in problems:
+                    log.write(f"{problems[need]}\n")
+                    raise LeftOut(str(problems[need])) if isinstance(problems[need], machine.NoPython) else Failed(need)
+            context = Context(step, options, log, running)
+            step.check(context)
+        except LeftOut as reason:
+            report.line("-", step.name, None, str(reason))
+            return
+        except (Failed, machine.MachineError, OSError, subprocess.SubprocessError, ValueError) as error:
+            log.flush()
+            report.broke(step.name, time.monotonic() - start, str(error), path)
+            return
+    report.done(step.name, time.monotonic() - start, context.note)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command line of script/test."""
+    parser = argparse.ArgumentParser(
+        prog="script/test",
+        description="Run every check of the project, or the steps and groups that are named.",
+        epilog="Arguments after -- go to the tools of the steps (pytest, ansible-test, ansible-lint, molecule).",
+    )
+    parser.add_argument("steps", nargs="*", metavar="STEP", help="a step or a group of steps")
+    parser.add_argument("--long", action="store_true", help="also what takes long")
+    parser.add_argument("--list", action="store_true", help="list the steps and their groups")
+    jobs = min(os.cpu_count() or 1, 4)
+    parser.add_argument("--jobs", "-j", type=int, default=jobs, help="steps at a time, default %(default)s")
+    arguments = list(arguments)
+    extra: list[str] = []
+    if "--" in arguments:
+        place = arguments.index("--")
+        arguments, extra = arguments[:place], arguments[place + 1 :]
+    parsed = parser.parse_args(arguments)
+    options = Options(long=parsed.long, jobs=max(1, parsed.jobs), extra=tuple(extra))
+    every = steps(options)
+    if parsed.list:
+        for step in every:
+            print(f"{step.name:<18} {step.about}{'  [' + ', '.join(step.groups) + ']' if step.groups else ''}")
+        return 0
+    try:
+        chosen = select(every, parsed.steps)
+    except ValueError as error:
+        parser.error(str(error))
+
+    def stop(*unused: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    LOGS.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
+    report = Report()
+    running: set[int] = set()
+    try:
+        problems = prepare(chosen, report)
+        together = [step for step in chosen if not step.alone]
+        with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+            futures = [pool.submit(run_step, step, options, problems, report, running) for step in together]
+            try:
+                for future in futures:
+                    future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for pid in list(running):
+                    kill(pid)
+                raise
+        for step in chosen:
+            if step.alone:
+                run_step(step, options, problems, report, running)
+    except KeyboardInterrupt:
+        for pid in list(running):
+            kill(pid)
+        print("interrupted", file=sys.stderr)
+        return 130
+    print(f"\n{time.monotonic() - start:.0f} s; logs in {os.path.relpath(LOGS)}")
+    if report.failed:
+        print(f"failed: {' '.join(report.failed)}")
+    print(f"{report.passed} passed, {len(report.failed)} failed")
+    return 1 if report.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

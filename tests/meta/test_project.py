@@ -1,0 +1,150 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the files of the project promise each other. Each test names the files that disagree."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+SKIPPED = {".git", ".cache", ".ansible", "__pycache__"}
+
+
+def project_files():
+    """Every file of the project, as a path relative to its root."""
+    for directory, names, files in os.walk(ROOT):
+        names[:] = sorted(n for n in names if n not in SKIPPED)
+        for file in sorted(files):
+            yield Path(directory, file).relative_to(ROOT)
+
+
+FILES = list(project_files())
+MODULES = sorted(p.stem for p in FILES if p.parts[:2] == ("plugins", "modules") and p.suffix == ".py")
+ROLES = sorted({p.parts[1] for p in FILES if p.parts[0] == "roles" and len(p.parts) > 2})
+PLAYBOOKS = sorted(p.name for p in FILES if p.parts[0] == "playbooks" and len(p.parts) == 2 and p.suffix == ".yml")
+
+
+def load(*parts):
+    """A YAML file of the project."""
+    return yaml.safe_load(ROOT.joinpath(*parts).read_text(encoding="utf-8"))
+
+
+def documentation(module):
+    """The DOCUMENTATION of a module, without importing it."""
+    tree = ast.parse((ROOT / "plugins/modules" / f"{module}.py").read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "DOCUMENTATION":
+            return yaml.safe_load(ast.literal_eval(node.value))
+    return {}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_module_has_unit_tests(module):
+    assert (ROOT / f"tests/unit/plugins/modules/test_{module}.py").is_file()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_module_documents_its_modes(module):
+    attributes = documentation(module).get("attributes", {})
+    assert {"check_mode", "diff_mode", "platform"} <= set(attributes)
+    assert attributes["check_mode"]["support"] == "full"
+
+
+def test_action_group_is_all_modules():
+    assert load("meta", "runtime.yml")["action_groups"]["ivshmem"] == MODULES
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_role_arguments_match_defaults(role):
+    specs = load("roles", role, "meta", "argument_specs.yml")["argument_specs"]
+    path = ROOT / "roles" / role / "defaults" / "main.yml"
+    defaults = (load("roles", role, "defaults", "main.yml") if path.exists() else None) or {}
+    options = {name: option for spec in specs.values() for name, option in spec.get("options", {}).items()}
+    assert set(defaults) <= set(options), "in defaults/main.yml, not in meta/argument_specs.yml"
+    lacking = {name for name, option in options.items() if name not in defaults and not option.get("required")}
+    assert not lacking, "neither required nor in defaults/main.yml"
+    for name, option in options.items():
+        if "default" in option and name in defaults:
+            assert option["default"] == defaults[name], f"two defaults of {name}"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_role_has_readme(role):
+    assert (ROOT / "roles" / role / "README.md").is_file()
+
+
+def test_readme_names_every_part():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    parts = [*MODULES, *ROLES, *PLAYBOOKS]
+    assert [part for part in parts if not re.search(rf"(?<![\w-]){re.escape(part)}(?![\w-])", text)] == []
+
+
+def test_links_between_pages_lead_somewhere():
+    broken = []
+    for path in FILES:
+        if path.suffix == ".md":
+            text = re.sub(r"^```.*?^```", "", (ROOT / path).read_text(encoding="utf-8"), flags=re.M | re.S)
+            for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+                if not re.match(r"[a-z]+:", target) and not (ROOT / path.parent / target).exists():
+                    broken.append(f"{path}: {target}")
+    assert broken == []
+
+
+# Spelled so that this file does not hold them itself.
+HOSTS = r"galaxy\.(ansible\.com)|pypi\.(org)|pythonhosted\.(org)|deb\.(debian\.org)"
+FORBIDDEN = [
+    ("host of a package registry", re.compile(HOSTS)),
+    ("path of a developer's machine", re.compile(r"(?<![\w.$}{~*-])/(work|tmp/w)/")),
+    ("mark of an unfinished merge", re.compile(r"^(<{7}|>{7}) ", re.M)),
+]
+
+
+def test_no_forbidden_text():
+    found = []
+    for path in FILES:
+        text = (ROOT / path).read_bytes().decode(errors="replace")
+        found += [f"{path}: {match.group()!r}, {what}" for what, rule in FORBIDDEN for match in rule.finditer(text)]
+    assert found == []
+
+
+def test_python_files_name_their_licence():
+    lacking = [
+        str(p) for p in FILES if p.suffix == ".py" and "SPDX-License-Identifier: GPL-3.0-or-later" not in head(ROOT / p)
+    ]
+    assert lacking == []
+
+
+def head(path):
+    """The first lines of a file."""
+    return "\n".join(path.read_text(encoding="utf-8").splitlines()[:6])
+
+
+def test_private_code_says_so():
+    """The inclusion rules want private module_utils to be marked twice: an underscore, and a word in the file."""
+    paths = [p for p in FILES if p.parts[:2] == ("plugins", "module_utils") and p.name != "__init__.py"]
+    public = [str(p) for p in paths if not p.name.startswith("_")]
+    silent = [str(p) for p in paths if "private" not in (ROOT / p).read_text(encoding="utf-8")[:2000].lower()]
+    assert (public, silent) == ([], [])
+
+
+def test_nothing_is_exempt_from_the_checks():
+    assert [str(p) for p in FILES if p.match("tests/sanity/ignore*")] == []
+    settings = load(".ansible-lint")
+    assert (settings["profile"], settings["skip_list"], settings["warn_list"]) == ("production", [], [])
+
+
+def test_rules_page_is_generated():
+    """docs/rules.md is what script/rules prints."""
+    if not (ROOT / "script/rules").exists() and not (ROOT / "docs/rules.md").exists():
+        pytest.skip("no docs/rules.md yet")
+    printed = subprocess.run([ROOT / "script/rules"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    page = (ROOT / "docs/rules.md").read_text(encoding="utf-8")
+    assert page == printed, "run script/rules >docs/rules.md"

@@ -13,10 +13,16 @@ import re
 from dataclasses import dataclass
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Bdf, IvshmemError
-from ansible_collections.acrn.ivshmem.plugins.module_utils._xml import Document
+from ansible_collections.acrn.ivshmem.plugins.module_utils._xml import Document, Node
 
 _PCI_LINE = re.compile(r"^\s*([0-9A-Fa-f]{2}:[01][0-9A-Fa-f]\.[0-7])\s", re.MULTILINE)
 _RAM_LINE = re.compile(r"^\s*([0-9a-f]+)-([0-9a-f]+) : System RAM\s*$", re.MULTILINE)
+
+
+def _address(node: Node) -> int:
+    # Something that is no address counts as none, like the function 0xffff.
+    text = node.attributes.get("address", "")
+    return int(text, 16) if re.fullmatch(r"(0[xX])?[0-9A-Fa-f]{1,16}", text) else 0xFFFF
 
 
 @dataclass(frozen=True)
@@ -39,9 +45,9 @@ def read_board(data: bytes, where: str) -> Board:
         raise IvshmemError(f"{where}: is no board XML (no acrn-config/PCI_DEVICE); make one with board_inspector.py")
     native = {Bdf.parse(text) for node in root.all("PCI_DEVICE") for text in _PCI_LINE.findall(node.text)}
     for bus in (node for node in root.walk() if node.tag == "bus" and node.attributes.get("type") == "pci"):
-        if int(bus.attributes.get("address", "0x1"), 16) == 0:
+        if _address(bus) == 0:
             for device in bus.all("device"):
-                address = int(device.attributes.get("address", "0xffff"), 16)
+                address = _address(device)
                 # Function 0xffff stands for all functions of a device (ACPI, _ADR), which have entries of their own.
                 if address & 0xFFFF <= 7 and address >> 16 <= 0x1F:
                     native.add(Bdf(0, address >> 16, address & 0xFFFF))

@@ -9,11 +9,10 @@ This module util is PRIVATE to the collection: it can change at any time.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
@@ -32,13 +31,20 @@ def locked(*paths: str) -> Iterator[None]:
     """
     handles: list[int] = []
     try:
-        # In one order for everybody, and no directory twice: a second lock on it would wait for the first for ever.
+        inodes = {}
         for folder in sorted({os.path.dirname(os.path.realpath(path)) for path in paths}):
             try:
                 handles.append(os.open(folder, os.O_RDONLY | os.O_DIRECTORY))
             except OSError as exc:
                 raise IvshmemError(f"{folder}: this directory cannot be opened: {exc.strerror}") from exc
-            fcntl.flock(handles[-1], fcntl.LOCK_EX)
+            info = os.fstat(handles[-1])
+            inodes[info.st_dev, info.st_ino] = (handles[-1], folder)
+        # In one order for everybody, and no directory twice: a second lock on it would wait for the first for ever.
+        for _inode, (handle, folder) in sorted(inodes.items()):
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            except OSError as exc:
+                raise IvshmemError(f"{folder}: this directory cannot be locked: {exc.strerror}") from exc
         yield
     finally:
         for handle in handles:
@@ -48,6 +54,8 @@ def locked(*paths: str) -> Iterator[None]:
 def read_file(path: str, limit: int = 16 * 1024 * 1024) -> bytes:
     """The bytes of a regular file of at most ``limit`` bytes. Raises IvshmemError that names the file."""
     try:
+        if not os.path.isfile(path) and os.path.exists(path):
+            raise IvshmemError(f"{path}: is not a regular file")
         with open(path, "rb") as handle:
             data = handle.read(limit + 1)
     except OSError as exc:
@@ -66,16 +74,12 @@ def replace_file(module: AnsibleModule, path: str, data: bytes, backup: bool = F
     real = os.path.realpath(path)
     folder, name = os.path.split(real)
     # A fixed name, not a random one: a process killed half-way leaves at most this one file, and the next call,
-    # which holds the same lock, takes it over.
+    # which holds the same lock, takes it over. So it is removed here, and not by add_cleanup_file: that acts when the
+    # module ends, without the lock, and would take the file of the next call.
     fresh = os.path.join(folder, f".{name}.ivshmem-new")
     backup_file = None
     try:
-        try:
-            os.unlink(fresh)
-        except OSError as exc:
-            if exc.errno != errno.ENOENT:
-                raise
-        module.add_cleanup_file(fresh)
+        _remove(fresh)
         handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
@@ -83,10 +87,18 @@ def replace_file(module: AnsibleModule, path: str, data: bytes, backup: bool = F
             os.fsync(stream.fileno())
         if backup and os.path.exists(real):
             backup_file = module.backup_local(real)
+        module.atomic_move(fresh, real)
     except OSError as exc:
-        raise IvshmemError(f"{path}: cannot be written: {exc.strerror}; nothing was changed") from exc
-    module.atomic_move(fresh, real)
+        raise IvshmemError(f"{path}: cannot be written: {exc.strerror}; it was not changed") from exc
+    finally:
+        with suppress(OSError):
+            _remove(fresh)
     return backup_file or None
+
+
+def _remove(path: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def unified(before: str, after: str, path: str) -> dict[str, str]:

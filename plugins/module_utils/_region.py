@@ -99,31 +99,39 @@ def _integer(value: Any, what: str, where: str) -> int:
     if isinstance(value, int):
         return value
     text = value.strip()
-    try:
-        return int(text, 16 if text.lower().startswith("0x") else 10)
-    except ValueError:
-        unit = " of MB without a unit" if what == "size" else ""
-        raise IvshmemError(f"{where}: {what} must be a whole number{unit}, not '{value}'") from None
+    # Not left to int(), which also takes 1_6 and digits of every script.
+    if re.fullmatch(r"-?[0-9]{1,19}|0[xX][0-9A-Fa-f]{1,16}", text):
+        return int(text, 16 if "x" in text.lower() else 10)
+    unit = " of MB without a unit" if what == "size" else ""
+    raise IvshmemError(f"{where}: {what} must be a whole number{unit}, not '{value}'")
 
 
 def _region_vm(value: Any, where: str) -> RegionVm:
     vbdf = None
     if isinstance(value, Mapping):
-        unknown = sorted(set(value) - {"name", "id", "vbdf"})
+        unknown = sorted(str(key) for key in set(value) - {"name", "id", "vbdf"})
         if unknown:
             raise IvshmemError(f"{where}: unknown key '{unknown[0]}' in a VM; the keys are name (or id) and vbdf")
         named = [value[key] for key in ("name", "id") if value.get(key) is not None]
         if len(named) != 1:
             raise IvshmemError(f"{where}: a VM needs exactly one of name and id, not {dict(value)!r}")
-        if value.get("vbdf") not in (None, ""):
-            try:
-                vbdf = Bdf.parse(str(value["vbdf"]))
-            except IvshmemError as exc:
-                raise IvshmemError(f"{where}: vbdf of VM '{named[0]}': {exc}") from None
+        vbdf = _vbdf(value.get("vbdf"), f"{where}: vbdf of VM '{named[0]}'")
         value = named[0]
+    value = value.strip() if isinstance(value, str) else value
     if isinstance(value, bool) or not isinstance(value, (int, str)) or value == "":
         raise IvshmemError(f"{where}: a VM is its name, its ID, or a mapping with name and vbdf, not {value!r}")
-    return RegionVm(value.strip() if isinstance(value, str) else value, vbdf)
+    return RegionVm(value, vbdf)
+
+
+def _vbdf(value: Any, where: str) -> Bdf | None:
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        raise IvshmemError(f'{where} is {value!r}: write it in quotes, since YAML reads 00:08.0 as a number: "00:08.0"')
+    try:
+        return Bdf.parse(value)
+    except IvshmemError as exc:
+        raise IvshmemError(f"{where}: {exc}") from None
 
 
 def _from_mapping(value: Mapping[str, Any]) -> Region:
@@ -138,11 +146,13 @@ def _from_mapping(value: Mapping[str, Any]) -> Region:
     by_prefix = PROVIDERS.get(name[:4])
     if by_prefix:
         name = name[4:]
+        if not name:
+            raise IvshmemError(f"{where}: the name behind the prefix is missing; {_COMPACT_HINT}")
         if provided_by not in (None, by_prefix):
             raise IvshmemError(f"{where}: the prefix says {by_prefix}, but provided_by is {provided_by}; remove one")
         provided_by = by_prefix
     provided_by = HYPERVISOR if provided_by is None else provided_by
-    if provided_by not in PREFIXES:
+    if provided_by not in list(PREFIXES):
         raise IvshmemError(
             f"{where}: provided_by must be {HYPERVISOR} (hv-land) or {DEVICE_MODEL} (dm-land), not {provided_by!r}"
         )
@@ -169,7 +179,7 @@ def _from_compact(value: str) -> Region:
     if not all(vms):
         raise IvshmemError(f"region '{value}' has an empty VM between its colons: {_COMPACT_HINT}")
     return _from_mapping(
-        {"name": parts[0], "size": parts[1], "vms": [int(vm) if vm.isascii() and vm.isdigit() else vm for vm in vms]}
+        {"name": parts[0], "size": parts[1], "vms": [int(vm) if re.fullmatch("[0-9]{1,9}", vm) else vm for vm in vms]}
     )
 
 

@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._board import Board
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
@@ -107,7 +107,8 @@ class Finding:
 
 RULES: list[Rule] = []
 
-_Check = Callable[[Context], Iterable[tuple[str, str]]]
+if TYPE_CHECKING:
+    _Check = Callable[[Context], Iterable[tuple[str, str]]]
 
 
 def _rule(
@@ -468,8 +469,9 @@ def _emulated_mmio(context: Context) -> Iterator[tuple[str, str]]:
 # -- memory ----------------------------------------------------------------------------------------------------------
 
 _HV_RAM_SIZE_MAX = 1024
-# HV_RAM_SIZE in MB by the number of VMs, v2.2 to v2.4 (library/board_cfg_lib.py and hv_cfg_lib.py).
+# HV_RAM_SIZE without regions in MB by the number of VMs: v2.2 (hv_config/board_defconfig.py), then v2.3 and v2.4.
 _V22_RAM = {2: 120, 3: 150, 4: 180, 5: 210, 6: 250, 7: 280, 8: 328}
+_V23_RAM = {**_V22_RAM, 4: 190, 7: 300}
 
 
 def shared_memory_budget(
@@ -486,7 +488,8 @@ def shared_memory_budget(
     if version is None:
         return None
     if version <= (2, 4):
-        limit = (scenario.hv_ram_size or _HV_RAM_SIZE_MAX) - _V22_RAM[min(max(vms, 2), 8)]
+        table = _V22_RAM if version <= (2, 2) else _V23_RAM
+        limit = (scenario.hv_ram_size or _HV_RAM_SIZE_MAX) - table[min(max(vms, 2), 8)]
     elif version <= (2, 7):
         post = sum(vm.load_order == POST_LAUNCHED for vm in scenario.vms)
         limit = (_HV_RAM_SIZE_MAX - 20 - 16 * post) // 2
@@ -579,14 +582,29 @@ def _version_unknown(context: Context) -> Iterator[tuple[str, str]]:
     "root-line",
     WARNING,
     "The root start tag stands alone on its line.",
-    "put a line end behind the <acrn-config ...> tag",
-    "hypervisor/scripts/makefile/config.mk rewrites the rest of that line with sed and so destroys a one-line file",
+    "write <acrn-config ...> on one line, with a line end behind it",
+    "hypervisor/scripts/makefile/config.mk rewrites that line with sed, which loses what else is on it",
     since=_V3_FIRST,
 )
 def _root_line(context: Context) -> Iterator[tuple[str, str]]:
     document = context.scenario.document
-    if document.source[document.root.body : document.root.body + 1].strip():
-        yield "", f"{context.scenario.where}: markup follows the root start tag on its line, and the build deletes it"
+    line, end_of_line, _rest = document.source[document.root.start :].partition(b"\n")
+    tag = document.source[document.root.start : document.root.body]
+    if line.rstrip() != tag or not end_of_line:
+        yield "", f"{context.scenario.where}: the root start tag shares its line, or has several; the build breaks it"
+
+
+@_rule(
+    "region-unreadable",
+    WARNING,
+    "Every region of the file can be read, and none is there twice.",
+    "correct or remove it; state exact replaces all regions",
+    "state present leaves alone what it does not understand, and ACRN's build may fail on it",
+)
+def _region_unreadable(context: Context) -> Iterator[tuple[str, str]]:
+    document = context.scenario.document
+    for node in context.scenario.unreadable:
+        yield "", f"{document.where}: line {document.line(node)} holds a region that is not readable, or there twice"
 
 
 def check(

@@ -24,6 +24,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     HYPERVISOR,
     POST_LAUNCHED,
     PRE_LAUNCHED,
+    PROVIDERS,
     SERVICE,
     Bdf,
     IvshmemError,
@@ -191,7 +192,7 @@ class Scenario:
 
     def _capacity(self, tag: str, default: int) -> int:
         text = self.document.root.value(f"hv/CAPACITIES/{tag}")
-        return int(text) if text.isdigit() else default
+        return int(text) if re.fullmatch("[0-9]{1,9}", text) else default
 
     def _hv_ram_size(self) -> int:
         # In MB; up to v2.4 the scenario may set it, later it is computed. 0 where it is not set.
@@ -247,6 +248,13 @@ class Scenario:
                 continue
             self._nodes[region.name] = node
             yield region
+
+    def _name(self, node: Node) -> str:
+        # The name of a region of the file, readable or not.
+        if self.dialect == V3:
+            return node.value("NAME")
+        name = node.text.split(",")[0].strip()
+        return name[4:] if name[:4] in PROVIDERS else name
 
     def _read_v3(self, node: Node) -> Region:
         vms = []
@@ -409,7 +417,7 @@ class Scenario:
         """The bytes of the file without the regions of these names, and all else in it as it is."""
         names = set(names)
         document = self.document
-        gone = [node for name, node in self._nodes.items() if name in names]
+        gone = [node for node in (*self._nodes.values(), *self.unreadable) if self._name(node) in names]
         if self.block is None or not gone:
             return document.encode(document.source)
         if self.dialect == V3:
@@ -427,17 +435,18 @@ class Scenario:
 
     def _with_new_block(self, regions: tuple[PlacedRegion, ...], version: tuple[int, int] | None) -> bytes:
         document = self.document
-        hv = document.root.first("hv")
-        if hv is None:
-            raise IvshmemError(f"{self.where}: has no <hv> element; an IVSHMEM element has no place in it")
         content: Content
         if self.dialect == V3:
             content = [self._spec_v3(region, version) for region in regions]
         else:
-            lines = [("IVSHMEM_REGION", to_compact(region)) for region in self._v2_regions(regions)]
-            content = [("IVSHMEM_ENABLED", "y" if lines else "n"), *lines]
-        if not regions:
+            content = [("IVSHMEM_REGION", to_compact(region)) for region in self._v2_regions(regions)]
+        if not content:
             return document.source
+        if self.dialect == V2:
+            content = [("IVSHMEM_ENABLED", "y"), *content]
+        hv = document.root.first("hv")
+        if hv is None:
+            raise IvshmemError(f"{self.where}: has no <hv> element; an IVSHMEM element has no place in it")
         features = hv.first("FEATURES")
         parent, tag, followers = (features, "IVSHMEM", ("SSRAM", "CPU_PERFORMANCE_POLICY"))
         if parent is None:
@@ -456,13 +465,14 @@ class Scenario:
             id(self._nodes[placed.region.name]): placed for placed in regions if placed.region.name in self._nodes
         }
         indent, eol = document.child_indent(block), document.eol(block.start)
+        kept = self._kept(regions) if keep_unreadable else []
         others: Pairs = []
         of_provider: dict[str, Pairs] = {HYPERVISOR: [], DEVICE_MODEL: []}
         for child in block.children:
             placed = by_node.get(id(child))
             if placed:
                 of_provider[placed.region.provided_by].append((child, self._updated_v3(child, placed, version)))
-            elif child.tag != "IVSHMEM_REGION" or (keep_unreadable and child in self.unreadable):
+            elif child.tag != "IVSHMEM_REGION" or child in kept:
                 others.append((child, document.raw(child)))
         for placed in regions:
             if placed.region.name not in self._nodes:
@@ -471,6 +481,11 @@ class Scenario:
         # The build numbers all regions but counts the hypervisor's alone (static_allocators/lib/lib.py,
         # get_ivshmem_regions_by_tree), so these must come first.
         return others + of_provider[HYPERVISOR] + of_provider[DEVICE_MODEL]
+
+    def _kept(self, regions: Iterable[PlacedRegion]) -> list[Node]:
+        # What state present leaves alone: unreadable regions, unless the declaration says what they shall be.
+        names = {placed.region.name for placed in regions}
+        return [node for node in self.unreadable if self._name(node) not in names]
 
     def _fields_v3(self, placed: PlacedRegion, version: tuple[int, int] | None) -> dict[str, str | None]:
         region = placed.region
@@ -529,15 +544,14 @@ class Scenario:
             vm = pending.pop(child.value("VM_NAME"), None)
             if vm is None:
                 continue
-            vbdf = child.first("VBDF")
-            if vbdf is None:
+            texts = {"VM_NAME": vm.vm.name, "VBDF": str(vm.vbdf)}
+            inner: Pairs = [
+                (each, self._text(each, texts[each.tag]) if each.tag in texts else document.raw(each))
+                for each in child.children
+            ]
+            if child.first("VBDF") is None:
                 new = document.build("VBDF", str(vm.vbdf), document.child_indent(child), document.eol(child.start))
-                inner = [*((each, document.raw(each)) for each in child.children), (None, new)]
-            else:
-                inner = [
-                    (each, self._text(each, str(vm.vbdf)) if each is vbdf else document.raw(each))
-                    for each in child.children
-                ]
+                inner.append((None, new))
             pairs.append((child, self._children(child, inner)))
         for vm in pending.values():
             tag, content = self._vm_spec_v3(vm)
@@ -559,23 +573,32 @@ class Scenario:
         wanted = {region.prefixed: region for region in self._v2_regions(regions)}
 
         def same(text: str, key: str) -> bool:
-            old, new = parse_region(text), wanted[key]
+            try:
+                old, new = parse_region(text), wanted[key]
+            except IvshmemError:
+                return False
             ids = sorted(str(vm.vm) for vm in old.vms)
             return old.size == new.size and ids == sorted(str(vm.vm) for vm in new.vms)
 
         lines = {key: to_compact(region) for key, region in wanted.items()}
-        return self._lines_v2(block, lines, same, self.unreadable if keep_unreadable else [])
+        kept = []
+        if keep_unreadable:
+            # Nor does state present take a dm-land line out that somebody else wrote.
+            found = {region: self._nodes[region.name] for region in self.regions if region.provided_by == DEVICE_MODEL}
+            kept = [*self._kept(regions), *(found[each.region] for each in regions if each.region in found)]
+        return self._lines_v2(block, lines, same, kept)
 
     def _lines_v2(
         self, block: Node, lines: Mapping[str, str], same: Callable[[str, str], bool], kept: list[Node]
     ) -> Pairs:
         document = self.document
         pairs = _text_lines(document, block, "IVSHMEM_REGION", lines, same, kept)
-        enabled = "y" if lines or kept else "n"
+        # What only stays was on or off before, and stays so.
+        enabled = "y" if lines else "" if kept else "n"
         at = next((i for i, (child, _raw) in enumerate(pairs) if child and child.tag == "IVSHMEM_ENABLED"), None)
         if at is not None:
             switch = pairs[at][0]
-            if switch is not None and switch.text.strip() != enabled:
+            if enabled and switch is not None and switch.text.strip() != enabled:
                 pairs[at] = (switch, document.with_text(switch, enabled))
         elif enabled == "y" or block.children:
             indent, eol = document.child_indent(block), document.eol(block.start)
@@ -641,7 +664,7 @@ def render_launch(data: bytes, where: str, scenario: Scenario, regions: Iterable
     document = Document(data, where)
     if scenario.dialect == V3:
         raise IvshmemError(f"{where}: ACRN v3.x has no launch XML with shared memory; leave launch_path out")
-    users = document.root.all("user_vm") + document.root.all("uos")
+    users = [node for node in document.root.children if node.tag in ("user_vm", "uos")]
     if document.root.tag != "acrn-config" or not users:
         raise IvshmemError(f"{where}: is no launch XML: it has no <user_vm> (or <uos>) elements")
     service = next((vm.id for vm in scenario.vms if vm.load_order == SERVICE), 0)

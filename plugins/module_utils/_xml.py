@@ -75,9 +75,12 @@ class Node:
 
     def walk(self) -> Iterator[Node]:
         """This element and all below it, in file order."""
-        yield self
-        for child in self.children:
-            yield from child.walk()
+        # Without recursion, for a hostile file may nest deeper than Python does.
+        ahead = [self]
+        while ahead:
+            node = ahead.pop()
+            yield node
+            ahead += reversed(node.children)
 
 
 class Document:
@@ -91,11 +94,10 @@ class Document:
         """
         self.where = where
         self.bom, self.encoding = b"", "utf-8"
-        text = self._decode(data)
-        self.source = text.encode("utf-8")
+        self.source = self._decode(data)
         self.root = self._parse()
 
-    def _decode(self, data: bytes) -> str:
+    def _decode(self, data: bytes) -> bytes:
         for bom, encoding in _BOMS:
             if data.startswith(bom):
                 self.bom, self.encoding = bom, encoding
@@ -112,6 +114,7 @@ class Document:
         try:
             text = body.decode(self.encoding)
             same = text.encode(self.encoding) == body
+            source = text.encode("utf-8")
         except LookupError:
             raise IvshmemError(f"{self.where}: its encoding '{self.encoding}' is unknown; save it as UTF-8") from None
         except UnicodeError as exc:
@@ -123,7 +126,7 @@ class Document:
             raise IvshmemError(
                 f"{self.where}: cannot be read in '{self.encoding}' and written back the same; save it as UTF-8"
             )
-        return text
+        return source
 
     def encode(self, source: bytes) -> bytes:
         """The bytes for the file, in its own encoding and with its byte order mark."""
@@ -140,6 +143,7 @@ class Document:
         stack = [top]
         # The end of a start tag is where the next event begins, so it is filled in one event late.
         opened: list[Node] = []
+        texts: list[list[str]] = [[]]
 
         def settle() -> int:
             here = parser.CurrentByteIndex
@@ -151,10 +155,12 @@ class Document:
             node = Node(tag, attributes, settle())
             stack[-1].children.append(node)
             stack.append(node)
+            texts.append([])
             opened.append(node)
 
         def end(_tag: str) -> None:
             node = stack.pop()
+            node.text = "".join(texts.pop())
             node.body_end = settle()
             # Expat reports the end of <TAG/> behind it, and that of <TAG></TAG> at its closing tag; a start tag that
             # is not self-closing cannot end in a slash.
@@ -165,7 +171,7 @@ class Document:
 
         def characters(text: str) -> None:
             settle()
-            stack[-1].text += text
+            texts[-1].append(text)
 
         def other(*_args: object) -> None:
             settle()

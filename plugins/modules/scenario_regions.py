@@ -234,6 +234,10 @@ findings:
     mend:
       description: What to do about it.
       type: str
+content:
+  description: The scenario XML as it is now (or would be, in check mode), for a build on another host.
+  returned: success
+  type: str
 backup_files:
   description: The copies that were made.
   returned: changed and O(backup=true)
@@ -299,6 +303,7 @@ def run(module):
         "dialect": outcome.scenario.dialect,
         "acrn_version": f"{version[0]}.{version[1]}" if version else None,
         "digest": outcome.digest,
+        "content": _text(outcome.data, path),
         "findings": [finding.as_dict() for finding in outcome.findings],
     }
     if any(backups):
@@ -317,11 +322,18 @@ def make_folders(module):
     for src, path in (("src", "path"), ("launch_src", "launch_path")):
         # Only for a source that is there: a mistyped name shall not leave a directory behind.
         if module.params[src] and os.path.exists(module.params[src]):
-            os.makedirs(os.path.dirname(os.path.realpath(module.params[path])), exist_ok=True)
+            folder = os.path.dirname(os.path.realpath(module.params[path]))
+            try:
+                os.makedirs(folder, exist_ok=True)
+            except OSError as exc:
+                raise IvshmemError(f"{folder}: this directory cannot be made: {exc.strerror}") from exc
 
 
 def _text(data, name):
-    return Document(data, name).source.decode("utf-8")
+    try:
+        return Document(data, name).source.decode("utf-8")
+    except IvshmemError:  # with src, anything may have been at path before
+        return data.decode("utf-8", "replace")
 
 
 def main():

@@ -1,0 +1,62 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Print docs/rules.md, made from the rules in the code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+
+HEAD = """\
+<!-- Made by script/rules from plugins/module_utils/_rules.py; do not edit. -->
+# Rules
+
+What a declaration of regions is held against before anything is written. An *error* stops the run; all errors are told
+at once, each with the region, the value, what to do, and the ID of its rule in brackets. A *warning* is told and the
+run goes on. The IDs stay the same from release to release.
+
+A rule holds for the ACRN versions of its row. Where the version is not known, the dialect of the scenario decides:
+a rule that holds for all versions of that dialect keeps its severity, one that holds for some of them only warns.
+
+| Rule | Severity | ACRN | What must hold | What to do | Where it comes from |
+|---|---|---|---|---|---|
+"""
+
+
+def versions(rule: Any, first: tuple[int, int]) -> str:
+    """The versions that a rule holds for, in words."""
+
+    def text(version: tuple[int, int]) -> str:
+        return f"v{version[0]}.{version[1]}"
+
+    if rule.until is None:
+        return "all" if rule.since <= first else f"{text(rule.since)} and later"
+    if rule.since == rule.until:
+        return text(rule.since)
+    return f"up to {text(rule.until)}" if rule.since <= first else f"{text(rule.since)} to {text(rule.until)}"
+
+
+def page() -> str:
+    """The text of docs/rules.md."""
+    # The code is imported by its full name, and a checkout may lie anywhere.
+    with tempfile.TemporaryDirectory() as base:
+        os.makedirs(os.path.join(base, "ansible_collections", "acrn"))
+        os.symlink(ROOT, os.path.join(base, "ansible_collections", "acrn", "ivshmem"))
+        sys.path.insert(0, base)
+        code = importlib.import_module("ansible_collections.acrn.ivshmem.plugins.module_utils._rules")
+    lines = []
+    for rule in code.RULES:
+        cells = [f"`{rule.id}`", rule.severity, versions(rule, code.FIRST), rule.what, rule.mend, rule.source]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |\n")
+    return HEAD + "".join(lines)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

@@ -1,0 +1,140 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+
+import pytest
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import locked, read_file, replace_file
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+
+
+class Module:
+    """The part of AnsibleModule that replace_file uses."""
+
+    def atomic_move(self, src, dest):
+        os.rename(src, dest)
+
+    def backup_local(self, path):
+        with open(path, "rb") as old, open(f"{path}.bak", "wb") as new:
+            new.write(old.read())
+        return f"{path}.bak"
+
+
+def free(folder):
+    """Whether nobody holds the lock of a directory."""
+    handle = os.open(str(folder), os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def test_the_lock_is_on_the_directory_of_the_file_itself(tmp_path):
+    for name in ("real", "links"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "links" / "line.xml").symlink_to("../real/line.xml")
+    with locked(str(tmp_path / "links" / "line.xml")):
+        assert not free(tmp_path / "real")
+        assert free(tmp_path / "links")
+    assert free(tmp_path / "real")
+
+
+def test_a_lock_goes_with_an_error(tmp_path):
+    with pytest.raises(ZeroDivisionError), locked(str(tmp_path / "a")):
+        raise ZeroDivisionError
+    assert free(tmp_path)
+
+
+def test_files_of_one_directory_are_locked_once_under_whatever_name(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    done = []
+
+    def lock():
+        with locked(*(str(tmp_path / name / "f") for name in ("real", "link", "real/../real"))):
+            done.append(True)
+
+    thread = threading.Thread(target=lock, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert done
+
+
+def test_no_directory_to_lock(tmp_path):
+    with pytest.raises(IvshmemError, match="nowhere: this directory cannot be opened: No such file"), locked(
+        str(tmp_path / "nowhere" / "a")
+    ):
+        pass
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_what_is_no_file_is_not_read(tmp_path, make):
+    make(str(tmp_path / "x"))
+    with pytest.raises(IvshmemError, match="x: is not a regular file"):
+        read_file(str(tmp_path / "x"))
+
+
+def test_a_missing_file_is_told(tmp_path):
+    with pytest.raises(IvshmemError, match="x: cannot be read: No such file"):
+        read_file(str(tmp_path / "x"))
+
+
+def test_a_huge_file_is_not_read(tmp_path):
+    with open(str(tmp_path / "huge"), "wb") as handle:
+        handle.truncate(100 * 1024 * 1024)
+    with pytest.raises(IvshmemError, match="huge: larger than 16 MB"):
+        read_file(str(tmp_path / "huge"))
+
+
+def test_replaced_in_one_step(tmp_path):
+    path = tmp_path / "line.xml"
+    path.write_bytes(b"old")
+    with open(str(path), "rb") as handle:
+        assert replace_file(Module(), str(path), b"new") is None
+        assert handle.read() == b"old"
+    assert path.read_bytes() == b"new"
+    assert os.listdir(str(tmp_path)) == ["line.xml"]
+
+
+def test_what_a_killed_run_left_is_taken_over(tmp_path):
+    path, left = tmp_path / "line.xml", tmp_path / ".line.xml.ivshmem-new"
+    left.symlink_to(tmp_path / "elsewhere")
+    assert replace_file(Module(), str(path), b"new", backup=True) is None
+    assert (path.read_bytes(), os.listdir(str(tmp_path))) == (b"new", ["line.xml"])
+    assert replace_file(Module(), str(path), b"newer", backup=True) == f"{path}.bak"
+
+
+class Exit(Exception):
+    """What fail_json does."""
+
+
+@pytest.mark.parametrize("step", ["backup_local", "atomic_move"])
+def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch, step):
+    def fail(*_args):
+        raise Exit
+
+    path = tmp_path / "line.xml"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(Module, step, fail)
+    with pytest.raises(Exit):
+        replace_file(Module(), str(path), b"new", backup=True)
+    assert path.read_bytes() == b"old"
+    assert ".line.xml.ivshmem-new" not in os.listdir(str(tmp_path))
+
+
+def test_a_directory_that_cannot_be_written(tmp_path):
+    left = tmp_path / ".line.xml.ivshmem-new"
+    left.mkdir()
+    (tmp_path / "line.xml").write_bytes(b"old")
+    with pytest.raises(IvshmemError, match=r"line\.xml: cannot be written: .*; it was not changed"):
+        replace_file(Module(), str(tmp_path / "line.xml"), b"new")
+    assert (tmp_path / "line.xml").read_bytes() == b"old"

@@ -65,7 +65,8 @@ def distinct_builds(hosts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for host in hosts:
         build = host.get("ivshmem_build")
         if build:
-            key = json.dumps({name: value for name, value in build.items() if name != "scenario"}, sort_keys=True)
+            inputs = {name: value for name, value in build.items() if name not in ("scenario", "content")}
+            key = json.dumps(inputs, sort_keys=True)
             builds.setdefault(key, {**build, "hosts": []})["hosts"].append(host["inventory_hostname"])
     return list(builds.values())
 

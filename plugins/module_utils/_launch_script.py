@@ -1,0 +1,859 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Launch scripts: which VMs they start with acrn-dm, the PCI devices they give them, and edits of the ivshmem ones.
+
+This module util is PRIVATE to the collection: it can change at any time.
+
+Read are ``acrn-dm ...`` with continuation lines, and ``acrn-dm "${dm_params[@]}"`` with the array that ACRN's
+launch_cfg_gen.py writes since v3.0 (``add_virtual_device SLOT ivshmem NAME,SIZE``). A script is edited by replacing,
+adding and removing single words. All other bytes stay, and the result is read again and compared with what was wanted
+before anybody may write it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils._acrn_dm import (
+    LONG_WITH_VALUE,
+    RESERVED_SLOTS,
+    SHORT_WITH_VALUE,
+    IvshmemDevice,
+    PciArgument,
+    check_scenario,
+    check_vm_name,
+    devices_of_vm,
+    format_pci,
+    format_slot,
+    ivshmem_options,
+    make_devices,
+    parse_slot,
+    place,
+)
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Bdf, IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._shell import (
+    Array,
+    Command,
+    Piece,
+    Place,
+    Script,
+    Substitution,
+    Text,
+    Variable,
+    Word,
+    parse_script,
+    parse_words,
+)
+
+if TYPE_CHECKING:
+    from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import Scenario, Vm
+
+STATES = ("exact", "present", "absent")
+
+# devicemodel/hw/pci/core.c v3.0+, pci_parse_slot: said to be ignored, and acrn-dm exits with 1.
+_OBSOLETE = frozenset(("pci-gvt", "virtio-hdcp", "npk", "virtio-coreu"))
+
+# Commands that run another one, which stands among their arguments.
+_WRAPPER_NAMES = """exec sudo env nohup command builtin nice ionice chrt taskset numactl setsid stdbuf systemd-run
+    timeout strace gdb"""
+_WRAPPERS = frozenset(_WRAPPER_NAMES.split())
+_WRAPPED = re.compile(r"-|[0-9]|[A-Za-z_][A-Za-z0-9_]*=")
+_MENTIONS = frozenset(("pkill", "killall", "pgrep", "pidof", "kill", "which", "echo", "ls", "cat", "ps", "grep"))
+_COMMENT_LINE = re.compile(r"[ \t]*\\\r?\n[ \t]*(?=#)")
+_QUESTIONS = frozenset(("-v", "--version", "-h", "--help"))
+_BINARY = re.compile(r"acrn-dm(?:[-._][\w.-]*)?")
+_GENERATED = {"add_virtual_device": "", "add_passthrough_device": "passthru"}
+_HARMLESS = frozenset(("add_cpus", "add_interrupt_storm_monitor", "add_logger_settings", ":", "true"))
+# Stands in a value for what only a run of the script tells. A shell word cannot hold it.
+_UNKNOWN = "\0"
+
+
+@dataclass(frozen=True)
+class _Holder:
+    """Words in which devices stand: those of a command behind acrn-dm, or those of an array."""
+
+    words: tuple[Word, ...]
+    array: Array | None
+    begin: int  # where a first word can be added: behind acrn-dm, or behind the bracket
+
+
+@dataclass(frozen=True)
+class _Device:
+    """One ``-s`` that was found. ``bdf`` or ``options`` is None where the text does not tell."""
+
+    bdf: Bdf | None
+    kind: str
+    options: str | None
+    line: int
+    holder: _Holder
+    first: int  # its words in the holder, both inclusive
+    last: int
+    edit: tuple[int, int, str, str] | None  # place of the value, and what to put before and behind a new one
+    generated: bool = False
+    variable: str = ""
+    certain: bool = True
+
+
+@dataclass
+class _Arguments:
+    """What is gathered while the arguments of a call are read, in their order."""
+
+    holders: list[_Holder] = field(default_factory=list)
+    devices: list[_Device] = field(default_factory=list)
+    positional: list[tuple[Word, tuple[str, ...]]] = field(default_factory=list)
+    uuids: list[str] = field(default_factory=list)
+    unseen: list[tuple[int, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of acrn-dm."""
+
+    line: int
+    holders: tuple[_Holder, ...]
+    devices: tuple[_Device, ...]
+    names: tuple[str, ...]  # what the VM's name can be; empty or with _UNKNOWN where it is not known
+    uuid: str | None
+    unseen: tuple[tuple[int, str], ...]
+    comment_line: int | None  # of a comment that stands between the continuation lines and so ends the command
+
+    @property
+    def name(self) -> str | None:
+        if len(self.names) == 1 and self.names[0] and _UNKNOWN not in self.names[0]:
+            return self.names[0]
+        return None
+
+    @property
+    def style(self) -> str:
+        return "array" if any(holder.array for holder in self.holders) else "command"
+
+
+@dataclass(frozen=True)
+class ScriptVm:
+    """What a script says about one of its acrn-dm calls."""
+
+    name: str | None
+    uuid: str | None
+    line: int
+    style: str
+
+
+class _View:
+    """A script as acrn-dm calls. ``where`` goes into messages."""
+
+    def __init__(self, text: str, where: str) -> None:
+        self.text = text
+        self.where = where
+        self.script: Script = parse_script(text, where)
+        self.calls: list[_Call] = []
+        for command in self.script.commands:
+            found = self._acrn_dm(command)
+            if found is not None:
+                self.calls.append(self._call(command, *found))
+
+    # Values
+
+    def values(self, pieces: Sequence[Piece], place: Place, depth: int = 0) -> list[str]:
+        """All values that a word can have at a place as far as the text tells; _UNKNOWN stands for the rest."""
+        parts: list[list[str]] = []
+        for piece in pieces:
+            if isinstance(piece, Text):
+                parts.append([piece.value])
+            elif isinstance(piece, Variable) and depth < 6:
+                parts.append(self._variable(piece, place, depth))
+            else:
+                parts.append([_UNKNOWN])
+        count = 1
+        for part in parts:
+            count *= len(part)
+        if count > 32:
+            return [_UNKNOWN]
+        return list(dict.fromkeys("".join(choice) for choice in itertools.product(*parts)))
+
+    def _variable(self, piece: Variable, place: Place, depth: int) -> list[str]:
+        known = self.script.assigned(piece.name, place)
+        if not known or piece.name in self.script.unknown:
+            return [_UNKNOWN if piece.default is None or piece.name in self.script.unknown else piece.default]
+        result = []
+        for assignment in known:
+            for value in self.values(assignment.pieces, assignment.place, depth + 1):
+                result.append(_UNKNOWN + value if assignment.append else value)
+        return list(dict.fromkeys(result))
+
+    # Finding the calls
+
+    def _acrn_dm(self, command: Command) -> tuple[int, list[Array]] | None:
+        """The index of the word acrn-dm, where this command runs it (and does not merely mention it), and the arrays
+        that the word stands for, if it is not acrn-dm itself."""
+        before = ""
+        for index, word in enumerate(command.words):
+            arrays = self._arrays(word, command)
+            named = arrays[0].words[0] if arrays and arrays[0].words else word
+            names = [value.rpartition("/")[2] for value in self.values(named.pieces, command.place)]
+            if any(_BINARY.fullmatch(name) for name in names):
+                asks = {argument.literal for argument in command.words[index + 1 :]} & _QUESTIONS
+                return None if asks else (index, arrays)
+            wrapper = names[0] in _WRAPPERS
+            if index == 0 and not wrapper:
+                return None
+            # Behind sudo and the like: their options, values of these, and assignments.
+            if names[0] in _MENTIONS or not (wrapper or before.startswith("-") or _WRAPPED.match(names[0])):
+                return None
+            before = names[0]
+        return None
+
+    def _call(self, command: Command, index: int, arrays: Sequence[Array]) -> _Call:
+        word = command.words[index]
+        found = _Arguments()
+        for number, array in enumerate(arrays):
+            words, begin = (array.words[1:], array.words[0].end) if number == 0 else (array.words, array.inside)
+            self._read(_Holder(words, array, begin), command, found)
+        self._read(_Holder(command.words[index + 1 :], None, word.end), command, found)
+        # acrn-dm's getopt lets the name stand anywhere; where a script gives several words that are no option, the last
+        # one is the name and the others belong to options that are not known here.
+        names: tuple[str, ...] = ()
+        if found.positional:
+            named, names = found.positional[-1]
+            found.unseen = [item for item in found.unseen if item[0] != named.start]
+        uuid = found.uuids[-1] if found.uuids and _UNKNOWN not in found.uuids[-1] else None
+        unseen = tuple((self.script.line(start), source) for start, source in found.unseen)
+        comment = _COMMENT_LINE.match(self.text, command.words[-1].end)
+        return _Call(
+            self.script.line(word.start),
+            tuple(found.holders),
+            tuple(found.devices),
+            names,
+            uuid,
+            unseen,
+            self.script.line(comment.end()) if comment else None,
+        )
+
+    def _arrays(self, word: Word, command: Command) -> list[Array]:
+        """The arrays that a word like "${dm_params[@]}" stands for: the last assignment before the call, and what is
+        appended to it up to there."""
+        if len(word.pieces) != 1 or not isinstance(word.pieces[0], Variable) or not word.pieces[0].name.endswith("[@]"):
+            return []
+        same = [array for array in self.script.arrays if array.name == word.pieces[0].name[:-3]]
+        before = [array for array in same if array.start < command.words[0].start] or same
+        result: list[Array] = []
+        for array in before:
+            result = [*result, array] if array.append else [array]
+        return result
+
+    def _read(self, holder: _Holder, command: Command, found: _Arguments) -> None:
+        """Read the words of a holder, and those of the arrays in it at their place."""
+        found.holders.append(holder)
+        words = holder.words
+        index = 0
+        while index < len(words):
+            word = words[index]
+            piece = word.pieces[0] if len(word.pieces) == 1 else None
+            values = self.values(word.pieces, command.place)
+            value = values[0]
+            following = words[index + 1] if index + 1 < len(words) else None
+            step = 1
+            arrays = self._arrays(word, command) if holder.array is None else []
+            if arrays:
+                for array in arrays:
+                    self._read(_Holder(array.words, array, array.inside), command, found)
+            elif isinstance(piece, Substitution):
+                self._substitution(holder, index, piece, command.place, found)
+            elif isinstance(piece, Variable) and (piece.name in "@*" or piece.name.endswith("[@]")):
+                found.unseen.append((word.start, self._source(word)))
+            elif value in ("-s", "--pci_slot") and following is not None:
+                found.devices.append(self._plain(holder, index, index + 1, following, "", command.place))
+                step = 2
+            elif value.startswith("--pci_slot=") and word.literal is not None:
+                found.devices.append(self._plain(holder, index, index, word, "--pci_slot=", command.place))
+            elif value.startswith("-s") and word.literal is not None:
+                found.devices.append(self._plain(holder, index, index, word, "-s", command.place))
+            elif re.fullmatch(r"--\w+|-\w", value):
+                if value in ("-U", "--uuid") and following is not None:
+                    found.uuids.append(self.values(following.pieces, command.place)[0])
+                step = 2 if value[2:] in LONG_WITH_VALUE or value[1:] in SHORT_WITH_VALUE else 1
+            elif any(isinstance(part, Variable) and not part.quoted for part in word.pieces):
+                self._variables(holder, index, word, values, found)
+            elif not value.startswith("-"):
+                found.positional.append((word, tuple(values)))
+            index += step
+
+    def _source(self, word: Word) -> str:
+        return self.text[word.start : word.end]
+
+    def _plain(self, holder: _Holder, first: int, last: int, word: Word, prefix: str, place: Place) -> _Device:
+        raw = self._source(word)
+        quote = raw[0] if len(raw) > 1 and raw[0] in "\"'" and raw[-1] == raw[0] else ""
+        edit = (word.start, word.end, quote + prefix, quote)
+        values = self.values(word.pieces, place)
+        device = self._device(values[0][len(prefix) :], word, holder, first, last)
+        return replace(device, edit=edit, certain=len(values) == 1)
+
+    def _device(self, value: str, word: Word, holder: _Holder, first: int, last: int) -> _Device:
+        slot, _comma, rest = value.partition(",")
+        kind, _comma, options = rest.partition(",")
+        bdf = None
+        if _UNKNOWN not in slot:
+            try:
+                bdf = parse_slot(slot)
+            except IvshmemError:
+                bdf = None
+        line = self.script.line(word.start)
+        return _Device(bdf, kind, None if _UNKNOWN in options else options, line, holder, first, last, None)
+
+    def _substitution(self, holder: _Holder, index: int, piece: Substitution, place: Place, found: _Arguments) -> None:
+        """`add_virtual_device SLOT KIND OPTIONS` and the like, as launch_cfg_gen.py of v3.x writes them."""
+        words = parse_words(self.text, piece.start, piece.start + len(piece.source), self.where)
+        called = words[0].literal if words else ":"
+        if called in _GENERATED and len(words) > 1:
+            kind = [_GENERATED[called]] if _GENERATED[called] else []
+            parts = [self.values(word.pieces, place)[0] for word in words[1:]]
+            rest = [*kind, *parts[1:]]
+            value = ",".join([parts[0], *rest[:1], *([" ".join(rest[1:])] if rest[1:] else [])])
+            device = self._device(value, words[1], holder, index, index)
+            edit = (words[1].start, words[-1].end, "", "")
+            found.devices.append(replace(device, edit=edit, generated=True))
+        elif called not in _HARMLESS:
+            found.unseen.append((holder.words[index].start, self._source(holder.words[index])))
+
+    def _variables(self, holder: _Holder, index: int, word: Word, values: Sequence[str], found: _Arguments) -> None:
+        """A word without quotes that becomes any number of arguments, such as $boot_audio_option."""
+        plain: list[str] = []
+        devices: list[_Device] = []
+        for value in values:
+            arguments = value.split()
+            skip = False
+            for number, argument in enumerate(arguments):
+                following = arguments[number + 1] if number + 1 < len(arguments) else ""
+                if skip:
+                    skip = False
+                elif argument in ("-s", "--pci_slot") and following:
+                    devices.append(self._device(following, word, holder, index, index))
+                    skip = True
+                elif argument.startswith(("-s", "--pci_slot=")):
+                    text = argument[2:] if argument.startswith("-s") else argument[len("--pci_slot=") :]
+                    devices.append(self._device(text, word, holder, index, index))
+                elif argument.startswith("-"):
+                    skip = argument[2:] in LONG_WITH_VALUE or argument[1:] in SHORT_WITH_VALUE
+                elif len(arguments) == 1:
+                    plain.append(argument)
+        name = self._source(word)
+        seen = set()
+        for device in devices:
+            key = (device.bdf, device.kind, device.options)
+            if key not in seen:
+                alike = sum((other.bdf, other.kind, other.options) == key for other in devices)
+                found.devices.append(replace(device, variable=name, certain=alike == len(values)))
+            seen.add(key)
+        if plain and not devices:
+            found.positional.append((word, tuple(plain)))
+        if any(_UNKNOWN in value for value in values):
+            found.unseen.append((word.start, name))
+
+
+def _decode(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def script_vms(data: bytes, where: str = "script") -> tuple[ScriptVm, ...]:
+    """The acrn-dm calls of a script, in its order. Raises IvshmemError where quotes or brackets stay open."""
+    return tuple(ScriptVm(call.name, call.uuid, call.line, call.style) for call in _View(_decode(data), where).calls)
+
+
+@dataclass(frozen=True)
+class FoundDevice:
+    """An ivshmem device that a script has. What is None could not be read."""
+
+    name: str | None
+    size: int | None
+    region_id: int | None
+    slot: int | None
+    line: int
+
+
+def _found(device: _Device) -> FoundDevice:
+    name, size, region_id = ivshmem_options(device.options)
+    usable = device.bdf is not None and not device.bdf.bus
+    return FoundDevice(name, size, region_id, device.bdf.device if usable and device.bdf else None, device.line)
+
+
+def script_devices(data: bytes, vm: str | None = None, where: str = "script") -> tuple[FoundDevice, ...]:
+    """The ivshmem devices of a script's call for a VM (of its only call without ``vm``), in its order."""
+    view = _View(_decode(data), where)
+    call = _select(view, vm, None)[0]
+    return tuple(_found(device) for device in call.devices if device.kind == "ivshmem")
+
+
+def slots_of(data: bytes) -> dict[str, int]:
+    """The slots of the ivshmem devices of a script, by prefixed name; nothing where it cannot be read."""
+    try:
+        view = _View(_decode(data), "")
+    except IvshmemError:
+        return {}
+    found = [_found(device) for call in view.calls for device in call.devices if device.kind == "ivshmem"]
+    return {device.name: device.slot for device in found if device.name is not None and device.slot is not None}
+
+
+def _select(view: _View, vm: str | None, uuid: str | None) -> list[_Call]:
+    """The calls that start a VM. Raises IvshmemError where that cannot be told, with the names and lines there are."""
+    calls = view.calls
+    if not calls:
+        raise IvshmemError(
+            f"{view.where}: no call of acrn-dm was found; expected 'acrn-dm ...' or 'acrn-dm \"${{dm_params[@]}}\"' "
+            "as a command of its own"
+        )
+    if uuid:
+        by_uuid = [call for call in calls if (call.uuid or "").lower() == uuid.lower()]
+        if by_uuid:
+            return by_uuid
+    told = "; ".join(f"line {call.line}: {call.name or 'name not readable'}" for call in calls)
+    if vm is None:
+        names = {call.name for call in calls}
+        if len(names) > 1:
+            raise IvshmemError(f"{view.where}: starts several VMs ({told}); say with vm which one is meant")
+        return calls
+    named = [call for call in calls if call.name == vm]
+    if not named and len(calls) == 1 and calls[0].name is None:
+        named = calls
+    if not named:
+        raise IvshmemError(
+            f"{view.where}: does not start VM '{vm}' ({told}); the last argument of acrn-dm must be the VM's "
+            "name in the "
+            "scenario"
+        )
+    return named
+
+
+@dataclass(frozen=True)
+class PlacedDevice:
+    """A device as it stands in the script afterwards."""
+
+    device: IvshmemDevice
+    line: int
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain values for a module's result."""
+        slot = self.device.slot
+        return {
+            "name": self.device.name,
+            "provided_by": self.device.provided_by,
+            "size": self.device.size,
+            "region_id": self.device.region_id,
+            "slot": slot,
+            "vbdf": None if slot is None else str(Bdf(0, slot, 0)),
+            "line": self.line,
+        }
+
+
+@dataclass(frozen=True)
+class Edited:
+    """A script after the edit. ``actions`` and ``warnings`` are for the user, one sentence each."""
+
+    data: bytes
+    vm: str | None
+    style: str
+    devices: tuple[PlacedDevice, ...]
+    removed: tuple[str, ...]
+    actions: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def edit_script(
+    data: bytes,
+    devices: Sequence[IvshmemDevice],
+    *,
+    state: str = "exact",
+    vm: str | None = None,
+    uuid: str | None = None,
+    hints: Mapping[str, int] | None = None,
+    acrn_version: tuple[int, int] | None = None,
+    where: str = "script",
+) -> Edited:
+    """Give a VM's acrn-dm call the ivshmem devices.
+
+    ``state``: exact = these and no other ones, present = at least these, absent = none of these names. ``hints``
+    (prefixed name -> slot) are slots to keep for devices that the script does not have yet. Where several calls start
+    the VM, each gets the devices. Raises IvshmemError with line numbers; then nothing is to be written.
+    """
+    return _Edit(data, devices, state, vm, uuid, hints or {}, acrn_version, where).run()
+
+
+class _Edit:
+    def __init__(
+        self,
+        data: bytes,
+        devices: Sequence[IvshmemDevice],
+        state: str,
+        vm: str | None,
+        uuid: str | None,
+        hints: Mapping[str, int],
+        acrn_version: tuple[int, int] | None,
+        where: str,
+    ) -> None:
+        if state not in STATES:
+            raise IvshmemError(f"state must be one of {', '.join(STATES)}, not '{state}'")
+        self.devices = tuple(devices)
+        self.state = state
+        self.vm = vm
+        self.uuid = uuid
+        self.hints = hints
+        self.version = acrn_version
+        self.where = where
+        self.view = _View(_decode(data), where)
+        self.actions: list[str] = []
+        self.warnings: list[str] = []
+        self.removed: list[str] = []
+
+    def run(self) -> Edited:
+        calls = _select(self.view, self.vm, self.uuid)
+        name = calls[0].name or self.vm
+        for known in {name, *(call.name for call in calls)} - {None}:
+            assert known is not None
+            try:
+                check_vm_name(known, self.version)
+            except IvshmemError as exc:
+                raise IvshmemError(f"{self.where}: line {calls[0].line}: {exc}") from None
+        wanted = () if self.state == "absent" else self.devices
+        gone = {device.prefixed for device in self.devices} if self.state == "absent" else None
+        for call in calls:
+            self._warn(call)
+        placed = self._place(calls, wanted, gone)
+        for index in range(len(calls)):
+            self._edit_call(index, placed, gone)
+        calls = _select(self.view, self.vm, self.uuid)
+        lines = {(_found(device).name or ""): device.line for device in reversed(self._ivshmem(calls[0]))}
+        return Edited(
+            _encode(self.view.text),
+            name,
+            calls[0].style,
+            tuple(PlacedDevice(device, lines.get(device.prefixed, calls[0].line)) for device in placed),
+            tuple(dict.fromkeys(self.removed)),
+            tuple(self.actions),
+            tuple(dict.fromkeys(self.warnings)),
+        )
+
+    @staticmethod
+    def _ivshmem(call: _Call) -> list[_Device]:
+        return [device for device in call.devices if device.kind == "ivshmem"]
+
+    def _call(self, index: int) -> _Call:
+        return _select(self.view, self.vm, self.uuid)[index]
+
+    def _warn(self, call: _Call) -> None:
+        """What acrn-dm will not take or what cannot be seen here, though it is not for us to change."""
+        if not call.names:
+            comment = call.comment_line
+            why = f": the comment in line {comment} ends the command, move it above" if comment else ""
+            self.warnings.append(
+                f"{self.where}: line {call.line}: acrn-dm gets no VM name as its last argument and will refuse to start"
+                + why
+            )
+        for line, source in call.unseen:
+            self.warnings.append(
+                f"{self.where}: line {line}: {source} is only known when the script runs; PCI slots in it are "
+                "not checked"
+            )
+        others: dict[Bdf, _Device] = {}
+        for device in call.devices:
+            at = f"{self.where}: line {device.line}"
+            if device.bdf is None:
+                self.warnings.append(f"{at}: the slot of '{device.kind or '-s'}' cannot be read; it is left alone")
+            elif device.kind != "ivshmem":
+                if device.bdf in others and device.certain and others[device.bdf].certain:
+                    self.warnings.append(
+                        f"{at}: {device.kind} is at slot {format_slot(device.bdf)} where line "
+                        f"{others[device.bdf].line} has "
+                        f"{others[device.bdf].kind}; acrn-dm will refuse to start"
+                    )
+                others[device.bdf] = device
+            elif device.options is None:
+                self.warnings.append(f"{at}: the options of this ivshmem device cannot be read; it is left alone")
+            if device.kind in _OBSOLETE and (self.version is None or self.version >= (3, 0)):
+                self.warnings.append(
+                    f"{at}: acrn-dm of ACRN v3.0 and later calls {device.kind} obsolete and ends; remove the "
+                    "device there"
+                )
+
+    def _place(
+        self, calls: Sequence[_Call], wanted: Sequence[IvshmemDevice], gone: set[str] | None
+    ) -> tuple[IvshmemDevice, ...]:
+        names = {device.prefixed: device for device in wanted}
+        taken: dict[int, str] = {}
+        present: dict[str, int] = {}
+        for call in calls:
+            for device in call.devices:
+                if device.bdf is None or device.bdf.bus:
+                    continue
+                found = _found(device)
+                if device.kind == "ivshmem" and found.name is not None:
+                    stays = self.state == "present" or (gone is not None and found.name not in gone)
+                    if found.name in names:
+                        if found.name not in present or device.bdf.device == names[found.name].slot:
+                            present[found.name] = device.bdf.device
+                        continue
+                    if not stays:
+                        continue
+                what = f"{device.kind} {found.name}" if device.kind == "ivshmem" and found.name else device.kind
+                taken.setdefault(device.bdf.device, f"{what} (line {device.line})")
+        found_at = dict(present)
+        for name, slot in self.hints.items():
+            present.setdefault(name, slot)
+        placed = place(wanted, taken, present, self.where)
+        for item in placed:
+            before = found_at.get(item.prefixed)
+            if before is not None and before != item.slot:
+                held = taken.get(before) or RESERVED_SLOTS.get(before)
+                why = f", because slot {before} is that of {held}" if held else ""
+                self.actions.append(f"region '{item.prefixed}': moved from slot {before} to slot {item.slot}{why}")
+        return placed
+
+    # Edits: one word or line at a time, the script is read again after each
+
+    def _edit_call(self, index: int, placed: Sequence[IvshmemDevice], gone: set[str] | None) -> None:
+        before = self._rest(self._call(index))
+        names = {device.prefixed: device for device in placed}
+        kept: set[str] = set()
+        number = 0
+        while True:
+            found = self._ivshmem(self._call(index))
+            if number >= len(found):
+                break
+            device = found[number]
+            name = _found(device).name
+            device_wanted = names.get(name or "")
+            if device_wanted is not None and name not in kept and self._first(found, number, device_wanted):
+                kept.add(name or "")
+                self._respell(device, device_wanted)
+                number += 1
+            elif device.options is None or not self._goes(name, gone, names):
+                number += 1
+            else:
+                self._remove(device, name or "")
+        for wanted in placed:
+            if wanted.prefixed not in kept:
+                self._add(index, wanted)
+        self._check(index, before, placed)
+
+    def _goes(self, name: str | None, gone: set[str] | None, names: Mapping[str, IvshmemDevice]) -> bool:
+        """Whether a device that is not the one to keep is taken out: a second one of the region always is."""
+        if gone is not None:
+            return name in gone
+        return self.state == "exact" or name in names
+
+    @staticmethod
+    def _first(found: Sequence[_Device], number: int, wanted: IvshmemDevice) -> bool:
+        """Of several devices of one region the one at the wanted slot stays, else the first."""
+        alike = [device for device in found[number:] if _found(device).name == wanted.prefixed]
+        right = [device for device in alike if _found(device).slot == wanted.slot]
+        return (right or alike)[0] is found[number]
+
+    def _fixed(self, device: _Device, what: str) -> IvshmemError:
+        return IvshmemError(
+            f"{self.where}: line {device.line}: an ivshmem device that has to be {what} comes from the variable "
+            f"{device.variable or 'of its arguments'}; write its -s argument in the acrn-dm command itself, or set the "
+            "variable right by hand"
+        )
+
+    def _respell(self, device: _Device, wanted: IvshmemDevice) -> None:
+        assert wanted.slot is not None
+        bdf = Bdf(0, wanted.slot, 0)
+        if device.bdf == bdf and device.options == wanted.options and device.certain:
+            return
+        if device.edit is None:
+            raise self._fixed(device, "changed")
+        start, end, front, behind = device.edit
+        new = format_pci(PciArgument(bdf, "ivshmem", wanted.options))
+        if device.generated:
+            new = f"{wanted.slot} ivshmem {wanted.options}"
+        size = _found(device).size
+        if size is not None and size != wanted.size:
+            self.actions.append(f"region '{wanted.prefixed}': resized from {size} MB to {wanted.size} MB")
+        elif not any(f"'{wanted.prefixed}'" in action for action in self.actions):
+            self.actions.append(f"region '{wanted.prefixed}': corrected in line {device.line}")
+        self._replace(start, end, front + new + behind)
+
+    def _replace(self, start: int, end: int, new: str) -> None:
+        text = self.view.text
+        self.view = _View(text[:start] + new + text[end:], self.where)
+
+    def _line_bounds(self, start: int, end: int) -> tuple[int, int]:
+        """The whole lines that hold ``text[start:end]``, the last newline not included."""
+        text = self.view.text
+        newline = text.find("\n", end)
+        return text.rfind("\n", 0, start) + 1, len(text) if newline < 0 else newline
+
+    def _remove(self, device: _Device, name: str) -> None:
+        if device.edit is None:
+            raise self._fixed(device, "removed")
+        text = self.view.text
+        words = device.holder.words
+        start, end = words[device.first].start, words[device.last].end
+        first, stop = self._line_bounds(start, end)
+        before, behind = text[first:start], text[end:stop].rstrip("\r")
+        continued = behind.endswith("\\")
+        last_on_line = not behind.rstrip("\\").strip()
+        if last_on_line and not before.strip() and stop < len(text) and (continued or device.holder.array is not None):
+            span = (first, stop + 1)
+        elif before.strip():
+            span = (start - (len(before) - len(before.rstrip())), end)
+        elif not last_on_line:
+            span = (start, end + len(behind) - len(behind.lstrip()))
+        else:
+            # The command ends here: without the line above's continuation the next command would be joined to it.
+            span = (words[device.first - 1].end if device.first else device.holder.begin, end)
+        self.removed.append(name)
+        self.actions.append(f"region '{name}': removed from line {device.line}")
+        self._replace(span[0], span[1], "")
+
+    def _add(self, index: int, wanted: IvshmemDevice) -> None:
+        assert wanted.slot is not None
+        call = self._call(index)
+        rest = self._rest(call)
+        argument = format_pci(PciArgument(Bdf(0, wanted.slot, 0), "ivshmem", wanted.options))
+        anchor, holder, end = self._anchor(call)
+        # As the neighbour has it, so that what keeps a checker of shell scripts quiet there does so here.
+        quote = anchor.edit[3] if anchor is not None and anchor.edit is not None else ""
+        element = f"-s {quote}{argument}{quote}"
+        if holder.array is not None and any(d.generated for d in call.devices if d.holder == holder):
+            # The layout of launch_cfg_gen.py, add_dynamic_dm_parameter.
+            element = f"`{'add_virtual_device':40s} {wanted.slot} ivshmem {wanted.options}`"
+        expected = len(self._ivshmem(call)) + 1
+        for start, new in self._insertions(anchor, holder, end, element):
+            text = self.view.text
+            trial = _View(text[:start] + new + text[start:], self.where)
+            try:
+                after = _select(trial, self.vm, self.uuid)[index]
+            except (IvshmemError, IndexError):
+                continue
+            if self._rest(after, trial) == rest and len(self._ivshmem(after)) == expected:
+                self.view = trial
+                self.actions.append(f"region '{wanted.prefixed}': added at slot {wanted.slot}")
+                return
+        raise IvshmemError(
+            f"{self.where}: line {call.line}: no place was found in the acrn-dm command for '-s {argument}'; write the "
+            "command one argument a line"
+        )
+
+    @staticmethod
+    def _anchor(call: _Call) -> tuple[_Device | None, _Holder, int]:
+        """Behind which device a new one goes: the last ivshmem, else the host bridge, else the last device."""
+        written = [device for device in call.devices if device.edit is not None]
+        for choice in (
+            [device for device in written if device.kind == "ivshmem"][-1:],
+            [device for device in written if device.kind == "hostbridge"][:1],
+            written[-1:],
+        ):
+            if choice:
+                return choice[0], choice[0].holder, choice[0].holder.words[choice[0].last].end
+        holder = next((holder for holder in reversed(call.holders) if holder.array is not None), call.holders[0])
+        return None, holder, holder.begin
+
+    def _insertions(self, anchor: _Device | None, holder: _Holder, end: int, element: str) -> Iterable[tuple[int, str]]:
+        """Places to try: a line of its own behind the anchor's, then the same line."""
+        text = self.view.text
+        begin = end if anchor is None else holder.words[anchor.first].start
+        first, stop = self._line_bounds(begin, end)
+        if stop < len(text):
+            eol = "\r\n" if text[:stop].endswith("\r") else "\n"
+            line = text[first:stop].rstrip("\r")
+            continuation = re.search(r"[ \t]*\\$", line)
+            next_line = text[stop + 1 : self._line_bounds(stop + 1, stop + 1)[1]]
+            indent = re.match(r"[ \t]*", line if not text[first:begin].strip() and anchor else next_line)
+            front = indent.group() if indent and (anchor or next_line.strip()) else "    "
+            if not front and holder.array is None:
+                front = "   "
+            if holder.array is not None:
+                yield stop + 1, front + element + eol
+            elif continuation:
+                yield stop + 1, front + element + continuation.group() + eol
+        yield end, f" {element}"
+        yield end, f"{element} "
+
+    def _rest(self, call: _Call, view: _View | None = None) -> tuple[str, ...]:
+        """All words of a call that are no ivshmem device: these may not change."""
+        view = view or self.view
+        result = []
+        for number, holder in enumerate(call.holders):
+            ours = {
+                word
+                for device in call.devices
+                if device.kind == "ivshmem" and device.edit is not None and device.holder is holder
+                for word in range(device.first, device.last + 1)
+            }
+            result.append(str(number))
+            result += [view.text[w.start : w.end] for i, w in enumerate(holder.words) if i not in ours]
+        return tuple(result)
+
+    def _check(self, index: int, before: tuple[str, ...], placed: Sequence[IvshmemDevice]) -> None:
+        """The last gate: what acrn-dm will get is what was asked for and all else is as before."""
+        call = self._call(index)
+        found = {(_found(device).name, device.bdf, device.options) for device in self._ivshmem(call)}
+        wanted = {(device.prefixed, Bdf(0, device.slot or 0, 0), device.options) for device in placed}
+        readable = {item for item in found if item[2] is not None}
+        if not wanted <= found or (self.state == "exact" and readable != wanted) or self._rest(call) != before:
+            raise IvshmemError(
+                f"{self.where}: line {call.line}: the layout of this acrn-dm command is not understood well enough to "
+                "change it safely; write one argument a line, without variables in the ivshmem devices"
+            )
+
+
+def launch(
+    data: bytes,
+    where: str,
+    devices: Sequence[Mapping[str, Any]] | None,
+    *,
+    scenario: Scenario | None = None,
+    vm: str | None = None,
+    state: str = "exact",
+    version: tuple[int, int] | None = None,
+    hints: Mapping[str, int] | None = None,
+) -> Edited:
+    """All that the module decides: which VM, which devices, whether they can work, and the script with them.
+
+    Without ``devices`` they follow from the scenario. ``vm`` is a name, or an ID of the scenario; without it the script
+    says which VM it starts. Raises IvshmemError; then nothing is to be written.
+    """
+    name, uuid = vm, None
+    wanted: Sequence[Mapping[str, Any]] = devices or ()
+    entry = None
+    if scenario is not None:
+        entry = _scenario_vm(data, where, scenario, vm)
+        name = entry.name
+        # Up to v2.6 the hypervisor knows a VM by acrn-dm's -U, from v2.7 on by its name (arch/x86/guest/vmcall.c).
+        uuid = entry.uuid if version is None or version < (2, 7) else None
+        if devices is None:
+            wanted = devices_of_vm(scenario, entry)
+    made = make_devices(wanted, version, sized=state != "absent")
+    if scenario is not None and entry is not None and state != "absent":
+        check_scenario(made, scenario, entry, where)
+    return edit_script(data, made, state=state, vm=name, uuid=uuid, hints=hints, acrn_version=version, where=where)
+
+
+def _scenario_vm(data: bytes, where: str, scenario: Scenario, vm: str | None) -> Vm:
+    """The VM of the scenario that is given, or that the script starts."""
+    if vm is not None:
+        return scenario.vm(vm)
+    found = {}
+    calls = script_vms(data, where)
+    for call in calls:
+        for entry in scenario.vms:
+            if (call.uuid and entry.uuid and call.uuid.lower() == entry.uuid.lower()) or call.name == entry.name:
+                found[entry.id] = entry
+    if len(found) == 1:
+        return next(iter(found.values()))
+    there = ", ".join(call.name or f"not readable (line {call.line})" for call in calls) or "none"
+    known = ", ".join(f"{entry.name} ({entry.id})" for entry in scenario.vms)
+    raise IvshmemError(
+        f"{where}: which VM of {scenario.where} it starts is not clear (in the script: {there}; in the "
+        f"scenario: {known}); "
+        "say it with vm, and make the last argument of acrn-dm the VM's name in the scenario"
+    )

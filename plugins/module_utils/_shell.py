@@ -1,0 +1,512 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A view of a shell script: its commands, arrays and assignments, each with its place in the text.
+
+This module util is PRIVATE to the collection: it can change at any time.
+
+It is no shell: it splits a Bash or POSIX sh script into words the way the shell does (quotes, continuation lines,
+comments, here-documents, substitutions) so that single words can be replaced and all other characters stay. Nothing is
+run. What the text alone does not tell is kept as a piece that says so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Union
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+
+
+@dataclass(frozen=True)
+class Text:
+    """Characters that stand for themselves, quotes taken off."""
+
+    value: str
+
+
+@dataclass(frozen=True)
+class Variable:
+    """``$name``, ``${name}``, ``${name:-default}`` or ``${name[@]}``."""
+
+    name: str
+    default: str | None
+    quoted: bool
+
+
+@dataclass(frozen=True)
+class Substitution:
+    """``$(...)`` or backticks; ``source`` stands at offset ``start`` of the script."""
+
+    source: str
+    start: int
+
+
+@dataclass(frozen=True)
+class Opaque:
+    """What is only known when the script runs."""
+
+    source: str
+
+
+Piece = Union[Text, Variable, Substitution, Opaque]
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word of a command, at ``text[start:end]``, quotes included."""
+
+    start: int
+    end: int
+    pieces: tuple[Piece, ...]
+
+    @property
+    def literal(self) -> str | None:
+        """The value, where nothing in it has to be expanded."""
+        if all(isinstance(piece, Text) for piece in self.pieces):
+            return "".join(piece.value for piece in self.pieces if isinstance(piece, Text))
+        return None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where something stands: its offset, and the numbers of the blocks (functions, branches, loops) around it."""
+
+    start: int
+    blocks: tuple[int, ...]
+
+    def reaches(self, other: Place) -> bool:
+        """Whether the shell, when it comes to ``other``, has been here before (loops and calls not looked at)."""
+        return self.start < other.start and self.blocks == other.blocks[: len(self.blocks)]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """``name=value`` or ``name+=value``."""
+
+    name: str
+    append: bool
+    pieces: tuple[Piece, ...]
+    place: Place
+
+
+@dataclass(frozen=True)
+class Array:
+    """``name=( ... )`` or ``name+=( ... )``; ``inside`` is the offset behind ``(`` and ``close`` that of ``)``."""
+
+    name: str
+    append: bool
+    words: tuple[Word, ...]
+    start: int
+    inside: int
+    close: int
+
+
+@dataclass(frozen=True)
+class Command:
+    """A simple command without its assignments, redirections and leading reserved words."""
+
+    words: tuple[Word, ...]
+    place: Place
+
+
+@dataclass
+class Script:
+    """All that was found in ``text``, in the order of the text."""
+
+    text: str
+    commands: list[Command] = field(default_factory=list)
+    arrays: list[Array] = field(default_factory=list)
+    assignments: dict[str, list[Assignment]] = field(default_factory=dict)
+    # Variables that a loop, read or the like sets to what the text does not tell.
+    unknown: set[str] = field(default_factory=set)
+
+    def assigned(self, name: str, place: Place) -> list[Assignment]:
+        """The assignments that can give a variable its value at a place: the last one that is always made before it,
+        and those behind that one; all of them, if there is none such."""
+        every = self.assignments.get(name, [])
+        certain = [item for item in every if item.place.reaches(place) and not item.append]
+        if not certain:
+            return every
+        return [item for item in every if certain[-1].place.start <= item.place.start < place.start]
+
+    def line(self, offset: int) -> int:
+        """The line, counted from 1, of an offset."""
+        return self.text.count("\n", 0, offset) + 1
+
+
+_BLANK = " \t\r"
+_OPERATORS = ";&|()<>"
+_CONTINUATION = re.compile(r"\\\r?\n")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:\[[^\]\s]*\])?(\+?)=")
+_PARAMETER = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\[[@*]\])?(?::?-([^${}`\"'\\]*))?")
+_REDIRECTION = re.compile(r"<<<|<<-|<<|>>|>&|<&|>\||<>|<|>")
+# What each reserved word does to the blocks around what follows it.
+_OPEN, _NEXT, _CLOSE, _STAY = "open", "next", "close", "stay"
+_RESERVED = {
+    **dict.fromkeys(("if", "while", "until", "{"), _OPEN),
+    **dict.fromkeys(("else", "elif"), _NEXT),
+    **dict.fromkeys(("fi", "done", "esac", "}"), _CLOSE),
+    **dict.fromkeys(("then", "do", "!", "time"), _STAY),
+}
+_OPENING = frozenset(("for", "select", "case"))
+_DECLARATIONS = frozenset(("declare", "typeset", "local", "export", "readonly"))
+_READERS = frozenset(("read", "mapfile", "readarray", "getopts", "select", "for"))
+
+
+class _Lexer:
+    def __init__(self, text: str, where: str, base: int = 0, end: int | None = None) -> None:
+        self.text = text
+        self.where = where
+        self.pos = base
+        self.end = len(text) if end is None else end
+        self.script = Script(text)
+        self.blocks: list[int] = []
+        self.block = 0
+
+    def _unclosed(self, what: str, start: int) -> IvshmemError:
+        return IvshmemError(
+            f"{self.where}: line {self.script.line(start)}: {what} is opened and never closed; "
+            "check the script with 'bash -n'"
+        )
+
+    def _find(self, what: str, start: int, name: str) -> int:
+        found = self.text.find(what, self.pos, self.end)
+        if found < 0:
+            raise self._unclosed(name, start)
+        return found
+
+    # Words
+
+    def word(self) -> Word:
+        """The word at the position, which must not be blank."""
+        start = self.pos
+        pieces: list[Piece] = []
+        while self.pos < self.end:
+            char = self.text[self.pos]
+            if char in _BLANK or char == "\n" or char in _OPERATORS:
+                break
+            if char == "'":
+                pieces.append(Text(self._single()))
+            elif char == '"':
+                self._double(pieces)
+            elif char == "\\":
+                pieces.append(Text(self._escaped("")))
+            elif char == "$":
+                pieces.append(self._dollar(quoted=False))
+            elif char == "`":
+                pieces.append(self._backtick())
+            else:
+                pieces.append(Text(char))
+                self.pos += 1
+        return Word(start, self.pos, tuple(_merged(pieces)))
+
+    def _single(self) -> str:
+        start = self.pos
+        self.pos += 1
+        close = self._find("'", start, "a single quote")
+        value = self.text[self.pos : close]
+        self.pos = close + 1
+        return value
+
+    def _escaped(self, only: str) -> str:
+        """What a backslash and its next character stand for; inside double quotes only some are escaped."""
+        match = _CONTINUATION.match(self.text, self.pos, self.end)
+        if match:
+            self.pos = match.end()
+            return ""
+        char = self.text[self.pos + 1 : min(self.pos + 2, self.end)]
+        self.pos = min(self.pos + 2, self.end)
+        return char if not only or char in only else "\\" + char
+
+    def _double(self, pieces: list[Piece]) -> None:
+        start = self.pos
+        self.pos += 1
+        while self.pos < self.end:
+            char = self.text[self.pos]
+            if char == '"':
+                self.pos += 1
+                return
+            if char == "\\":
+                pieces.append(Text(self._escaped('$`"\\')))
+            elif char == "$":
+                pieces.append(self._dollar(quoted=True))
+            elif char == "`":
+                pieces.append(self._backtick())
+            else:
+                pieces.append(Text(char))
+                self.pos += 1
+        raise self._unclosed("a double quote", start)
+
+    def _backtick(self) -> Piece:
+        start = self.pos
+        self.pos += 1
+        while self.pos < self.end:
+            if self.text[self.pos] == "\\":
+                self.pos += 2
+                continue
+            if self.text[self.pos] == "`":
+                self.pos += 1
+                return Substitution(self.text[start + 1 : self.pos - 1], start + 1)
+            self.pos += 1
+        raise self._unclosed("a backtick", start)
+
+    def _dollar(self, quoted: bool) -> Piece:
+        start = self.pos
+        following = self.text[start + 1 : min(start + 2, self.end)]
+        if following == "(":
+            self.pos = start + 1
+            self._balanced("(", ")", start)
+            if self.text.startswith("$((", start):
+                return Opaque(self.text[start : self.pos])
+            return Substitution(self.text[start + 2 : self.pos - 1], start + 2)
+        if following == "{":
+            self.pos = start + 1
+            self._balanced("{", "}", start)
+            inner = self.text[start + 2 : self.pos - 1]
+            match = _PARAMETER.fullmatch(inner)
+            if not match:
+                return Opaque(inner)
+            return Variable(match.group(1) + ("[@]" if match.group(2) else ""), match.group(3), quoted)
+        if following == "'" and not quoted:
+            # $'...': its escapes are those of C; none of the words that matter here is written so.
+            self.pos = start + 2
+            while self.pos < self.end and self.text[self.pos] != "'":
+                self.pos += 2 if self.text[self.pos] == "\\" else 1
+            if self.pos >= self.end:
+                raise self._unclosed("a quote", start)
+            self.pos += 1
+            return Opaque(self.text[start : self.pos])
+        match = _NAME.match(self.text, start + 1, self.end)
+        if match:
+            self.pos = match.end()
+            return Variable(match.group(), None, quoted)
+        if following and following in "0123456789@*#?$!-":
+            self.pos = start + 2
+            return Variable(following, None, quoted)
+        self.pos = start + 1
+        return Text("$")
+
+    def _balanced(self, opening: str, closing: str, start: int) -> None:
+        """Move behind the bracket that closes the one at the position, quoted ones not counted."""
+        depth = 0
+        while self.pos < self.end:
+            char = self.text[self.pos]
+            if char == "\\":
+                self.pos += 2
+                continue
+            if char == "'":
+                self._single()
+                continue
+            if char == '"':
+                self._double([])
+                continue
+            if char == "#" and opening == "(" and self.text[self.pos - 1] in " \t\n;":
+                self.comment()
+                continue
+            self.pos += 1
+            if char == opening:
+                depth += 1
+            elif char == closing:
+                depth -= 1
+                if depth == 0:
+                    return
+        raise self._unclosed(f"'{opening}'", start)
+
+    # Commands
+
+    def _turn(self, what: str) -> None:
+        """Enter a block, the next branch of one, or leave it."""
+        if what in (_NEXT, _CLOSE) and self.blocks:
+            self.blocks.pop()
+        if what in (_OPEN, _NEXT):
+            self.block += 1
+            self.blocks.append(self.block)
+
+    def _place(self, word: Word) -> Place:
+        return Place(word.start, tuple(self.blocks))
+
+    def blank(self) -> bool:
+        """Move over one blank or continuation, if one is here."""
+        if self.text[self.pos] in _BLANK:
+            self.pos += 1
+            return True
+        match = _CONTINUATION.match(self.text, self.pos, self.end)
+        if match:
+            self.pos = match.end()
+        return bool(match)
+
+    def comment(self) -> bool:
+        """Move to the end of the line, if a comment starts here."""
+        if self.text[self.pos] != "#":
+            return False
+        newline = self.text.find("\n", self.pos, self.end)
+        self.pos = self.end if newline < 0 else newline
+        return True
+
+    def run(self) -> Script:
+        """Read everything."""
+        words: list[Word] = []
+        redirected = False
+        documents: list[tuple[str, bool]] = []
+        while self.pos < self.end:
+            if self.blank() or self.comment():
+                continue
+            char = self.text[self.pos]
+            if char == "\n":
+                self.pos += 1
+                self._command(words)
+                words, redirected = [], False
+                for ending, tabs in documents:
+                    self._skip_document(ending, tabs)
+                documents = []
+            elif char in "<>" or (char == "&" and self.text.startswith("&>", self.pos)):
+                at = self.pos
+                self.pos += char == "&"
+                match = _REDIRECTION.match(self.text, self.pos, self.end)
+                operator = match.group() if match else ""
+                self.pos += len(operator)
+                if words and words[-1].end == at and (words[-1].literal or "").isdigit():
+                    words.pop()
+                if operator in ("<", ">") and self.text.startswith("(", self.pos):
+                    self._balanced("(", ")", at)
+                elif operator in ("<<", "<<-"):
+                    delimiter = self._delimiter()
+                    if delimiter is not None:
+                        documents.append((delimiter, operator == "<<-"))
+                else:
+                    redirected = True
+            elif char in _OPERATORS:
+                self.pos += 1
+                self._command(words)
+                words, redirected = [], False
+                if char == ";" and self.text.startswith(";", self.pos) and self.blocks:
+                    self._turn(_NEXT)  # the next branch of a case
+            else:
+                word = self.word()
+                if redirected:
+                    redirected = False
+                elif not self._array(word, words):
+                    words.append(word)
+        self._command(words)
+        return self.script
+
+    def _delimiter(self) -> str | None:
+        """The word that ends a here-document, or nothing where no such line follows (1 << 2 in arithmetic)."""
+        while self.pos < self.end and self.text[self.pos] in " \t":
+            self.pos += 1
+        if self.pos >= self.end or self.text[self.pos] in "\r\n" or self.text[self.pos] in _OPERATORS:
+            return None
+        literal = self.word().literal
+        if not literal or not re.search(r"(?m)^\t*" + re.escape(literal) + r"\r?$", self.text[self.pos : self.end]):
+            return None
+        return literal
+
+    def _skip_document(self, delimiter: str, tabs: bool) -> None:
+        while self.pos < self.end:
+            newline = self.text.find("\n", self.pos, self.end)
+            stop = self.end if newline < 0 else newline
+            line = self.text[self.pos : stop].rstrip("\r")
+            self.pos = min(stop + 1, self.end)
+            if (line.lstrip("\t") if tabs else line) == delimiter:
+                return
+
+    def _array(self, word: Word, before: list[Word]) -> bool:
+        """Read ``name=( ... )``, if that is what ``word`` begins."""
+        if self.pos >= self.end or self.text[self.pos] != "(":
+            return False
+        match = _ASSIGNMENT.fullmatch(self.text, word.start, word.end)
+        if not match or not self._assigning(before):
+            return False
+        opened = self.pos
+        self.pos += 1
+        words: list[Word] = []
+        while self.pos < self.end:
+            if self.text[self.pos] == "\n":
+                self.pos += 1
+            elif self.blank() or self.comment():
+                continue
+            elif self.text[self.pos] == ")":
+                self.script.arrays.append(
+                    Array(match.group(1), bool(match.group(2)), tuple(words), word.start, opened + 1, self.pos)
+                )
+                self.pos += 1
+                return True
+            elif self.text[self.pos] in _OPERATORS:
+                self.pos += 1
+            else:
+                words.append(self.word())
+        raise self._unclosed("'('", opened)
+
+    def _assigning(self, before: list[Word]) -> bool:
+        rest = [word for word in before if word.literal not in _RESERVED]
+        rest = [word for word in rest if not _ASSIGNMENT.match(self.text, word.start, word.end)]
+        return not rest or rest[0].literal in _DECLARATIONS
+
+    def _command(self, words: list[Word]) -> None:
+        rest = list(words)
+        while rest and (rest[0].literal or "") in _RESERVED:
+            self._turn(_RESERVED[rest.pop(0).literal or ""])
+        while rest and self._assigned(rest[0]):
+            rest.pop(0)
+        if not rest:
+            return
+        first = rest[0].literal
+        if first in _OPENING or (first == "function" and rest[-1].literal == "{"):
+            self._turn(_OPEN)
+        if first in _DECLARATIONS:
+            for word in rest[1:]:
+                self._assigned(word)
+        elif first in _READERS:
+            self.script.unknown.update(word.literal for word in rest[1:] if word.literal)
+        elif first == "printf" and len(rest) > 2 and rest[1].literal == "-v":
+            self.script.unknown.add(rest[2].literal or "")
+        self.script.commands.append(Command(tuple(rest), self._place(rest[0])))
+
+    def _assigned(self, word: Word) -> bool:
+        match = _ASSIGNMENT.match(self.text, word.start, word.end)
+        if not match:
+            return False
+        pieces = list(word.pieces)
+        head = match.end() - match.start()
+        if pieces and isinstance(pieces[0], Text):
+            pieces[0] = Text(pieces[0].value[head:])
+        assignment = Assignment(match.group(1), bool(match.group(2)), tuple(_merged(pieces)), self._place(word))
+        self.script.assignments.setdefault(assignment.name, []).append(assignment)
+        return True
+
+
+def _merged(pieces: list[Piece]) -> Iterator[Piece]:
+    """The pieces with neighbouring texts made one."""
+    text = ""
+    for piece in pieces:
+        if isinstance(piece, Text):
+            text += piece.value
+            continue
+        if text:
+            yield Text(text)
+            text = ""
+        yield piece
+    if text:
+        yield Text(text)
+
+
+def parse_script(text: str, where: str = "script") -> Script:
+    """Read a script. Raises IvshmemError with the line where a quote or bracket stays open."""
+    return _Lexer(text, where).run()
+
+
+def parse_words(text: str, start: int, end: int, where: str = "script") -> tuple[Word, ...]:
+    """The words of ``text[start:end]``, with offsets into ``text``: the inside of a substitution, say."""
+    lexer = _Lexer(text, where, start, end)
+    words = []
+    while lexer.pos < lexer.end:
+        if lexer.text[lexer.pos] == "\n" or lexer.text[lexer.pos] in _OPERATORS:
+            lexer.pos += 1
+        elif not (lexer.blank() or lexer.comment()):
+            words.append(lexer.word())
+    return tuple(words)

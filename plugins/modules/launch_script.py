@@ -1,0 +1,338 @@
+#!/usr/bin/python
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: launch_script
+short_description: Set the ivshmem devices in a launch script of an ACRN VM
+version_added: 0.1.0
+author:
+  - acrn.ivshmem contributors (@acrn-ivshmem)
+description:
+  - Makes the C(acrn-dm) call of a launch script carry the ivshmem devices of its VM, all of them in one go.
+    Devices are added, moved to another slot, resized and removed; everything else in the script stays, byte for byte.
+  - Both kinds of script are known, C(acrn-dm -A -m ... \) with continuation lines, variables and quotes, and the
+    C(dm_params) array that ACRN's own C(launch_cfg_gen.py) writes since v3.0.
+  - PCI slots of other devices are seen where the script tells them, also in variables and arrays. Where only a run of
+    the script would tell, there is a warning.
+  - What C(acrn-dm) or the hypervisor would refuse when the VM is launched is refused here, with the line of the script.
+attributes:
+  check_mode:
+    description: Can run in check mode and return changed status prediction without modifying target.
+    support: full
+  diff_mode:
+    description: Will return details on what has changed (or possibly needs changing in check mode), when in diff mode.
+    support: full
+  idempotent:
+    description:
+      - When run twice in a row outside check mode, with the same arguments, the second invocation indicates no
+        change.
+    support: full
+  platform:
+    description: Target OS/families that can be operated against.
+    platforms: posix
+    support: full
+options:
+  path:
+    description:
+      - The launch script. A symbolic link is followed and stays one.
+    type: path
+    required: true
+  src:
+    description:
+      - A script on the same host to start from, for example one that C(launch_cfg_gen.py) has just written.
+        O(path) becomes its content with the devices.
+      - For devices without O(devices[].slot) and O(devices[].vbdf), slots that O(path) has had are kept.
+    type: path
+  content:
+    description:
+      - The text of a script to start from, as with O(src).
+    type: str
+  devices:
+    description:
+      - The ivshmem devices of the VM. The filter P(acrn.ivshmem.vm_devices#filter) gives them for a VM of a plan.
+      - Without it they follow from O(scenario_path).
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description:
+          - The region's name, with or without C(hv:/) or C(dm:/) in front.
+        type: str
+        required: true
+      provided_by:
+        description:
+          - Who provides the memory. Not needed with a prefix in O(devices[].name).
+        type: str
+        choices: [hypervisor, device_model]
+      size:
+        description:
+          - Size in MB, a power of two from 2 to 512. Not needed with O(state=absent).
+        type: int
+      slot:
+        description:
+          - The PCI slot, in decimal, from 3 to 30.
+          - Without it and O(devices[].vbdf) the slot that the script has for the region stays, or the first free one
+            of 8 to 15, 3 to 7 and 16 to 30 is taken.
+        type: int
+      vbdf:
+        description:
+          - The same as an address, in hexadecimal, such as V(00:08.0). Bus and function must be 0.
+        type: str
+      region_id:
+        description:
+          - The region ID of ACRN v3.3 and later. It is written in decimal, since C(acrn-dm) reads V(0x1000) as 0.
+        type: int
+      peers:
+        description:
+          - Accepted because P(acrn.ivshmem.vm_devices#filter) returns it, and not used.
+        type: list
+        elements: int
+  scenario_path:
+    description:
+      - The scenario XML. Devices that it contradicts are refused; so is a VM that is not post-launched.
+    type: path
+  vm:
+    description:
+      - The VM, by name, or by ID if there is O(scenario_path).
+      - Without it the script says which VM it starts, by the last argument of C(acrn-dm), or by C(-U) up to ACRN v2.6.
+        Needed for a script that starts several VMs or takes the name from its own arguments.
+    type: str
+  state:
+    description:
+      - V(exact) makes these the only ivshmem devices of the VM.
+      - V(present) adds or changes these and leaves others alone.
+      - V(absent) removes the devices with these names and leaves others alone.
+    type: str
+    choices: [exact, present, absent]
+    default: exact
+  acrn_version:
+    description:
+      - The ACRN version, such as V(2.7) or V(3.3). Before 3.3 no region ID is written, and before 2.7 a VM name may be
+        longer than 15 characters.
+    type: str
+  hypervisor_manifest:
+    description:
+      - The C(manifest.json) of the hypervisor that runs on the host or will with its next boot, as
+        M(acrn.ivshmem.hypervisor_build) leaves it beside C(acrn.bin).
+      - A device of a region that this hypervisor does not have is refused, with a warning only in check mode, as an
+        earlier task of the play may install another hypervisor. If the file is not there, there is a warning.
+    type: path
+  backup:
+    description:
+      - Keep a copy of the script if it changes, with the time in its name.
+    type: bool
+    default: false
+extends_documentation_fragment:
+  - ansible.builtin.files
+seealso:
+  - module: acrn.ivshmem.scenario_regions
+  - module: acrn.ivshmem.dm_memory
+"""
+
+EXAMPLES = r"""
+- name: Give VM1 of ACRN's guide its shared memory
+  acrn.ivshmem.launch_script:
+    path: /usr/share/acrn/launch/VM1.sh
+    vm: VM1
+    devices:
+      - name: dm:/test
+        size: 2
+        vbdf: "00:08.0"
+
+- name: Let the devices follow from the scenario
+  acrn.ivshmem.launch_script:
+    path: /usr/share/acrn/launch/POST_STD_VM1.sh
+    scenario_path: /usr/share/acrn/scenario.xml
+    acrn_version: "3.3"
+    hypervisor_manifest: /boot/acrn/manifest.json
+
+- name: Take a generated script and set it right
+  acrn.ivshmem.launch_script:
+    src: /tmp/output/launch_user_vm_id1.sh
+    path: /usr/share/acrn/launch/POST_STD_VM1.sh
+    mode: "0755"
+    devices: "{{ ivshmem_plan | acrn.ivshmem.vm_devices('POST_STD_VM1') }}"
+
+- name: Remove one region from a script
+  acrn.ivshmem.launch_script:
+    path: /usr/share/acrn/launch/VM1.sh
+    devices: [{name: dm:/test}]
+    state: absent
+"""
+
+RETURN = r"""
+vm:
+  description: The VM that the script starts, or null where the script does not tell.
+  returned: success
+  type: str
+style:
+  description: V(command) for plain arguments, V(array) for arguments in a Bash array.
+  returned: success
+  type: str
+devices:
+  description: The devices of O(devices) or of the scenario, as they stand in the script. Empty with O(state=absent).
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: The region's name without prefix.
+      type: str
+    provided_by:
+      description: V(hypervisor) or V(device_model).
+      type: str
+    size:
+      description: Size in MB.
+      type: int
+    region_id:
+      description: The region ID, or null.
+      type: int
+    slot:
+      description: The PCI slot, in decimal.
+      type: int
+    vbdf:
+      description: The same as an address, in hexadecimal.
+      type: str
+    line:
+      description: The line of the script.
+      type: int
+removed:
+  description: Names, with prefix, of the regions whose device was removed.
+  returned: success
+  type: list
+  elements: str
+actions:
+  description: What was done, one sentence each.
+  returned: success
+  type: list
+  elements: str
+  sample: ["region 'dm:/test': moved from slot 6 to slot 8, because slot 6 is that of virtio-hyper_dmabuf (line 4)"]
+backup_file:
+  description: The copy that was made.
+  returned: changed and O(backup=true)
+  type: str
+"""
+
+import json
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils._acrn_dm import check_manifest
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import locked, read_file, replace_file, unified
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch_script import STATES, launch, slots_of
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import HYPERVISOR, IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import parse_version, read_scenario
+
+
+def hold_against_hypervisor(module, devices, path):
+    """Refuse (or warn of) devices of hv-land regions that the hypervisor does not have."""
+    devices = [device for device in devices if device.provided_by == HYPERVISOR]
+    if not devices or not path:
+        return
+    if not os.path.exists(path):
+        module.warn(
+            f"{path}: there is no such manifest, so it cannot be seen whether the hypervisor has the hv-land regions; "
+            "acrn-dm ends with 'Invalid argument' if it has not"
+        )
+        return
+    try:
+        manifest = json.loads(read_file(path).decode("utf-8"))
+    except ValueError as exc:
+        raise IvshmemError(f"{path}: is no JSON: {exc}") from None
+    try:
+        check_manifest(devices, manifest, path)
+    except IvshmemError as exc:
+        if not module.check_mode:
+            raise
+        module.warn(str(exc))
+
+
+def run(module):
+    params = module.params
+    path, scenario_path = params["path"], params["scenario_path"]
+    fresh = params["src"] is not None or params["content"] is not None
+    before = read_file(path) if os.path.exists(path) or not fresh else None
+    start, where = before, path
+    if params["src"] is not None:
+        start, where = read_file(params["src"]), params["src"]
+    elif params["content"] is not None:
+        start = params["content"].encode("utf-8", "surrogateescape")
+    edited = launch(
+        start,
+        where,
+        params["devices"],
+        scenario=read_scenario(read_file(scenario_path), scenario_path) if scenario_path else None,
+        vm=params["vm"],
+        state=params["state"],
+        version=parse_version(params["acrn_version"]) if params["acrn_version"] else None,
+        hints=slots_of(before) if fresh and before is not None else None,
+    )
+    hold_against_hypervisor(module, [placed.device for placed in edited.devices], params["hypervisor_manifest"])
+    changed = edited.data != before
+    backup = replace_file(module, path, edited.data, params["backup"]) if changed and not module.check_mode else None
+    attributes = module.load_file_common_arguments(params, path=os.path.realpath(path))
+    if before is None and attributes["mode"] is None:
+        attributes["mode"] = "0755"
+    if os.path.exists(path):
+        changed = module.set_fs_attributes_if_different(attributes, changed)
+    for warning in edited.warnings:
+        module.warn(warning)
+    result = {
+        "changed": changed,
+        "vm": edited.vm,
+        "style": edited.style,
+        "devices": [device.to_mapping() for device in edited.devices],
+        "removed": list(edited.removed),
+        "actions": list(edited.actions),
+    }
+    if backup:
+        result["backup_file"] = backup
+    if module._diff:
+        result["diff"] = unified(*(data.decode("utf-8", "replace") for data in (before or b"", edited.data)), path)
+    return result
+
+
+def main():
+    device = {
+        "name": {"type": "str", "required": True},
+        "provided_by": {"type": "str", "choices": ["hypervisor", "device_model"]},
+        "size": {"type": "int"},
+        "slot": {"type": "int"},
+        "vbdf": {"type": "str"},
+        "region_id": {"type": "int"},
+        "peers": {"type": "list", "elements": "int"},
+    }
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "required": True},
+            "src": {"type": "path"},
+            "content": {"type": "str"},
+            "devices": {"type": "list", "elements": "dict", "options": device},
+            "scenario_path": {"type": "path"},
+            "vm": {"type": "str"},
+            "state": {"type": "str", "choices": list(STATES), "default": "exact"},
+            "acrn_version": {"type": "str"},
+            "hypervisor_manifest": {"type": "path"},
+            "backup": {"type": "bool", "default": False},
+        },
+        add_file_common_args=True,
+        mutually_exclusive=[("src", "content")],
+        required_one_of=[("devices", "scenario_path")],
+        supports_check_mode=True,
+    )
+    try:
+        # Check mode writes nothing, and the directory may be one that an earlier task would have made.
+        with locked(*([] if module.check_mode else [module.params["path"]])):
+            result = run(module)
+    except IvshmemError as exc:
+        module.fail_json(msg=str(exc))
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The module launch_script, from its arguments to the file."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+
+from ansible_collections.acrn.ivshmem.plugins.modules import launch_script
+
+SCRIPT = """\
+#!/bin/sh
+exec acrn-dm -m 1G -s 0:0,hostbridge \\
+  -s 5,ivshmem,dm:/test,2 \\
+  VM1
+"""
+SCENARIO = """<acrn-config board="b" scenario="s">
+  <hv><FEATURES><IVSHMEM>
+    <IVSHMEM_REGION>
+      <NAME>shm</NAME><PROVIDED_BY>Hypervisor</PROVIDED_BY><IVSHMEM_SIZE>2</IVSHMEM_SIZE>
+      <IVSHMEM_REGION_ID>4096</IVSHMEM_REGION_ID>
+      <IVSHMEM_VMS>
+        <IVSHMEM_VM><VM_NAME>PRE</VM_NAME><VBDF>00:08.0</VBDF></IVSHMEM_VM>
+        <IVSHMEM_VM><VM_NAME>VM1</VM_NAME><VBDF>00:10.0</VBDF></IVSHMEM_VM>
+      </IVSHMEM_VMS>
+    </IVSHMEM_REGION>
+  </IVSHMEM></FEATURES></hv>
+  <vm id="0"><load_order>PRE_LAUNCHED_VM</load_order><name>PRE</name></vm>
+  <vm id="1"><load_order>SERVICE_VM</load_order><name>SVC</name></vm>
+  <vm id="2"><load_order>POST_LAUNCHED_VM</load_order><name>VM1</name></vm>
+</acrn-config>
+"""
+TEST = {"name": "dm:/test", "size": 4, "vbdf": "00:06.0"}
+
+
+class Exit(Exception):
+    """The module ended; the first argument is its result."""
+
+
+@pytest.fixture(name="script")
+def _script(tmp_path):
+    path = tmp_path / "vm1.sh"
+    path.write_text(SCRIPT)
+    path.chmod(0o750)
+    return path
+
+
+@pytest.fixture(name="run")
+def _run(monkeypatch):
+    def end(module, **result):
+        raise Exit({"warnings": list(warnings), **result})
+
+    warnings = []
+    monkeypatch.setattr(launch_script.AnsibleModule, "exit_json", end)
+    monkeypatch.setattr(
+        launch_script.AnsibleModule, "fail_json", lambda module, **result: end(module, failed=True, **result)
+    )
+    monkeypatch.setattr(launch_script.AnsibleModule, "warn", lambda module, text: warnings.append(text))
+
+    def run(**arguments):
+        arguments = {key: str(value) if hasattr(value, "__fspath__") else value for key, value in arguments.items()}
+        warnings.clear()
+        with patch_module_args(arguments), pytest.raises(Exit) as ended:
+            launch_script.main()
+        return ended.value.args[0]
+
+    return run
+
+
+def test_edit_and_again(run, script):
+    result = run(path=script, devices=[TEST])
+    assert result["changed"]
+    assert result["vm"] == "VM1"
+    assert result["devices"] == [
+        {
+            "name": "test",
+            "provided_by": "device_model",
+            "size": 4,
+            "region_id": None,
+            "slot": 6,
+            "vbdf": "00:06.0",
+            "line": 3,
+        }
+    ]
+    assert script.read_text() == SCRIPT.replace("5,ivshmem,dm:/test,2", "6,ivshmem,dm:/test,4")
+    assert stat.S_IMODE(script.stat().st_mode) == 0o750
+    assert not run(path=script, devices=[TEST])["changed"]
+
+
+def test_check_mode_tells_and_writes_nothing(run, script):
+    result = run(path=script, devices=[TEST], _ansible_check_mode=True, _ansible_diff=True)
+    assert result["changed"]
+    assert script.read_text() == SCRIPT
+    assert result["diff"]["before"] == SCRIPT
+    assert "6,ivshmem,dm:/test,4" in result["diff"]["after"]
+    assert os.listdir(script.parent) == ["vm1.sh"]
+
+
+def test_what_check_mode_predicts_is_written(run, script):
+    predicted = run(path=script, devices=[TEST], _ansible_check_mode=True, _ansible_diff=True)["diff"]["after"]
+    run(path=script, devices=[TEST])
+    assert script.read_text() == predicted
+
+
+def test_backup(run, script):
+    result = run(path=script, devices=[], backup=True)
+    with open(result["backup_file"], encoding="utf-8") as handle:
+        assert handle.read() == SCRIPT
+    assert "backup_file" not in run(path=script, devices=[], backup=True)
+
+
+def test_link_stays_a_link(run, script, tmp_path):
+    link = tmp_path / "link.sh"
+    link.symlink_to("vm1.sh")
+    assert run(path=link, devices=[TEST])["changed"]
+    assert link.is_symlink()
+    assert "dm:/test,4" in script.read_text()
+
+
+def test_new_script_from_content_and_slots_of_the_old_one(run, tmp_path):
+    path = tmp_path / "new.sh"
+    device = {"name": "dm:/b", "size": 2}
+    assert run(path=path, content=SCRIPT, devices=[{**device, "slot": 20}])["changed"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o755
+    # The text to start from knows nothing of slot 20, the script that is there does.
+    result = run(path=path, content=SCRIPT, devices=[device])
+    assert not result["changed"]
+    assert result["devices"][0]["slot"] == 20
+
+
+def test_new_script_from_src_with_mode(run, script, tmp_path):
+    path = tmp_path / "new.sh"
+    assert run(path=path, src=script, devices=[TEST], mode="0700")["changed"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    assert script.read_text() == SCRIPT
+    path.chmod(0o600)
+    assert run(path=path, src=script, devices=[TEST], mode="0700", _ansible_check_mode=True)["changed"]
+    assert run(path=path, src=script, devices=[TEST], mode="0700")["changed"]
+    assert not run(path=path, src=script, devices=[TEST], mode="0700")["changed"]
+
+
+def test_check_mode_without_the_directory(run, tmp_path):
+    path = tmp_path / "none" / "new.sh"
+    assert run(path=path, content=SCRIPT, devices=[], _ansible_check_mode=True)["changed"]
+    assert run(path=path, content=SCRIPT, devices=[])["failed"]
+    assert not path.parent.exists()
+
+
+def test_devices_from_the_scenario(run, script, tmp_path):
+    scenario = tmp_path / "scenario.xml"
+    scenario.write_text(SCENARIO)
+    result = run(path=script, scenario_path=scenario, acrn_version="3.3")
+    assert [(device["name"], device["slot"], device["region_id"]) for device in result["devices"]] == [
+        ("shm", 16, 4096)
+    ]
+    assert result["removed"] == ["dm:/test"]
+    assert "-s 16,ivshmem,hv:/shm,2,4096 \\\n" in script.read_text()
+    assert run(path=script, scenario_path=scenario, acrn_version="3.2")["devices"][0]["region_id"] is None
+    assert "-s 16,ivshmem,hv:/shm,2 \\\n" in script.read_text()
+    assert not run(path=script, scenario_path=scenario, vm="2", acrn_version="3.2")["changed"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"devices": [{"name": "dm:/test", "size": 4, "slot": 31}]}, "slot 31 (00:1f.0) is reserved"),
+        ({"devices": [{"name": "dm:/te;st", "size": 4}]}, "1 to 27 characters"),
+        ({"devices": [TEST], "vm": "VM2"}, "does not start VM 'VM2' (line 2: VM1)"),
+        ({"devices": [{"name": "hv:/shm", "size": 4}], "with_scenario": True}, "has 4 MB, but 2 MB in the scenario"),
+        ({"devices": [{"name": "hv:/no", "size": 4}], "with_scenario": True}, "is not in the scenario"),
+        ({"devices": [], "vm": "PRE", "with_scenario": True}, "is a pre-launched VM"),
+        ({"devices": [], "vm": "9", "with_scenario": True}, "has no VM '9'"),
+        ({"devices": [TEST], "acrn_version": "new"}, "acrn_version 'new' is not a version"),
+        ({"devices": [TEST], "path": "/nonexistent/vm.sh"}, "/nonexistent"),
+    ],
+)
+def test_refused_and_untouched(run, script, tmp_path, arguments, message):
+    arguments = {"path": script, **arguments}
+    if arguments.pop("with_scenario", False):
+        (tmp_path / "scenario.xml").write_text(SCENARIO)
+        arguments["scenario_path"] = tmp_path / "scenario.xml"
+    result = run(**arguments)
+    assert result["failed"]
+    assert message in result["msg"]
+    assert script.read_text() == SCRIPT
+
+
+def test_hypervisor_without_the_region(run, script, tmp_path):
+    manifest = tmp_path / "manifest.json"
+    arguments = {"path": script, "devices": [{"name": "hv:/shm", "size": 2}], "hypervisor_manifest": manifest}
+    manifest.write_text(json.dumps({"regions": [{"name": "hv:/shm", "size": 4, "region_id": 0}]}))
+    result = run(**arguments)
+    assert "region 'hv:/shm' has 4 MB in it, not 2 MB" in result["msg"]
+    assert "Rebuild the hypervisor, install it and reboot" in result["msg"]
+    assert script.read_text() == SCRIPT
+    # In check mode the hypervisor may be one that an earlier task would have replaced.
+    result = run(**arguments, _ansible_check_mode=True)
+    assert result["changed"]
+    assert "has 4 MB in it" in result["warnings"][0]
+    manifest.write_text("{")
+    assert "is no JSON" in run(**arguments)["msg"]
+    manifest.write_text(json.dumps({"regions": [{"name": "hv:/shm", "size": 2, "region_id": 0}]}))
+    result = run(**arguments)
+    assert result["changed"]
+    assert not result["warnings"]
+
+
+def test_unknown_hypervisor_is_warned_of(run, script, tmp_path):
+    gone = tmp_path / "gone.json"
+    result = run(path=script, devices=[{"name": "hv:/shm", "size": 2}], hypervisor_manifest=gone)
+    assert "there is no such manifest" in result["warnings"][0]
+    assert not run(path=script, devices=[TEST], hypervisor_manifest=gone)["warnings"]
+
+
+def test_devices_as_the_filter_gives_them(run, script):
+    device = {"name": "test", "provided_by": "device_model", "size": 2, "region_id": None, "vbdf": None, "slot": None}
+    assert not run(path=script, devices=[{**device, "peers": [1, 3]}])["changed"]

@@ -1,0 +1,51 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Filters of the role verify: the steps of each stage, and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _verify
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+
+
+def _told(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except IvshmemError as exc:
+            raise AnsibleFilterError(f"acrn.ivshmem.{name}: {exc}") from exc
+
+    return call
+
+
+def probe_exchange(
+    first: Sequence[Mapping[str, Any]], hostvars: Any, host: str, guests: Any, measure: Any = False
+) -> Any:
+    return _verify.exchange(first, host, hostvars, list(guests), bool(measure))
+
+
+def probe_end(first: Sequence[Mapping[str, Any]], hostvars: Any, host: str, guests: Any) -> Any:
+    return _verify.end(first, host, hostvars, list(guests))
+
+
+def probe_report(hostvars: Any, guests: Any) -> Any:
+    return _verify.as_value(_verify.report(hostvars, list(guests)))
+
+
+class FilterModule:
+    """The filters of the role verify."""
+
+    def filters(self) -> dict[str, Any]:
+        return {
+            "probe_begin": _told("probe_begin", _verify.begin),
+            "probe_exchange": _told("probe_exchange", probe_exchange),
+            "probe_end": _told("probe_end", probe_end),
+            "probe_report": _told("probe_report", probe_report),
+        }

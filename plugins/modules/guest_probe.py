@@ -1,0 +1,321 @@
+#!/usr/bin/python
+
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+DOCUMENTATION = r"""
+module: guest_probe
+short_description: Test the shared memory and the doorbell of ivshmem functions in a Linux guest
+version_added: 0.1.0
+description:
+  - Carries out a list of steps in one call. Bytes go through BAR2, doorbells through BAR0, interrupts come in through
+    vfio.
+  - The role P(acrn.ivshmem.verify#role) runs it on all guests of a region, so that what one writes the others read.
+author:
+  - acrn.ivshmem contributors (@acrn-ivshmem)
+attributes:
+  check_mode:
+    support: full
+    description: Steps that write are skipped. V(check), V(read), V(hash) and V(collect) are carried out.
+  diff_mode:
+    support: none
+    description: What is written are random bytes, which are taken back.
+  idempotent:
+    support: partial
+    details: V(write), V(ring) and V(measure) do something each time; V(restore) only once.
+    description: A second run with the same options changes nothing.
+  platform:
+    support: full
+    platforms: linux
+    description: The guests' operating system.
+options:
+  steps:
+    description:
+      - What to do, in this order. A step that finds a problem does not keep the next ones from being carried out.
+      - A step on a function whose slot, size or region ID is not as declared is not carried out.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      operation:
+        description:
+          - V(check) compares slot, size and region ID with O(steps[].device) and does no more.
+          - V(write) saves the bytes of a window and puts random ones there. The saved ones are kept in the guest, too,
+            in C(/run/acrn-ivshmem), and a later V(restore) or V(write) puts them back, even when this run dies.
+          - V(restore) puts saved bytes back where the random ones still stand. What a program has written in the
+            meantime is left alone.
+          - V(read) compares a window with O(steps[].sha256). V(hash) does so with the whole memory by default. Both map
+            the memory read-only, except with driver C(vfio-pci).
+          - V(ring) writes to the doorbell register.
+          - V(listen) counts interrupts until O(steps[].timeout) or O(steps[].count).
+          - V(arm) leaves a process behind that counts interrupts, and V(collect) ends it and returns the counts. With
+            these, another guest can ring in between.
+          - V(measure) gives MB/s of reading, and of writing to a window, which V(write) must have saved before; or,
+            with O(steps[].request), the time of round trips to a peer that is armed with O(steps[].echo).
+        type: str
+        choices: [check, write, restore, read, hash, ring, listen, arm, collect, measure]
+        required: true
+      device:
+        description: Which function, and what it must be like. Every value that is given must fit.
+        type: dict
+        required: true
+        suboptions:
+          name:
+            description: Name of the region, for messages.
+            type: str
+          bdf:
+            description: PCI address in the guest, hexadecimal, such as V(00:06.0).
+            type: str
+            aliases: [vbdf]
+          slot:
+            description: PCI slot in the guest, decimal.
+            type: int
+          region_id:
+            description: Region ID of ACRN v3.3 and later. Not compared where the hypervisor writes none.
+            type: int
+          size:
+            description: Size of the shared memory (BAR2) in MB.
+            type: int
+          provided_by:
+            description: Who provides the region. Accepted so that a declaration can be given as it is; not used.
+            type: str
+            choices: [hypervisor, device_model]
+          peers:
+            description: IDs of the other VMs. Accepted so that a declaration can be given as it is; not used.
+            type: list
+            elements: int
+      label:
+        description: Any values. They come back in the result.
+        type: dict
+      offset:
+        description: Start of the window in bytes. A negative one counts from the end. The default is the last 4 KiB.
+        type: int
+      length:
+        description: Length of the window in bytes. The default is 4096; for V(hash) the whole memory.
+        type: int
+      mailbox:
+        description: For V(write), how many bytes at the end of the window are zeros, for V(measure), and not random.
+        type: int
+        default: 0
+      sha256:
+        description: For V(read) and V(hash), what is expected. Without it, the sum is only returned.
+        type: str
+      records:
+        description: For V(restore), what RV(results[].record) of a V(write) was, here or in a peer that is down.
+        type: list
+        elements: dict
+      peer:
+        description: For V(ring), the ID of the VM to interrupt.
+        type: int
+      vector:
+        description: For V(ring), the vector to raise. ACRN has 8.
+        type: int
+        default: 0
+      count:
+        description: For V(ring), how often to ring (1 by default); for V(listen), how many interrupts to wait for.
+        type: int
+      timeout:
+        description: Seconds for V(listen) (10 by default), or until the process of V(arm) ends by itself (300).
+        type: float
+      echo:
+        description: For V(arm), pairs of offsets. The word at the first is copied to the second whenever it changes.
+        type: list
+        elements: list
+      request:
+        description: For V(measure), offset of the word that this guest writes.
+        type: int
+      reply:
+        description: For V(measure), offset of the word in which the peer answers.
+        type: int
+  strict:
+    description: Fail when a step has found a problem. Otherwise, problems are only in the result.
+    type: bool
+    default: true
+notes:
+  - Needs Python 3.8 or later in the guest, and root. V(check), V(read) and V(hash) are content with the group that
+    M(acrn.ivshmem.guest_device) was given.
+seealso:
+  - module: acrn.ivshmem.guest_device
+"""
+
+EXAMPLES = r"""
+- name: Overwrite the last 4 KiB, in the first guest
+  acrn.ivshmem.guest_probe:
+    steps:
+      - operation: write
+        device:
+          bdf: "00:06.0"
+          size: 2
+  register: written
+
+- name: See the same bytes, in the second guest
+  acrn.ivshmem.guest_probe:
+    steps:
+      - operation: read
+        device:
+          bdf: "00:05.0"
+          size: 2
+        sha256: "{{ hostvars['vm1'].written.results[0].record.sha256 }}"
+
+- name: Put the bytes back, in the first guest
+  acrn.ivshmem.guest_probe:
+    steps:
+      - operation: restore
+        device:
+          bdf: "00:06.0"
+
+- name: Interrupt VM 2
+  acrn.ivshmem.guest_probe:
+    steps:
+      - operation: ring
+        device:
+          bdf: "00:08.0"
+        peer: 2
+        vector: 3
+"""
+
+RETURN = r"""
+results:
+  description: The result of each step, in the order of O(steps). What else there is depends on the operation.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    operation:
+      description: The operation of the step.
+      type: str
+      sample: write
+    label:
+      description: What O(steps[].label) was.
+      type: dict
+    bdf:
+      description: PCI address of the function. None where there is no such function.
+      type: str
+      sample: "00:06.0"
+    driver:
+      description: Driver of the function.
+      type: str
+      sample: uio_pci_generic
+    changed:
+      description: Whether the step has changed memory or has rung.
+      type: bool
+      sample: true
+    skipped:
+      description: Whether the step was left out because of check mode.
+      type: bool
+      sample: false
+    problems:
+      description: What is not as expected. Empty when all is well.
+      type: list
+      elements: dict
+      sample: [{"what": "size", "expected": "2 MB", "found": "4 MB"}]
+    record:
+      description: Of V(write), the window, the digest of the random bytes, and the saved bytes.
+      type: dict
+    sha256:
+      description: Of V(read) and V(hash), the digest of the window.
+      type: str
+    receivable:
+      description: Of V(arm) and V(listen), whether this guest can receive interrupts.
+      type: bool
+      sample: false
+    reason:
+      description: Why it cannot, and what it would need.
+      type: str
+      sample: "capable, not receivable: needs driver vfio-pci in this guest"
+    counts:
+      description: Of V(listen) and V(collect), the number of interrupts per vector.
+      type: list
+      elements: int
+      sample: [0, 0, 0, 1, 0, 0, 0, 0]
+    read_mb_s:
+      description: Of V(measure), MB (10^6 bytes) read in a second.
+      type: float
+    write_mb_s:
+      description: Of V(measure), MB (10^6 bytes) written in a second.
+      type: float
+    round_trip_us:
+      description: Of V(measure), median of the round trips in microseconds.
+      type: float
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _pci, _probe
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+
+DEVICE_OPTIONS = {
+    "name": {"type": "str"},
+    "bdf": {"type": "str", "aliases": ["vbdf"]},
+    "slot": {"type": "int"},
+    "region_id": {"type": "int"},
+    "size": {"type": "int"},
+    "provided_by": {"type": "str", "choices": ["hypervisor", "device_model"]},
+    "peers": {"type": "list", "elements": "int"},
+}
+
+STEP_OPTIONS = {
+    "operation": {
+        "type": "str",
+        "required": True,
+        "choices": [
+            "check",
+            "write",
+            "restore",
+            "read",
+            "hash",
+            "ring",
+            "listen",
+            "arm",
+            "collect",
+            "measure",
+        ],
+    },
+    "device": {"type": "dict", "required": True, "options": DEVICE_OPTIONS},
+    "label": {"type": "dict"},
+    "offset": {"type": "int"},
+    "length": {"type": "int"},
+    "mailbox": {"type": "int", "default": 0},
+    "sha256": {"type": "str"},
+    "records": {"type": "list", "elements": "dict"},
+    "peer": {"type": "int"},
+    "vector": {"type": "int", "default": 0},
+    "count": {"type": "int"},
+    "timeout": {"type": "float"},
+    "echo": {"type": "list", "elements": "list"},
+    "request": {"type": "int"},
+    "reply": {"type": "int"},
+}
+
+
+def run(module, kernel):
+    results = _probe.run_steps(kernel, module.params["steps"], module.check_mode)
+    problems = [
+        f"{result['operation']} {step['device']['name'] or ''} ({result['bdf'] or 'no function'}): "
+        f"{problem['what']}: expected {problem['expected']}, found {problem['found']}"
+        for step, result in zip(module.params["steps"], results)
+        for problem in result["problems"]
+    ]
+    return any(result["changed"] for result in results), results, problems
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "steps": {"type": "list", "elements": "dict", "required": True, "options": STEP_OPTIONS},
+            "strict": {"type": "bool", "default": True},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        changed, results, problems = run(module, _pci.Kernel())
+    except IvshmemError as exc:
+        module.fail_json(msg=str(exc), results=[])
+    if problems and module.params["strict"]:
+        module.fail_json(msg="\n".join(problems), changed=changed, results=results)
+    module.exit_json(changed=changed, results=results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _pci, _probe
+from ansible_collections.acrn.ivshmem.plugins.modules import guest_probe
+from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils.guest_kernel import FakeKernel
+
+A = "0000:00:06.0"
+DEVICE = {"name": "shm", "bdf": "00:06.0", "size": 2}
+
+
+@pytest.fixture
+def memory(tmp_path, monkeypatch):
+    guest = FakeKernel(tmp_path / "guest")
+    guest.add(A, driver=_pci.UIO)
+    guest.put(f"{_pci.SYSFS}/devices/{A}/resource2", os.urandom(2 << 20))
+    monkeypatch.setattr(_pci, "Kernel", lambda: guest)
+    return guest.path(f"{_pci.SYSFS}/devices/{A}/resource2")
+
+
+def content(path):
+    with open(path, "rb") as handle:
+        return handle.read()
+
+
+@pytest.fixture
+def execute(capsys):
+    def run(*steps, check=False, **params):
+        arguments = {"steps": list(steps), **params, "_ansible_check_mode": check}
+        with patch_module_args(arguments), pytest.raises(SystemExit):
+            guest_probe.main()
+        return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+def test_write_and_restore(memory, execute):
+    before = content(memory)
+    result = execute({"operation": "write", "device": DEVICE, "label": {"any": 1}})
+    assert result["changed"] and result["results"][0]["label"] == {"any": 1}
+    assert content(memory) != before
+    result = execute({"operation": "restore", "device": DEVICE})
+    assert result["changed"] and content(memory) == before
+    assert not execute({"operation": "restore", "device": DEVICE})["changed"]
+
+
+def test_check_mode_is_all_reading(memory, execute):
+    before = content(memory)
+    result = execute({"operation": "write", "device": DEVICE}, {"operation": "hash", "device": DEVICE}, check=True)
+    assert not result["changed"] and content(memory) == before
+    assert [each["skipped"] for each in result["results"]] == [True, False]
+
+
+def test_problem_fails_unless_it_is_only_to_be_told(memory, execute):
+    wrong = {"operation": "read", "device": DEVICE, "sha256": "ab" * 32}
+    result = execute(wrong)
+    assert result["failed"]
+    assert result["msg"].startswith("read shm (00:06.0): bytes: expected sha256 abababab")
+    assert result["results"][0]["problems"]
+    told = execute(wrong, strict=False)
+    assert not told.get("failed") and told["results"][0]["problems"] == result["results"][0]["problems"]
+
+
+def test_device_that_cannot_be_meant(memory, execute):
+    assert "give bdf" in execute({"operation": "check", "device": {"name": "x"}})["msg"]
+
+
+def test_every_operation_is_documented_and_known():
+    assert set(guest_probe.STEP_OPTIONS["operation"]["choices"]) == set(_probe.STEPS)
+    assert set(_probe.WRITING) < set(_probe.STEPS)

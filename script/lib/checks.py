@@ -24,7 +24,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Callable, Iterable, Mapping, Sequence
+from typing import IO, Any, Callable, Iterable, Mapping, Sequence
 
 import machine
 
@@ -63,10 +63,40 @@ class Step:
     minutes: int = 40
 
 
+class Processes:
+    """The commands that run now, so that an interrupted run leaves none behind. Called from several threads."""
+
+    def __init__(self) -> None:
+        self._pids: set[int] = set()
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def start(self, words: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+        """Start a command in a process group of its own."""
+        with self._lock:
+            if self._stopped:
+                raise Failed("interrupted")
+            process = subprocess.Popen(words, stdin=subprocess.DEVNULL, text=True, start_new_session=True, **options)
+            self._pids.add(process.pid)
+            return process
+
+    def ended(self, pid: int) -> None:
+        """A command has ended."""
+        with self._lock:
+            self._pids.discard(pid)
+
+    def stop(self) -> None:
+        """End all commands; none starts any more."""
+        with self._lock:
+            self._stopped = True
+            for pid in self._pids:
+                kill(pid)
+
+
 class Context:
     """What a step works with: its copy of the collection, its environment, its log."""
 
-    def __init__(self, step: Step, options: Options, log: IO[str], running: set[int]) -> None:
+    def __init__(self, step: Step, options: Options, log: IO[str], running: Processes) -> None:
         self.step = step
         self.options = options
         self.note = ""
@@ -102,17 +132,13 @@ class Context:
         ``keep``: standard output goes to the caller and not to the log.
         """
         self.say(f"$ {' '.join(words)}")
-        process = subprocess.Popen(
+        process = self._running.start(
             words,
             cwd=cwd or self.root,
             env={**self.env, **(env or {})},
-            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE if keep else self._log,
             stderr=self._log if keep else subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
         )
-        self._running.add(process.pid)
         try:
             output = process.communicate(timeout=max(1.0, self._end - time.monotonic()))[0]
         except subprocess.TimeoutExpired:
@@ -120,7 +146,7 @@ class Context:
             process.wait()
             raise Failed(f"no end after {self.step.minutes} minutes: {words[0]}") from None
         finally:
-            self._running.discard(process.pid)
+            self._running.ended(process.pid)
         self.say("")
         if process.returncode not in ok:
             raise Failed(f"exit code {process.returncode}: {Path(words[0]).name} {' '.join(words[1:3])}")
@@ -238,8 +264,16 @@ def spell(minors: Iterable[str]) -> str:
 def check_ansible_units(context: Context) -> None:
     if not context.files("tests/unit/**/test_*.py"):
         raise LeftOut("nothing to do")
-    # With --venv on every Python that is found: modules and module_utils run on old ones.
-    context.run("ansible-test", "units", "--venv", "--color", "no", "--truncate", "0", *context.options.extra)
+    # Modules and module_utils run on the target's Python, so the tests run on the oldest, the newest and the
+    # controller's. Between these, sanity compiles and imports everything.
+    found = machine.pythons()
+    table = "from ansible_test._util.target.common import constants as c\n"
+    table += "print(*c.REMOTE_ONLY_PYTHON_VERSIONS, *c.CONTROLLER_PYTHON_VERSIONS)"
+    able = [v for v in context.run("python", "-c", table, keep=True).split() if v in found]
+    own = context.run("python", "-c", "import sys; print('%d.%d' % sys.version_info[:2])", keep=True).strip()
+    for version in able if context.options.long else dict.fromkeys([own, able[0], able[-1]]):
+        words = ("--venv", "--python", version, "--color", "no", "--truncate", "0")
+        context.run("ansible-test", "units", *words, *context.options.extra)
     log = context.log_text()
     counts = re.findall(r"(\d+) passed", log)
     versions = set(re.findall(r"^Unit test \w+ with Python 3\.(\d+)$", log, re.M))
@@ -361,7 +395,7 @@ def steps(options: Options) -> list[Step]:
         Step("docs", "antsibull-docs: documentation of the collection", check_docs, ("lint",)),
         Step(
             "ansible-units",
-            "ansible-test units, every Python",
+            "ansible-test units, oldest and newest Python",
             check_ansible_units,
             ("ansible-test",),
             apt=("tools",),
@@ -465,7 +499,7 @@ def prepare(chosen: Sequence[Step], report: Report) -> dict[str, Exception]:
     return problems
 
 
-def run_step(step: Step, options: Options, problems: dict[str, Exception], report: Report, running: set[int]) -> None:
+def run_step(step: Step, options: Options, problems: dict[str, Exception], report: Report, running: Processes) -> None:
     """Run one step and report it."""
     path = LOGS / f"{step.name}.log"
     start = time.monotonic()
@@ -474,7 +508,9 @@ def run_step(step: Step, options: Options, problems: dict[str, Exception], repor
             for need in (f"venv {step.venv}", *(f"apt {group}" for group in step.apt)):
                 if need in problems:
                     log.write(f"{problems[need]}\n")
-                    raise LeftOut(str(problems[need])) if isinstance(problems[need], machine.NoPython) else Failed(need)
+                    if isinstance(problems[need], machine.NoPython):
+                        raise LeftOut(str(problems[need]))
+                    raise Failed(f"could not set up {need}")
             context = Context(step, options, log, running)
             step.check(context)
         except LeftOut as reason:
@@ -523,7 +559,7 @@ def main(arguments: Sequence[str]) -> int:
     LOGS.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     report = Report()
-    running: set[int] = set()
+    running = Processes()
     try:
         problems = prepare(chosen, report)
         together = [step for step in chosen if not step.alone]
@@ -534,15 +570,13 @@ def main(arguments: Sequence[str]) -> int:
                     future.result()
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
-                for pid in list(running):
-                    kill(pid)
+                running.stop()
                 raise
         for step in chosen:
             if step.alone:
                 run_step(step, options, problems, report, running)
     except KeyboardInterrupt:
-        for pid in list(running):
-            kill(pid)
+        running.stop()
         print("interrupted", file=sys.stderr)
         return 130
     print(f"\n{time.monotonic() - start:.0f} s; logs in {os.path.relpath(LOGS)}")

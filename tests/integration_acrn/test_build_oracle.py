@@ -150,7 +150,7 @@ def test_a_region_that_acrn_would_silently_leave_out_is_refused(bench, tmp_path)
     start = bench(("force", 2)).scenario
     block = re.search(rb"<IVSHMEM_REGION>.*?</IVSHMEM_REGION>", start, re.DOTALL).group()
     todo = bench(("force", 2), change=(block, re.sub(rb">\s+<", b"><", block)))
-    with pytest.raises(BuildError, match="missing: hv:/force, 2 MB.*white space between its children"):
+    with pytest.raises(BuildError, match=r"missing: hv:/force, 2 MB.*white space between its children"):
         validate(todo, str(tmp_path))
 
 

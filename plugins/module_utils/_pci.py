@@ -220,8 +220,8 @@ class Function:
     @property
     def size(self) -> int:
         """Bytes of shared memory (BAR2)."""
-        bar = self.bars[2]
-        return 0 if bar is None else bar.size
+        memory = self.bars[2]
+        return 0 if memory is None else memory.size
 
     @property
     def region_id(self) -> int | None:
@@ -660,9 +660,7 @@ def _refuse(state: State, wish: Wish, selected: Sequence[tuple[Device | None, Fu
             f"memory (resource2): boot the guest without lockdown, or use driver {VFIO} with an IOMMU"
         )
     if unbound and wish.driver not in state.loaded and wish.driver in state.missing:
-        raise IvshmemError(
-            f"kernel {state.release} has no module {wish.driver}: {module_mend(wish.driver, state)}"
-        )
+        raise IvshmemError(f"kernel {state.release} has no module {wish.driver}: {module_mend(wish.driver, state)}")
     if unbound and wish.driver == UIO and _version(state.release) < (4, 13):
         raise IvshmemError(
             f"kernel {state.release}: before Linux 4.13 {UIO} refuses a function without an interrupt line, which "
@@ -820,9 +818,7 @@ class _Planner:
             if (self.mode is not None or wish.group) and (wanted != (gid, mode) or (wish.group and state.gid is None)):
                 self.actions.append(Action("access", path or function.address, f"{wish.group or ''} {wanted[1]:o}"))
                 label = os.path.basename(path) or "uio node"
-                self.note(
-                    function, f"{label}: {gid} {mode:04o}", f"{label}: {wish.group or gid} {wanted[1]:04o}"
-                )
+                self.note(function, f"{label}: {gid} {mode:04o}", f"{label}: {wish.group or gid} {wanted[1]:04o}")
         name = device.name if device else None
         if name and state.udev and (function.uio is None or state.links.get(name) != function.uio):
             self.actions.append(Action("link", function.address, name))
@@ -1075,8 +1071,8 @@ def facts(kernel: Kernel, function: Function, device: Device | None = None) -> d
     if function.vectors and function.driver != VFIO and function.enabled:
         position = kernel.register(function.address, 8)
     bars: dict[str, Any] = {}
-    for index, bar in enumerate(function.bars):
-        bars[f"bar{index}"] = None if bar is None else {"address": f"{bar.address:#x}", "size": bar.size}
+    for index, found in enumerate(function.bars):
+        bars[f"bar{index}"] = None if found is None else {"address": f"{found.address:#x}", "size": found.size}
     name = device.name if device else None
     link = f"/dev/ivshmem/{name}" if name and function.uio and kernel.exists(f"/dev/ivshmem/{name}") else None
     return {

@@ -165,7 +165,9 @@ held:
   type: list
   elements: str
 others:
-  description: Names, without prefix, of dm-land regions that VMs run with, but that are not in O(regions).
+  description:
+    - Names, without prefix, of dm-land regions that running VMs of O(vms) have, but that are not in O(regions).
+    - A region that a VM outside O(vms) has as well is not among them.
   returned: success
   type: list
   elements: str
@@ -216,6 +218,9 @@ def run(module):
         raise IvshmemError("\n".join(held))
     for text in held:
         module.warn(text)
+    # Memory of a VM that is not among vms is none of ours, even when it goes away between two calls.
+    others = {name for vm in running if vm.vm in wanted_devices for name in vm.dm_regions()}
+    foreign = {name for vm in running if vm.vm not in wanted_devices for name in vm.dm_regions()}
     result = {
         "changed": bool(free),
         "memory": [
@@ -231,7 +236,7 @@ def run(module):
         ],
         "removed": [memory.path for memory in free],
         "held": held,
-        "others": sorted({name for vm in running for name in vm.dm_regions()} - set(wanted)),
+        "others": sorted(others - foreign - set(wanted)),
         "vms": [
             {"name": vm.vm, "pid": vm.pid, "fits": vm.fits(wanted_devices[vm.vm]) if vm.vm in wanted_devices else None}
             for vm in running

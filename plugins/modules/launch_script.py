@@ -263,7 +263,7 @@ def run(module):
     elif params["content"] is not None:
         start = params["content"].encode("utf-8", "surrogateescape")
     edited = launch(
-        start,
+        start or b"",
         where,
         params["devices"],
         scenario=read_scenario(read_file(scenario_path), scenario_path) if scenario_path else None,
@@ -282,7 +282,7 @@ def run(module):
         changed = module.set_fs_attributes_if_different(attributes, changed)
     for warning in edited.warnings:
         module.warn(warning)
-    result = {
+    result: dict = {
         "changed": changed,
         "vm": edited.vm,
         "style": edited.style,
@@ -293,7 +293,8 @@ def run(module):
     if backup:
         result["backup_file"] = backup
     if module._diff:
-        result["diff"] = unified(*(data.decode("utf-8", "replace") for data in (before or b"", edited.data)), path)
+        old, new = (data.decode("utf-8", "replace") for data in (before or b"", edited.data))
+        result["diff"] = unified(old, new, path)
     return result
 
 

@@ -261,19 +261,14 @@ def run(module):
     params = module.params
     path, src = params["path"], params["src"] or params["path"]
     launch_path, launch_src = params["launch_path"], params["launch_src"] or params["launch_path"]
-    if params["acrn_version"]:
-        version = parse_version(params["acrn_version"])
-    else:
-        version = find_version(os.path.join(params["acrn_source"] or "/", "VERSION")) or find_version(src)
+    found = find_version(os.path.join(params["acrn_source"] or "/", "VERSION")) or find_version(src)
+    version = parse_version(params["acrn_version"]) if params["acrn_version"] else found
     board_path = params["board_path"]
     board = read_board(read_file(board_path), board_path) if board_path else None
     data = read_file(src)
     launch = read_file(launch_src) if launch_src else None
-    before, launch_before = data, launch
-    if src != path:
-        before = read_file(path) if os.path.exists(path) else None
-    if launch_src != launch_path:
-        launch_before = read_file(launch_path) if os.path.exists(launch_path) else None
+    before = data if src == path else existing(path)
+    launch_before = launch if launch_src == launch_path else existing(launch_path)
     outcome = decide(
         data,
         src,
@@ -288,7 +283,7 @@ def run(module):
     changes = [
         (name, old, new)
         for name, old, new in ((path, before, outcome.data), (launch_path, launch_before, outcome.launch))
-        if old != new
+        if new is not None and old != new
     ]
     backups = []
     if not module.check_mode:
@@ -316,6 +311,10 @@ def run(module):
             for name, old, new in changes
         ]
     return result
+
+
+def existing(path):
+    return read_file(path) if os.path.exists(path) else None
 
 
 def make_folders(module):

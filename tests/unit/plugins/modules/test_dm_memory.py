@@ -99,6 +99,18 @@ def test_tells_of_regions_that_are_no_more(run):
     result = run(vms=[{"name": "VM1"}])
     assert result["others"] == ["old"]
     assert not result["changed"]
+    # The memory of a VM that is not asked about is none of ours.
+    assert run(vms=[{"name": "VM2"}])["others"] == []
+    assert run(vms=[{"name": "VM1"}], regions=[{"name": "old", "size": 2}])["others"] == []
+
+
+def test_region_that_a_foreign_vm_has_too_is_none_of_ours(run):
+    make(run, "old", 2 * MB)
+    hold(run, "old", "VM1", "6,ivshmem,dm:/old,2")
+    place = run.proc / "78"
+    place.mkdir()
+    (place / "cmdline").write_bytes(b"acrn-dm\0-s\0005,ivshmem,dm:/old,2\0OTHER\0")
+    assert run(vms=[{"name": "VM1"}])["others"] == []
 
 
 def test_only_looks(run):

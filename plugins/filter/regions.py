@@ -63,7 +63,7 @@ def distinct_builds(hosts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """
     builds: dict[str, dict[str, Any]] = {}
     for host in hosts:
-        build = host.get("ivshmem_build")
+        build = host.get("scenario_build_inputs")
         if build:
             inputs = {name: value for name, value in build.items() if name not in ("scenario", "content")}
             key = json.dumps(inputs, sort_keys=True)
@@ -75,7 +75,7 @@ def plan_table(hosts: Iterable[Mapping[str, Any]]) -> list[str]:
     """The plans of hosts as the lines of a table, one line for each region."""
     rows = [("HOST", "ACRN", "REGION", "MB", "ID", "VMS AND SLOTS")]
     for host in hosts:
-        plan = host.get("ivshmem_plan")
+        plan = host.get("scenario_plan")
         if not plan:
             continue
         start = (host["inventory_hostname"], plan["acrn_version"] or "?")

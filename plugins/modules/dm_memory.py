@@ -113,7 +113,7 @@ EXAMPLES = r"""
   acrn.ivshmem.dm_memory:
     vms:
       - name: POST_STD_VM1
-        devices: "{{ ivshmem_plan | acrn.ivshmem.vm_devices('POST_STD_VM1') }}"
+        devices: "{{ scenario_plan | acrn.ivshmem.vm_devices('POST_STD_VM1') }}"
     remove: false
   register: state
 """

@@ -155,7 +155,7 @@ EXAMPLES = r"""
     src: /tmp/output/launch_user_vm_id1.sh
     path: /usr/share/acrn/launch/POST_STD_VM1.sh
     mode: "0755"
-    devices: "{{ ivshmem_plan | acrn.ivshmem.vm_devices('POST_STD_VM1') }}"
+    devices: "{{ scenario_plan | acrn.ivshmem.vm_devices('POST_STD_VM1') }}"
 
 - name: Remove one region from a script
   acrn.ivshmem.launch_script:

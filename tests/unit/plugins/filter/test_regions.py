@@ -62,12 +62,12 @@ def build(**changes):
 
 def test_hosts_share_a_build_when_all_but_the_path_of_the_scenario_is_equal():
     hosts = [
-        {"inventory_hostname": "h1", "ivshmem_build": build(scenario="h1/s.xml")},
-        {"inventory_hostname": "h2", "ivshmem_build": build(scenario="h2/s.xml", release=True)},
-        {"inventory_hostname": "h3", "ivshmem_build": build(scenario="h3/s.xml")},
-        {"inventory_hostname": "h4", "ivshmem_build": {}},
+        {"inventory_hostname": "h1", "scenario_build_inputs": build(scenario="h1/s.xml")},
+        {"inventory_hostname": "h2", "scenario_build_inputs": build(scenario="h2/s.xml", release=True)},
+        {"inventory_hostname": "h3", "scenario_build_inputs": build(scenario="h3/s.xml")},
+        {"inventory_hostname": "h4", "scenario_build_inputs": {}},
         {"inventory_hostname": "h5"},
-        {"inventory_hostname": "h6", "ivshmem_build": build(digest="other")},
+        {"inventory_hostname": "h6", "scenario_build_inputs": build(digest="other")},
     ]
     builds = filters.distinct_builds(hosts)
     assert [each["hosts"] for each in builds] == [["h1", "h3"], ["h2"], ["h6"]]
@@ -76,8 +76,8 @@ def test_hosts_share_a_build_when_all_but_the_path_of_the_scenario_is_equal():
 
 def test_plan_table_has_a_line_for_each_region_and_for_a_host_without_any():
     hosts = [
-        {"inventory_hostname": "press-1", "ivshmem_plan": PLAN},
-        {"inventory_hostname": "b", "ivshmem_plan": {"acrn_version": None, "regions": []}},
+        {"inventory_hostname": "press-1", "scenario_plan": PLAN},
+        {"inventory_hostname": "b", "scenario_plan": {"acrn_version": None, "regions": []}},
         {"inventory_hostname": "not-planned"},
     ]
     assert filters.plan_table(hosts) == [

@@ -75,7 +75,7 @@ def receive(bdf: str, count: int, seconds: float) -> None:
         offsets[index] = struct.unpack("IIIIQQ", info)[5]
     command = struct.unpack("<H", os.pread(device, 2, offsets[CONFIG_REGION] + 4))[0]
     os.pwrite(device, struct.pack("<H", command | 0b110), offsets[CONFIG_REGION] + 4)  # memory, bus master
-    events = [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(VECTORS)]
+    events = [os.eventfd(0, os.EFD_NONBLOCK) for _number in range(VECTORS)]
     size = 20 + 4 * VECTORS
     fcntl.ioctl(
         device,

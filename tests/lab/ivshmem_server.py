@@ -72,7 +72,7 @@ class Server:
         """A region of `size` bytes, all zero; whoever connects to listeners[N] becomes its peer N."""
         memory = os.memfd_create(name)
         os.ftruncate(memory, size)
-        self.regions[name] = Region(memory, {peer: [eventfd() for _ in range(VECTORS)] for peer in listeners})
+        self.regions[name] = Region(memory, {peer: [eventfd() for _number in range(VECTORS)] for peer in listeners})
         for peer, listener in listeners.items():
             self.selector.register(listener, selectors.EVENT_READ, (name, peer, None))
 

@@ -244,7 +244,7 @@ class Smoke:
 
 
 def free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
+    probes = [socket.socket() for _number in range(count)]
     for probe in probes:
         probe.bind(("127.0.0.1", 0))
     ports = [int(probe.getsockname()[1]) for probe in probes]

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import mmap
 import os
+import pathlib
 import select
 import struct
+import tempfile
 import time
 
 import pytest
@@ -30,6 +32,13 @@ def guest(folder, memory, vectors=8):
     os.symlink(memory, path)
     kernel.put(f"{_pci.SYSFS}/devices/{A}/resource0", bytes(256))
     return kernel
+
+
+@pytest.fixture
+def tmp_path():
+    """A short path, for the path of a Unix socket below it has room for 107 bytes alone."""
+    with tempfile.TemporaryDirectory(prefix="iv") as folder:
+        yield pathlib.Path(folder)
 
 
 @pytest.fixture

@@ -516,8 +516,7 @@ class _Edit:
     def run(self) -> Edited:
         calls = _select(self.view, self.vm, self.uuid)
         name = calls[0].name or self.vm
-        for known in {name, *(call.name for call in calls)} - {None}:
-            assert known is not None
+        for known in filter(None, {name, *(call.name for call in calls)}):
             try:
                 check_vm_name(known, self.version)
             except IvshmemError as exc:
@@ -664,7 +663,8 @@ class _Edit:
         )
 
     def _respell(self, device: _Device, wanted: IvshmemDevice) -> None:
-        assert wanted.slot is not None
+        if wanted.slot is None:
+            raise ValueError("a device is written at its slot")
         bdf = Bdf(0, wanted.slot, 0)
         if device.bdf == bdf and device.options == wanted.options and device.certain:
             return
@@ -715,7 +715,8 @@ class _Edit:
         self._replace(span[0], span[1], "")
 
     def _add(self, index: int, wanted: IvshmemDevice) -> None:
-        assert wanted.slot is not None
+        if wanted.slot is None:
+            raise ValueError("a device is written at its slot")
         call = self._call(index)
         rest = self._rest(call)
         argument = format_pci(PciArgument(Bdf(0, wanted.slot, 0), "ivshmem", wanted.options))

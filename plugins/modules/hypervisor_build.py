@@ -31,6 +31,8 @@ attributes:
     support: full
     details:
       - Computes the key and lets ACRN validate the scenario in a temporary directory, but does not compile.
+      - A source tree or a Python that is not there yet is taken for one that an earlier task would have made. Nothing can
+        be judged then, and the result has neither key nor files.
   diff_mode:
     description: Will return details on what has changed (or possibly needs changing in check mode), when in diff mode.
     support: full
@@ -176,7 +178,7 @@ EXAMPLES = r"""
 RETURN = r"""
 key:
   description: The key of the build, 32 hexadecimal digits.
-  returned: success
+  returned: success, but not in check mode while source or Python are missing
   type: str
   sample: 5d1f6a7c0b1e4c9b8f3f0a2b6d9c7e11
 directory:
@@ -283,6 +285,10 @@ def request_of(params):
     )
 
 
+def is_path(value):
+    return bool(value) and os.path.isabs(value)
+
+
 def as_text(key, board, name, regions):
     lines = [f"key: {key}", f"board: {board}", f"scenario: {name}", "regions:"]
     lines += [f"  - {region['name']}, {region['size']} MB, ID {region['region_id']}" for region in regions]
@@ -302,6 +308,10 @@ def diff_of(todo, regions):
 def run(module):
     began = time.monotonic()
     params = module.params
+    if module.check_mode and not all(
+        os.path.exists(params[name]) for name in ("source", "python") if is_path(params[name])
+    ):
+        return {"changed": True, "built": False, "seconds": 0.0}
     todo = plan(request_of(params))
     regions = [region.as_dict() for region in todo.regions]
     result: dict[str, object] = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-import xml.etree.ElementTree as ElementTree
+from xml.etree import ElementTree
 
 OUT = os.environ["HV_OBJDIR"]
 FAULT = os.environ.get("STANDIN_FAULT")

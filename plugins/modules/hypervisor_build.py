@@ -31,8 +31,8 @@ attributes:
     support: full
     details:
       - Computes the key and lets ACRN validate the scenario in a temporary directory, but does not compile.
-      - A source tree or a Python that is not there yet is taken for one that an earlier task would have made. Nothing can
-        be judged then, and the result has neither key nor files.
+      - A source tree or a Python that is not there yet is taken for one that an earlier task would have made. Nothing
+        can be judged then, and the result has neither key nor files.
   diff_mode:
     description: Will return details on what has changed (or possibly needs changing in check mode), when in diff mode.
     support: full
@@ -308,9 +308,8 @@ def diff_of(todo, regions):
 def run(module):
     began = time.monotonic()
     params = module.params
-    if module.check_mode and not all(
-        os.path.exists(params[name]) for name in ("source", "python") if is_path(params[name])
-    ):
+    places = [params[name] for name in ("source", "python") if is_path(params[name])]
+    if module.check_mode and not all(os.path.exists(place) for place in places):
         return {"changed": True, "built": False, "seconds": 0.0}
     todo = plan(request_of(params))
     regions = [region.as_dict() for region in todo.regions]

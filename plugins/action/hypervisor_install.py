@@ -1,0 +1,65 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import os
+
+from ansible.errors import AnsibleActionFail
+from ansible.module_utils.common.text.converters import to_text
+from ansible.plugins.action import ActionBase
+
+
+class ActionModule(ActionBase):
+    """Gives the module what the artefact on the controller says, and sends files only if the host lacks some."""
+
+    def run(self, tmp=None, task_vars=None):
+        result = super().run(tmp, task_vars)
+        name = self._task.action
+        args = dict(self._task.args)
+        directory = args.get("artifact_dir")
+        if directory:
+            directory = os.path.expanduser(directory)
+            args["_artifact"] = {name: self._read(directory, name) for name in ("manifest.json", "scenario.xml")}
+        try:
+            result.update(self._execute_module(module_name=name, module_args=args, task_vars=task_vars))
+            missing = result.pop("_missing", None)
+            if missing:
+                staged = self._send(directory, missing)
+                args["_staged"] = staged
+                result.update(self._execute_module(module_name=name, module_args=args, task_vars=task_vars))
+                result.pop("_missing", None)
+        finally:
+            self._remove_tmp_path(self._connection._shell.tmpdir)
+        return result
+
+    @staticmethod
+    def _read(directory, name):
+        try:
+            with open(os.path.join(directory, name), "rb") as handle:
+                return to_text(handle.read(), errors="surrogate_or_strict")
+        except (OSError, UnicodeError) as exc:
+            raise AnsibleActionFail(
+                f"{directory}: this is no artefact of hypervisor_build on the controller: {exc}"
+            ) from exc
+
+    def _send(self, directory, names):
+        shell = self._connection._shell
+        if shell.tmpdir is None:
+            self._make_tmp_path()
+        staged = shell.join_path(shell.tmpdir, "artefact")
+        folders = sorted({os.path.dirname(name) for name in names} - {""})
+        made = self._low_level_execute_command(
+            "mkdir -p " + " ".join(shell.quote(shell.join_path(staged, folder)) for folder in ["", *folders]),
+            sudoable=False,
+        )
+        if made["rc"] != 0:
+            raise AnsibleActionFail(f"no directory for the artefact on the host: {made['stderr']}")
+        paths = [shell.tmpdir, staged, *(shell.join_path(staged, folder) for folder in folders)]
+        for name in names:
+            path = shell.join_path(staged, name)
+            self._transfer_file(os.path.join(directory, name), path)
+            paths.append(path)
+        self._fixup_perms2(paths, execute=False)
+        return staged

@@ -1,0 +1,403 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a Service VM's boot loader shall hold, and what its state means. No file is read or written here.
+
+An *entry* is one way to boot one hypervisor: its name is ``KEY.REVISION``, the key of the build and a digest of
+the menu entry's text, so a change of the kernel or of the command line is tried as carefully as a new hypervisor.
+Three variables of GRUB's environment block (grubenv) carry the state that GRUB itself sees:
+
+- ``next_entry``: GRUB's own; the entry of the next boot only. GRUB clears it before it boots.
+- ``acrn_ivshmem_default``: the entry of every other boot. Absent: the host's own default.
+- ``acrn_ivshmem_tried``: written by GRUB, when it begins to boot one of our entries because of ``next_entry``.
+
+This module util is PRIVATE to the collection: it can change at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+
+SCRIPT = "/etc/grub.d/42_acrn_ivshmem"
+MARKER = "acrn_ivshmem.entry"
+DEFAULT = "acrn_ivshmem_default"
+TRIED = "acrn_ivshmem_tried"
+NEXT = "next_entry"
+ID_PREFIX = "acrn-ivshmem-"
+HISTORY = 50
+SERVICE_VM_TAG = "Linux_bzImage"
+
+_KEY = re.compile(r"[0-9a-z][0-9a-z_-]{3,63}")
+_ENTRY = re.compile(r"[0-9a-z][0-9a-z_-]{3,63}\.[0-9a-f]{8}")
+_ENV_HEADER = b"# GRUB Environment Block\n"
+
+
+def check_key(key: str) -> str:
+    """The key itself, if it can be a directory name and part of a menu ID. Raises IvshmemError."""
+    if not _KEY.fullmatch(key):
+        raise IvshmemError(f"key {key!r}: a key is 4 to 64 lower-case letters, digits, - and _")
+    return key
+
+
+def key_of(entry: str | None) -> str | None:
+    """The key of an entry's name."""
+    return entry.split(".")[0] if entry else None
+
+
+def entry_of_id(menu_id: str | None) -> str | None:
+    """The name of the entry that a menu ID stands for; None for an ID that is not ours."""
+    name = menu_id[len(ID_PREFIX) :] if menu_id and menu_id.startswith(ID_PREFIX) else ""
+    return name if _ENTRY.fullmatch(name) else None
+
+
+# ---- the environment block ----
+
+
+def parse_env(data: bytes) -> dict[str, str]:
+    """The variables of an environment block. Raises IvshmemError if it is none (grub-core/lib/envblk.c)."""
+    if not data.startswith(_ENV_HEADER):
+        raise IvshmemError("grubenv: this is no environment block of GRUB; mend it with: grub-editenv - create")
+    found = {}
+    # A backslash takes the next character as it is, also a line feed.
+    for line in re.findall(r"((?:\\.|[^\\\n])*)\n", data[len(_ENV_HEADER) :].decode("latin-1"), re.S):
+        name, equals, value = line.partition("=")
+        if equals and not line.startswith("#"):
+            found[name] = re.sub(r"\\(.)", r"\1", value, flags=re.S)
+    return found
+
+
+def change_env(data: bytes, changes: Mapping[str, str | None]) -> bytes:
+    """An environment block of the same size with variables set, or removed where the value is None.
+
+    Raises IvshmemError if they do not fit.
+    """
+    before = parse_env(data)
+    after = {**before, **{name: value for name, value in changes.items() if value is not None}}
+    for name, value in changes.items():
+        if value is None:
+            after.pop(name, None)
+    if before == after:
+        return data
+    text = _ENV_HEADER.decode()
+    for comment in re.findall(rb"^# .*\n", data[len(_ENV_HEADER) :], re.M):
+        text += comment.decode("latin-1")
+    for name, value in after.items():
+        text += f"{name}={value}".replace("\\", "\\\\").replace("\n", "\\\n") + "\n"
+    made = text.encode("latin-1")
+    if len(made) > len(data):
+        raise IvshmemError(
+            f"grubenv: {len(made)} bytes do not fit in its {len(data)}; remove variables with grub-editenv"
+        )
+    return made.ljust(len(data), b"#")
+
+
+# ---- what a scenario wants GRUB to load ----
+
+
+@dataclass(frozen=True)
+class Modules:
+    """Tags of the modules that the hypervisor looks for: of the Service VM, and of the pre-launched VMs."""
+
+    kernel: str | None
+    ramdisk: str | None
+    others: tuple[str, ...]
+    acpi: tuple[str, ...]
+
+
+def wanted_modules(scenario: str) -> Modules:
+    """Read the tags from the text of a scenario XML (``os_config/kern_mod`` and ``ramdisk_mod`` of each VM).
+
+    The text is what the builder compiled in. Raises IvshmemError if it is no XML.
+    """
+    if "<!ENTITY" in scenario:
+        raise IvshmemError("scenario.xml of the artefact declares entities, which no scenario of ACRN does")
+    try:
+        root = ElementTree.fromstring(scenario.encode())
+    except (ElementTree.ParseError, ValueError) as exc:
+        raise IvshmemError(f"scenario.xml of the artefact is no XML: {exc}") from exc
+    kernel = ramdisk = None
+    others: list[str] = []
+    acpi = []
+    for vm in root.iter("vm"):
+        # v3.x has load_order; before, vm_type says it (v2.x: SOS_VM, PRE_STD_VM, PRE_RT_VM, SAFETY_VM).
+        kind = (vm.findtext("load_order") or vm.findtext("vm_type") or "").strip()
+        tags = [(vm.findtext(f"os_config/{name}") or "").strip() for name in ("kern_mod", "ramdisk_mod")]
+        if kind.startswith(("SERVICE_VM", "SOS_VM")):
+            kernel, ramdisk = tags[0] or SERVICE_VM_TAG, tags[1] or None
+        elif kind.startswith(("PRE_", "SAFETY_VM")):
+            others += [tag for tag in tags if tag and tag not in others]
+            acpi.append(f"ACPI_VM{vm.get('id', '')}")
+    return Modules(kernel, ramdisk, tuple(others), tuple(acpi))
+
+
+def hsm_kernels(configs: Mapping[str, str]) -> list[str]:
+    """Versions of the kernels that can be a Service VM's, the best first. ``configs``: version -> text of its config.
+
+    A generic distribution kernel may have CONFIG_ACRN_HSM too, so one that is named for ACRN comes first.
+    """
+
+    def order(version: str) -> tuple[bool, list[tuple[int, str]]]:
+        words = re.findall(r"(\d+)|([A-Za-z]+)", version)
+        return ("acrn" in version, [(int(number or -1), word) for number, word in words])
+
+    fitting = [version for version, text in configs.items() if re.search(r"^CONFIG_ACRN_HSM=[ym]$", text, re.M)]
+    return sorted(fitting, key=order, reverse=True)
+
+
+# ---- the menu ----
+
+
+@dataclass(frozen=True)
+class Place:
+    """A file as GRUB finds it: the UUID of its file system, and the path from that file system's root."""
+
+    uuid: str
+    path: str
+
+
+def quoted(word: str) -> str:
+    """A word for a GRUB script. Raises IvshmemError for control characters."""
+    if re.search(r"[\x00-\x1f\x7f]", word):
+        raise IvshmemError(f"{word!r}: a line of the boot menu cannot hold control characters")
+    if re.fullmatch(r"[A-Za-z0-9_./:,=@%+-]+", word):
+        return word
+    return "'" + word.replace("'", "'\\''") + "'"
+
+
+def render_entry(
+    title: str, key: str, image: Place, arguments: str, modules: Sequence[tuple[Place, str]]
+) -> tuple[str, str]:
+    """Name and text of the menu entry that boots a hypervisor.
+
+    ``arguments`` is for the Service VM's kernel: ACRN appends its own command line to what the scenario says
+    (hypervisor/boot/guest/vboot_info.c init_vm_bootargs_info). There the marker goes by which the running Service VM
+    tells which entry booted it. ``modules``: files with their tags.
+    """
+    disks = {image.uuid: ""}
+    lines = ["", f"\tsearch --no-floppy --fs-uuid --set=root {quoted(image.uuid)}"]
+
+    def path_of(place: Place) -> str:
+        if place.uuid not in disks:
+            variable = f"acrn_ivshmem_disk{len(disks)}"
+            disks[place.uuid] = f"(${variable})"
+            lines.insert(1 + len(disks), f"\tsearch --no-floppy --fs-uuid --set={variable} {quoted(place.uuid)}")
+        return disks[place.uuid] + quoted(place.path)
+
+    words = " ".join(quoted(word) for word in arguments.split())
+    body = [f"\tmultiboot2 {path_of(image)} {words}".rstrip() + f" {MARKER}=@ENTRY@"]
+    body += [f"\tmodule2 {path_of(place)} {quoted(tag)}" for place, tag in modules]
+    lines += body
+    # Which entry a boot really began with is GRUB's to say: nobody else is there when a hypervisor hangs.
+    lines[0] = (
+        f"menuentry {quoted(title)} --class acrn --id {ID_PREFIX}@ENTRY@ {{\n"
+        '\tif [ -n "${boot_once}" ]; then\n'
+        f"\t\tset {TRIED}=@ENTRY@\n\t\tsave_env {TRIED}\n\tfi"
+    )
+    text = "\n".join([*lines, "}", ""])
+    entry = f"{check_key(key)}.{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return entry, text.replace("@ENTRY@", entry)
+
+
+def host_default(grub_cfg: str) -> str:
+    """The host's own default entry, as grub.cfg sets it. Raises IvshmemError if grub.cfg knows no ``next_entry``."""
+    found = re.search(
+        r'if \[ "\$\{next_entry\}" \] ; then\n(?:[^\n]*\n)*?else\n\s*set default="([^"\n]*)"\nfi\n', grub_cfg
+    )
+    if not found:
+        raise IvshmemError(
+            "grub.cfg has no part that boots next_entry once, so it was not made by grub-mkconfig of "
+            "GRUB 2; make it with update-grub"
+        )
+    return found.group(1)
+
+
+def render_section(entries: Iterable[str], own_default: str) -> str:
+    """Our part of the menu: the entries, and the lines that choose the default among them.
+
+    When GRUB cannot load what an entry names, it goes on to ``fallback`` by itself.
+    """
+    return (
+        "".join(entries)
+        + f"""\
+if [ -n "${{boot_once}}" ]; then
+	if [ -n "${{{DEFAULT}}}" ]; then
+		set fallback="{ID_PREFIX}${{{DEFAULT}}}"
+	else
+		set fallback="{own_default}"
+	fi
+elif [ -n "${{{DEFAULT}}}" ]; then
+	set fallback="${{default}}"
+	set default="{ID_PREFIX}${{{DEFAULT}}}"
+fi
+"""
+    )
+
+
+def render_script(section: str) -> str:
+    """The file in /etc/grub.d that prints the section whenever somebody runs update-grub."""
+    return (
+        "#!/bin/sh\n"
+        "# Written by the Ansible collection acrn.ivshmem, role hypervisor. Changes are lost.\n"
+        'exec tail -n +4 "$0"\n'
+    ) + section
+
+
+def splice(grub_cfg: str, section: str | None) -> str:
+    """grub.cfg with our section, or without it, as grub-mkconfig would write it; everything else as it was.
+
+    Raises IvshmemError if grub-mkconfig did not write it.
+    """
+    # grub-mkconfig puts an empty line before each section.
+    head, *sections = re.split(r"(?m)^\n(?=### BEGIN /)", grub_cfg)
+    if not sections:
+        raise IvshmemError("grub.cfg has no sections, so it was not made by grub-mkconfig; make it with update-grub")
+    scripts = [part.split(" ", 3)[2] for part in sections]
+    if SCRIPT in scripts:
+        del sections[scripts.index(SCRIPT)]
+        scripts.remove(SCRIPT)
+    if section is not None:
+        own = f"### BEGIN {SCRIPT} ###\n{section}### END {SCRIPT} ###\n"
+        sections.insert(sum(1 for script in scripts if script < SCRIPT), own)
+    return "\n".join([head, *sections])
+
+
+# ---- the state ----
+
+
+@dataclass
+class State:
+    """What the host remembers beside grubenv, in state.json. Times are in seconds since 1970."""
+
+    previous: str | None = None
+    trial: str | None = None
+    came_up: bool = False  # the trial's kernel was seen running
+    failed: dict[str, str] = field(default_factory=dict)
+    installed: list[str] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def parse(cls, value: Any) -> State:
+        """From what state.json holds. Raises IvshmemError."""
+        if not isinstance(value, dict) or value.get("version") != 1:
+            raise IvshmemError("state.json is of no version that this collection knows")
+        return cls(
+            previous=value.get("previous"),
+            trial=value.get("trial"),
+            came_up=bool(value.get("came_up")),
+            failed=dict(value.get("failed") or {}),
+            installed=list(value.get("installed") or []),
+            history=list(value.get("history") or []),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """What state.json shall hold."""
+        return {
+            "version": 1,
+            "previous": self.previous,
+            "trial": self.trial,
+            "came_up": self.came_up,
+            "failed": self.failed,
+            "installed": self.installed,
+            "history": self.history[-HISTORY:],
+        }
+
+    def note(self, time: int, event: str, entry: str | None, detail: str = "") -> None:
+        """Add a line to the history."""
+        line = {"time": time, "event": event, "entry": entry}
+        self.history.append({**line, "detail": detail} if detail else line)
+
+
+@dataclass(frozen=True)
+class Boot:
+    """How the host is booted and how it will be: entry names, None for the host's own entry."""
+
+    running: str | None
+    default: str | None
+    next: str | None
+    tried: str | None
+
+
+def running_entry(cmdline: str) -> str | None:
+    """The entry that booted a kernel with this command line. The last marker counts."""
+    found = re.findall(rf"(?:^|\s){re.escape(MARKER)}=(\S+)", cmdline)
+    return found[-1] if found and _ENTRY.fullmatch(found[-1]) else None
+
+
+def boot_of(env: Mapping[str, str], cmdline: str) -> Boot:
+    """The boot state, from grubenv and the running kernel's command line."""
+
+    def name(text: str | None) -> str | None:
+        return text if text and _ENTRY.fullmatch(text) else None
+
+    return Boot(running_entry(cmdline), name(env.get(DEFAULT)), entry_of_id(env.get(NEXT)), name(env.get(TRIED)))
+
+
+# What is to be done for an entry, by decide().
+DONE = "done"  # it runs and is the default
+PROVE = "prove"  # it runs and is not the default yet
+ARM = "arm"  # it has to be booted once
+WAIT = "wait"  # the next boot will be its trial
+FELL_BACK = "fell_back"  # GRUB began to boot it, and it does not run
+REFUSE = "refuse"  # it failed earlier
+
+
+def decide(wanted: str | None, boot: Boot, state: State, retry: bool = False) -> str:
+    """What the next step towards an entry (None: the host's own) is.
+
+    The trial's outcome is read from what GRUB wrote, so it does not matter at which step the power went, or who
+    rebooted the host.
+    """
+    if wanted == boot.running:
+        return DONE if wanted == boot.default and state.trial is None else PROVE
+    if wanted is None:
+        return ARM if boot.default else WAIT
+    if state.trial == wanted:
+        if boot.next == wanted:
+            return WAIT
+        if boot.tried == wanted:
+            # One that came up and was lost before it was judged, such as in a power cut, is tried again.
+            return ARM if retry or state.came_up else FELL_BACK
+    elif wanted in state.failed and not retry:
+        return REFUSE
+    return ARM
+
+
+def kept_keys(wanted: str | None, boot: Boot, state: State, keep: int) -> list[str]:
+    """Keys whose files stay: those that a boot may need, and the last ones until there are ``keep``; oldest first.
+
+    An entry that failed is not among the last ones.
+    """
+    needed = {key_of(entry) for entry in (wanted, boot.running, boot.default, state.previous, state.trial)}
+    bad = {key_of(entry) for entry in state.failed}
+    good = [key for key in state.installed if key not in bad or key in needed]
+    last = good[-keep:] if keep > 0 else []
+    return [key for key in state.installed if key in needed or key in last]
+
+
+def kept_entries(
+    entries: Iterable[str], keys: Sequence[str], wanted: str | None, boot: Boot, state: State
+) -> list[str]:
+    """Entries that stay in the menu, of all that the host has: those that a boot may need, and those of other
+    kept keys.
+    """
+    needed = {wanted, boot.running, boot.default, boot.next, state.previous, state.trial}
+    known = {key_of(entry) for entry in needed}
+    return [entry for entry in entries if entry in needed or (key_of(entry) in keys and key_of(entry) not in known)]
+
+
+def menu_order(entries: Iterable[str], keys: Sequence[str]) -> list[str]:
+    """Entries in the order of the menu: that of the newest key first. ``keys``: the oldest first."""
+
+    def order(entry: str) -> tuple[int, str]:
+        key = key_of(entry)
+        return (-keys.index(key) if key in keys else 1, entry)
+
+    return sorted(entries, key=order)

@@ -1,0 +1,622 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A Service VM's boot files: reading them, and changing them so that the power may go at any instant.
+
+Every change is one of three kinds: a new file or directory gets its name only when it is whole and on the disk, a file
+is replaced by a rename, and grubenv, the file that GRUB itself writes, is overwritten in place by one write of one
+block. A change that others need is on the disk before them. What a killed run leaves behind has a name that begins
+with a dot, and the next run removes it.
+
+This module util is PRIVATE to the collection: it can change at any time.
+"""
+
+from __future__ import annotations
+
+import errno
+import glob
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import stat
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Callable
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot as core
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import Boot, Place, State
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+
+MEGABYTE = 1024 * 1024
+# Left free beside the files themselves: grub.cfg, the state, and what the next kernel's installation begins with.
+SPARE = 8 * MEGABYTE
+IMAGE = "acrn.bin"
+MANIFEST = "manifest.json"
+SCENARIO = "scenario.xml"
+_BOOT_FILES = re.compile(r"acrn\.bin|acpi/ACPI_VM\d+\.bin|serial\.conf|scenario\.xml|board\.xml")
+_SECURE_BOOT = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+# File systems that GRUB reads but does not write (Debian's /etc/grub.d/00_header check_writable).
+_READ_ONLY = ("btrfs", "cpiofs", "newc", "odc", "romfs", "squash4", "tarfs", "zfs")
+
+Run = Callable[[Sequence[str]], "tuple[int, str, str]"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user chose for the boot entries of a host."""
+
+    cmdline: str = ""
+    panic: int = 60
+    root: str = ""
+    kernel: str = ""
+    modules: tuple[tuple[str, str], ...] = ()
+    title: str = ""
+    keep: int = 2
+    sign: str = ""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A build: its manifest, and the scenario that is compiled in."""
+
+    key: str
+    manifest: Mapping[str, Any]
+    scenario: str
+
+    @property
+    def files(self) -> dict[str, Mapping[str, Any]]:
+        """What goes to the host: path -> size and sha256."""
+        return {name: facts for name, facts in self.manifest["outputs"].items() if _BOOT_FILES.fullmatch(name)}
+
+    @classmethod
+    def parse(cls, manifest: str, scenario: str) -> Artifact:
+        """From the text of both files. Raises IvshmemError."""
+        try:
+            value = json.loads(manifest)
+            key = core.check_key(str(value["key"]))
+            for name, facts in value["outputs"].items():
+                if not re.fullmatch(r"[0-9a-f]{64}", facts["sha256"]) or not isinstance(facts["size"], int):
+                    raise ValueError(f"{name} has no digest")
+        except (KeyError, TypeError, AttributeError, ValueError) as exc:
+            raise IvshmemError(f"{MANIFEST} of the artefact is not what hypervisor_build writes: {exc}") from exc
+        made = cls(key, value, scenario)
+        for name in (IMAGE, SCENARIO):
+            if name not in made.files:
+                raise IvshmemError(f"{MANIFEST} of the artefact {key} lists no {name}; build it again")
+        return made
+
+
+def digest_of(path: str) -> str:
+    """SHA-256 of a file."""
+    found = hashlib.sha256()
+    with open(path, "rb") as handle:
+        for block in iter(lambda: handle.read(MEGABYTE), b""):
+            found.update(block)
+    return found.hexdigest()
+
+
+def sync_directory(path: str) -> None:
+    """Bring a directory's names to the disk."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_new(path: str, data: bytes, mode: int) -> None:
+    """Write a file that is not there yet, down to the disk; its name is not."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(data)
+        os.fchmod(stream.fileno(), mode)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def replace(path: str, data: bytes, mode: int | None = None) -> None:
+    """Give a file new content by a rename; without ``mode`` it keeps mode and owner. The name is on the disk
+    after it.
+    """
+    real = os.path.realpath(path)
+    folder, name = os.path.split(real)
+    fresh = os.path.join(folder, f".{name}.ivshmem-new")
+    forget(fresh)
+    try:
+        before: os.stat_result | None = os.stat(real)
+    except FileNotFoundError:
+        before = None
+    write_new(fresh, data, mode if mode is not None else stat.S_IMODE(before.st_mode) if before else 0o644)
+    if before is not None:
+        os.chown(fresh, before.st_uid, before.st_gid)
+    os.rename(fresh, real)
+    sync_directory(folder)
+
+
+def forget(path: str) -> None:
+    """Remove a file or a directory, if it is there."""
+    try:
+        os.unlink(path)
+    except OSError as exc:
+        if exc.errno == errno.ENOENT:
+            return
+        if exc.errno not in (errno.EISDIR, errno.EPERM):
+            raise
+        shutil.rmtree(path)
+
+
+class Host:
+    """The machine that this code runs on. ``base`` is another root directory for tests."""
+
+    def __init__(self, run: Run, base: str = "/", dry: bool = False) -> None:
+        self.run = run
+        self.base = base
+        self.dry = dry  # check mode: everything is found out, nothing is written
+        self.changed: list[str] = []
+        self._menu: dict[str, str] = {}  # what files of the menu hold, or in check mode would hold, after set_menu()
+        self.boot_dir = self.path("boot/acrn")
+        self.script = self.path(core.SCRIPT[1:])
+        self.grub_cfg = self.path("boot/grub/grub.cfg")
+        self.grubenv = self.path("boot/grub/grubenv")
+        self.state_file = os.path.join(self.boot_dir, "state.json")
+
+    def path(self, name: str) -> str:
+        return os.path.join(self.base, name)
+
+    def text(self, path: str, missing: str | None = None) -> str:
+        """The text of a file. Raises IvshmemError, unless there is a text for a file that is missing."""
+        try:
+            with open(path, encoding="utf-8", errors="surrogateescape") as handle:
+                return handle.read()
+        except OSError as exc:
+            if missing is not None and exc.errno in (errno.ENOENT, errno.ENOTDIR):
+                return missing
+            raise IvshmemError(f"{path}: cannot be read: {exc.strerror}") from exc
+
+    def ask(self, *words: str) -> str:
+        """What a program prints. Raises IvshmemError if it fails."""
+        code, output, errors = self.run(words)
+        if code != 0:
+            raise IvshmemError(f"{' '.join(words)} failed: {(errors or output).strip()}")
+        return output.strip()
+
+    # ---- reading ----
+
+    def env(self) -> dict[str, str]:
+        """The variables of grubenv; none if the file is missing."""
+        try:
+            with open(self.grubenv, "rb") as handle:
+                return core.parse_env(handle.read())
+        except FileNotFoundError:
+            return {}
+
+    def boot(self) -> Boot:
+        """How the host is booted and how it will be."""
+        return core.boot_of(self.env(), self.text(self.path("proc/cmdline")))
+
+    def state(self) -> State:
+        """What earlier runs left in state.json."""
+        text = self.text(self.state_file, "")
+        try:
+            return State.parse(json.loads(text)) if text else State()
+        except (ValueError, IvshmemError) as exc:
+            raise IvshmemError(f"{self.state_file}: {exc}; remove the file if nothing in it matters") from exc
+
+    def artifact(self, key: str) -> Artifact:
+        """A build that the host has. Raises IvshmemError."""
+        folder = os.path.join(self.boot_dir, core.check_key(key))
+        if not os.path.exists(os.path.join(folder, MANIFEST)):
+            raise IvshmemError(f"{folder}: this host has no build {key}; give the directory of the artefact")
+        return Artifact.parse(self.text(os.path.join(folder, MANIFEST)), self.text(os.path.join(folder, SCENARIO)))
+
+    def lacking(self, artifact: Artifact) -> list[str]:
+        """Files of a build that are missing here or have other bytes."""
+        folder = os.path.join(self.boot_dir, artifact.key)
+        found = []
+        for name, facts in artifact.files.items():
+            path = os.path.join(folder, name)
+            try:
+                whole = os.path.getsize(path) == facts["size"] and digest_of(path) == facts["sha256"]
+            except OSError:
+                whole = False
+            if not whole:
+                found.append(name)
+        try:
+            same = json.loads(self.text(os.path.join(folder, MANIFEST), "null")) == artifact.manifest
+        except ValueError:
+            same = False
+        return found if same else [*found, MANIFEST]
+
+    def entries(self) -> dict[str, str]:
+        """The menu entries of all builds on the host: name -> text."""
+        found = {}
+        for path in glob.glob(os.path.join(glob.escape(self.boot_dir), "*", "entry-*.cfg")):
+            key, name = path.split(os.sep)[-2:]
+            found[f"{key}.{name[6:-4]}"] = self.text(path)
+        return found
+
+    def place(self, path: str) -> Place:
+        """A path as GRUB sees it. The path need not be there; the directory that holds it must."""
+        near = path
+        while not os.path.exists(near):
+            near = os.path.dirname(near)
+        uuid = self.ask("grub-probe", "--target=fs_uuid", near)
+        own = self.ask("grub-mkrelpath", near)
+        return Place(uuid, own.rstrip("/") + path[len(near.rstrip("/")) :] if near != path else own)
+
+    def kernel(self, chosen: str) -> str:
+        """The path of the Service VM's kernel. Raises IvshmemError."""
+        if chosen:
+            if not os.path.isfile(chosen):
+                raise IvshmemError(f"{chosen}: this kernel for the Service VM is not on the host")
+            return chosen
+        configs = {}
+        for path in glob.glob(self.path("boot/config-*")):
+            version = os.path.basename(path)[len("config-") :]
+            if os.path.exists(self.path(f"boot/vmlinuz-{version}")):
+                configs[version] = self.text(path)
+        fitting = core.hsm_kernels(configs)
+        if not fitting:
+            raise IvshmemError(
+                f"none of the kernels in /boot ({', '.join(sorted(configs)) or 'there is none'}) has "
+                "CONFIG_ACRN_HSM, which the "
+                "Service VM needs; install ACRN's kernel, or name one (kernel, in the role hypervisor_kernel)"
+            )
+        return self.path(f"boot/vmlinuz-{fitting[0]}")
+
+    def root_argument(self, chosen: str) -> str:
+        """The kernel argument that names the root file system: as chosen, or as the running kernel has it."""
+        if chosen:
+            return f"root={chosen}"
+        found = re.findall(r"(?:^|\s)(root=\S+)", self.text(self.path("proc/cmdline")))
+        if not found:
+            raise IvshmemError(
+                "the running kernel has no root= argument; name the root file system (root, in the "
+                "role hypervisor_root)"
+            )
+        return str(found[-1])
+
+    def render(self, artifact: Artifact, settings: Settings) -> tuple[str, str]:
+        """Name and text of the entry for a build. Raises IvshmemError where a module that the scenario wants is
+        unknown.
+        """
+        wanted = core.wanted_modules(artifact.scenario)
+        given = dict(settings.modules)
+        modules = []
+        if wanted.kernel:
+            kernel = given.pop(wanted.kernel, None) or self.kernel(settings.kernel)
+            modules.append((kernel, wanted.kernel))
+            if wanted.ramdisk:
+                version = os.path.basename(kernel).partition("-")[2]
+                ramdisk = given.pop(wanted.ramdisk, None) or self.path(f"boot/initrd.img-{version}")
+                modules.append((ramdisk, wanted.ramdisk))
+        for tag in wanted.others:
+            if tag not in given:
+                raise IvshmemError(
+                    f"the scenario's pre-launched VMs want a module {tag!r}, and nothing says which file it is; "
+                    f"name it (modules, in the role hypervisor_modules: {{{tag}: /path/on/the/host}})"
+                )
+            modules.append((given.pop(tag), tag))
+        modules += [(path, tag) for tag, path in sorted(given.items())]
+        for path, tag in modules:
+            if not os.path.isfile(path):
+                raise IvshmemError(f"{path}: the file for the module {tag!r} is not on the host")
+        folder = os.path.join(self.boot_dir, artifact.key)
+        for tag in wanted.acpi:
+            # A build without these tables boots no pre-launched VM; the builder has them if the scenario has such VMs.
+            if f"acpi/{tag}.bin" not in artifact.files:
+                raise IvshmemError(
+                    f"the artefact {artifact.key} has no acpi/{tag}.bin, which its scenario wants; build it again"
+                )
+            modules.append((os.path.join(folder, "acpi", f"{tag}.bin"), tag))
+        arguments = [self.root_argument(settings.root)] if wanted.kernel else []
+        if settings.panic:
+            arguments.append(f"panic={settings.panic}")
+        title = (
+            settings.title or f"ACRN {artifact.manifest.get('version', '')} {artifact.manifest.get('name', '')}".strip()
+        )
+        return core.render_entry(
+            f"{title} ({artifact.key[:12]})",
+            artifact.key,
+            self.place(os.path.join(folder, IMAGE)),
+            " ".join([*arguments, settings.cmdline]),
+            [(self.place(path), tag) for path, tag in modules],
+        )
+
+    def secure_boot(self) -> bool:
+        """Whether the firmware checks signatures."""
+        try:
+            with open(self.path(_SECURE_BOOT), "rb") as handle:
+                return handle.read(5)[4:5] == b"\1"
+        except OSError:
+            return False
+
+    def check_one_shot(self) -> None:
+        """Raise IvshmemError if GRUB could not clear next_entry, so that a trial boot would be repeated for ever."""
+        folder = os.path.dirname(self.grubenv)
+        abstraction = self.ask("grub-probe", "--target=abstraction", folder)
+        kind = self.ask("grub-probe", "--target=fs", folder)
+        if abstraction or kind in _READ_ONLY:
+            raise IvshmemError(
+                f"{folder} is on {abstraction or kind}, where GRUB cannot write: it would boot a "
+                "hypervisor that hangs again and again; "
+                "put /boot on a plain partition with ext4"
+            )
+
+    # ---- writing; each of these is a whole step, and does nothing in check mode but say that it would ----
+
+    def _begin(self, what: str) -> bool:
+        self.changed.append(what)
+        return not self.dry
+
+    def set_env(self, changes: Mapping[str, str | None], what: str) -> None:
+        """Change variables of grubenv by one write of one block, as GRUB does."""
+        try:
+            with open(self.grubenv, "rb") as handle:
+                before = handle.read()
+        except FileNotFoundError:
+            before = b""
+        fresh = before or b"# GRUB Environment Block\n".ljust(1024, b"#")
+        after = core.change_env(fresh, changes)
+        if after == before or (not before and after == fresh) or not self._begin(what):
+            return
+        if not before:
+            replace(self.grubenv, after, 0o644)
+            return
+        descriptor = os.open(self.grubenv, os.O_WRONLY)
+        try:
+            os.pwrite(descriptor, after, 0)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def save_state(self, state: State, before: State) -> None:
+        """Write state.json if it has to change. It tells of other changes and is not one by itself."""
+        if state.as_dict() == before.as_dict() or self.dry:
+            return
+        os.makedirs(self.boot_dir, exist_ok=True)
+        replace(self.state_file, (json.dumps(state.as_dict(), indent=1, sort_keys=True) + "\n").encode(), 0o644)
+
+    def sweep(self) -> None:
+        """Remove what killed runs left."""
+        if self.dry:
+            return
+        folders = [self.boot_dir, os.path.dirname(self.script), os.path.dirname(self.grub_cfg)]
+        for folder in folders:
+            for path in glob.glob(os.path.join(glob.escape(folder), ".*ivshmem-new*")):
+                forget(path)
+
+    def check_room(self, artifact: Artifact) -> None:
+        """Raise IvshmemError if a build's files do not fit in /boot."""
+        folder = os.path.join(self.boot_dir, artifact.key)
+        needed = sum(
+            facts["size"] for name, facts in artifact.files.items() if not os.path.exists(os.path.join(folder, name))
+        )
+        near = self.boot_dir if os.path.isdir(self.boot_dir) else os.path.dirname(self.boot_dir)
+        info = os.statvfs(near)
+        free = info.f_bavail * info.f_frsize
+        if needed and needed + SPARE > free:
+            raise IvshmemError(
+                f"{near}: {free // MEGABYTE} MB are free, the build {artifact.key} needs "
+                f"{-(-needed // MEGABYTE)} MB and {SPARE // MEGABYTE} MB "
+                "shall stay free; make room (old kernels), or keep fewer builds (keep, in the role hypervisor_keep)"
+            )
+
+    def add_files(self, artifact: Artifact, lacking: Iterable[str], staged: str, sign: str) -> None:
+        """Bring a build's files from a directory to their place: the whole directory at once, or the broken ones."""
+        lacking = list(lacking)
+        if not lacking or not self._begin(f"files of {artifact.key}"):
+            return
+        place = os.path.join(self.boot_dir, artifact.key)
+        whole = os.path.isdir(place)
+        folder = os.path.join(self.boot_dir, f".{artifact.key}.ivshmem-new")
+        os.makedirs(folder, mode=0o755, exist_ok=True)
+        for name in [*(name for name in lacking if name != MANIFEST), MANIFEST]:
+            path = os.path.join(folder, name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(os.path.join(staged, name), "rb") as handle:
+                data = handle.read()
+            if name != MANIFEST and hashlib.sha256(data).hexdigest() != artifact.files[name]["sha256"]:
+                raise IvshmemError(
+                    f"{name} of the artefact {artifact.key} is not what its {MANIFEST} says; build it again"
+                )
+            if name == IMAGE and b"\xd6\x50\x52\xe8" not in data[:32768]:
+                raise IvshmemError(f"{name} of the artefact {artifact.key} is no multiboot2 image; build it again")
+            write_new(path, data, 0o644)
+            if sign and name != MANIFEST:
+                self.ask(*shlex.split(sign), path)
+        for directory, _folders, _files in os.walk(folder):
+            sync_directory(directory)
+        if whole:
+            for directory, _folders, names in os.walk(folder):
+                target = os.path.join(place, os.path.relpath(directory, folder))
+                os.makedirs(target, exist_ok=True)
+                for name in sorted(names, key=lambda name: name == MANIFEST):
+                    os.rename(os.path.join(directory, name), os.path.join(target, name))
+                sync_directory(target)
+            shutil.rmtree(folder)
+        else:
+            os.rename(folder, place)
+        sync_directory(self.boot_dir)
+
+    def add_entry(self, entry: str, text: str) -> None:
+        """Keep an entry's text beside the build's files."""
+        key, revision = entry.split(".")
+        path = os.path.join(self.boot_dir, key, f"entry-{revision}.cfg")
+        if self.text(path, "") != text and self._begin(f"entry {entry}"):
+            replace(path, text.encode(), 0o644)
+
+    def set_menu(self, texts: Sequence[str] | None, sign: str) -> tuple[str, str]:
+        """Bring our entries into the menu, or (None) take them out, and return grub.cfg before and after."""
+        before = self._menu.get(self.grub_cfg) or self.text(self.grub_cfg)
+        section = None if texts is None else core.render_section(texts, core.host_default(before))
+        after = core.splice(before, section)
+        script = "" if section is None else core.render_script(section)
+        if self._menu.get(self.script, self.text(self.script, "")) != script and self._begin(core.SCRIPT):
+            if section is None:
+                forget(self.script)
+                sync_directory(os.path.dirname(self.script))
+            else:
+                replace(self.script, script.encode("utf-8", "surrogateescape"), 0o755)
+        if after != before and self._begin("grub.cfg"):
+            self._replace_menu(after, sign)
+        self._menu = {self.grub_cfg: after, self.script: script}
+        return before, after
+
+    def _replace_menu(self, text: str, sign: str) -> None:
+        folder, name = os.path.split(os.path.realpath(self.grub_cfg))
+        fresh = os.path.join(folder, f".{name}.ivshmem-new")
+        forget(fresh)
+        info = os.stat(self.grub_cfg)
+        write_new(fresh, text.encode("utf-8", "surrogateescape"), stat.S_IMODE(info.st_mode))
+        code, output, errors = self.run(["grub-script-check", fresh])
+        if code != 0:
+            forget(fresh)
+            raise IvshmemError(
+                f"grub-script-check refuses the new grub.cfg, and the old one stays: {(errors or output).strip()}"
+            )
+        if sign:
+            self.ask(*shlex.split(sign), fresh)
+        for suffix in (".sig", ""):
+            if os.path.exists(fresh + suffix):
+                os.rename(fresh + suffix, self.grub_cfg + suffix)
+        sync_directory(folder)
+
+    def prune(self, keys: Sequence[str], entries: Sequence[str]) -> list[str]:
+        """Remove builds and entries that are not named; the menu must be without them. Returns the keys that went."""
+        gone = []
+        for path in glob.glob(os.path.join(glob.escape(self.boot_dir), "*", MANIFEST)):
+            key = os.path.basename(os.path.dirname(path))
+            if key in keys:
+                continue
+            gone.append(key)
+            if self._begin(f"old build {key}"):
+                # In one step out of the way, so that a half of it is never taken for a build.
+                away = os.path.join(self.boot_dir, f".{key}.ivshmem-new-old")
+                os.rename(os.path.dirname(path), away)
+                shutil.rmtree(away)
+        for entry in set(self.entries()) - set(entries):
+            key, revision = entry.split(".")
+            if key in keys and self._begin(f"old entry {entry}"):
+                forget(os.path.join(self.boot_dir, key, f"entry-{revision}.cfg"))
+        return gone
+
+    # ---- a packaged host: grub-acrn and the launch tools read the scenario there ----
+
+    def sync_packaged(self, artifact: Artifact) -> None:
+        """Keep /usr/share/acrn/{board,scenario}.xml in step, where a package made them."""
+        for name in ("board.xml", SCENARIO):
+            path = self.path(f"usr/share/acrn/{name}")
+            source = os.path.join(self.boot_dir, artifact.key, name)
+            if not os.path.lexists(path) or not os.path.exists(source) or digest_of(source) == _digest_or_none(path):
+                continue
+            if not self._begin(path):
+                continue
+            kept = os.path.join(self.boot_dir, "before", name)
+            if not os.path.lexists(kept):
+                os.makedirs(os.path.dirname(kept), exist_ok=True)
+                if os.path.islink(path):
+                    os.symlink(os.readlink(path), kept)
+                else:
+                    shutil.copy2(path, kept)
+                sync_directory(os.path.dirname(kept))
+            # The link is replaced, not what it points to: that belongs to the package.
+            fresh = os.path.join(os.path.dirname(path), f".{name}.ivshmem-new")
+            forget(fresh)
+            with open(source, "rb") as handle:
+                write_new(fresh, handle.read(), 0o644)
+            os.rename(fresh, path)
+            sync_directory(os.path.dirname(path))
+
+    def restore_packaged(self) -> None:
+        """Give back what sync_packaged replaced."""
+        for name in ("board.xml", SCENARIO):
+            kept, path = os.path.join(self.boot_dir, "before", name), self.path(f"usr/share/acrn/{name}")
+            if not os.path.lexists(kept) or not self._begin(path):
+                continue
+            fresh = os.path.join(os.path.dirname(path), f".{name}.ivshmem-new")
+            forget(fresh)
+            if os.path.islink(kept):
+                os.symlink(os.readlink(kept), fresh)
+            else:
+                shutil.copy2(kept, fresh)
+            os.rename(fresh, path)
+            forget(kept)
+
+    # ---- proofs ----
+
+    def proofs(
+        self, entry: str, names: Sequence[str], regions: Sequence[Mapping[str, Any]], commands: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """What shows that a hypervisor runs as it should: a list of name, ok and detail."""
+        running = self.boot().running
+        found = [
+            {
+                "name": "entry",
+                "ok": running == entry,
+                "detail": f"the running kernel was booted by {running or 'the entry of the host'}",
+            }
+        ]
+        tests: dict[str, Callable[[], tuple[bool, str]]] = {
+            "hypervisor": self._prove_hypervisor,
+            "device": self._prove_device,
+            "regions": lambda: self._prove_regions(regions),
+        }
+        for name in names:
+            ok, detail = tests[name]()
+            found.append({"name": name, "ok": ok, "detail": detail})
+        for command in commands:
+            code, output, errors = self.run(shlex.split(command))
+            said = (errors or output).strip().splitlines()[-1:]
+            found.append(
+                {"name": command, "ok": code == 0, "detail": f"exit code {code}" + (f": {said[0]}" if said else "")}
+            )
+        return found
+
+    def _prove_hypervisor(self) -> tuple[bool, str]:
+        # Reads CPUID leaf 0x40000000, where ACRN says ACRNACRNACRN.
+        _code, output, _errors = self.run(["systemd-detect-virt", "--vm"])
+        return output.strip() == "acrn", f"systemd-detect-virt says {output.strip() or 'nothing'}"
+
+    def _prove_device(self) -> tuple[bool, str]:
+        for name in ("acrn_hsm", "acrn_vhm"):
+            if os.path.exists(self.path(f"dev/{name}")):
+                return True, f"/dev/{name}"
+        return False, "there is neither /dev/acrn_hsm nor /dev/acrn_vhm"
+
+    def _prove_regions(self, regions: Sequence[Mapping[str, Any]]) -> tuple[bool, str]:
+        functions = {}
+        for folder in glob.glob(self.path("sys/bus/pci/devices/*")):
+            ids = [self.text(os.path.join(folder, name), "").strip() for name in ("vendor", "device")]
+            if ids == ["0x1af4", "0x1110"]:
+                bars = self.text(os.path.join(folder, "resource"), "").splitlines()
+                start, end = (int(word, 16) for word in bars[2].split()[:2]) if len(bars) > 2 else (0, -1)
+                functions[os.path.basename(folder)[5:]] = (end - start + 1) // MEGABYTE
+        wrong = []
+        free = dict(functions)
+        for region in regions:
+            at, size = region.get("vbdf"), int(region["size"])
+            if at is None:
+                # ACRN's build chose the place (v2.x): any function of the size will do.
+                at = next((bdf for bdf, found in sorted(free.items()) if found == size), "?")
+            if free.pop(str(at), None) != size:
+                seen = f"{functions[str(at)]} MB" if str(at) in functions else "nothing"
+                wrong.append(f"{region['name']}: {size} MB wanted at {at}, {seen} there")
+        return not wrong, "; ".join(wrong) or f"{len(regions)} of {len(regions)} regions of the Service VM are there"
+
+
+def _digest_or_none(path: str) -> str | None:
+    try:
+        return digest_of(path)
+    except OSError:
+        return None
+
+
+def now() -> int:
+    """Seconds since 1970."""
+    return int(time.time())

@@ -1,0 +1,149 @@
+#!/usr/bin/python
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: hypervisor_info
+short_description: Tell which ACRN hypervisor a Service VM runs, and which one it will run
+version_added: 0.1.0
+author:
+  - acrn.ivshmem contributors (@acrn-ivshmem)
+description:
+  - Reads what M(acrn.ivshmem.hypervisor_install) keeps, GRUB's environment block, and the running kernel's command
+    line.
+attributes:
+  check_mode:
+    description: Can run in check mode and return changed status prediction without modifying target.
+    support: full
+    details:
+      - This module does not change anything.
+  diff_mode:
+    description: Will return details on what has changed (or possibly needs changing in check mode), when in diff mode.
+    support: N/A
+    details:
+      - This module does not change anything.
+  idempotent:
+    description:
+      - When run twice in a row outside check mode, with the same arguments, the second invocation indicates no
+        change.
+    support: full
+  platform:
+    description: Target OS/families that can be operated against.
+    platforms: debian
+    support: full
+seealso:
+  - module: acrn.ivshmem.hypervisor_install
+"""
+
+EXAMPLES = r"""
+- name: Ask which hypervisor runs
+  acrn.ivshmem.hypervisor_info:
+  register: hypervisor
+
+- name: Say so
+  ansible.builtin.debug:
+    var: hypervisor.running_key
+"""
+
+RETURN = r"""
+running:
+  description: The entry that booted the running kernel; null for one that is not of this collection.
+  returned: success
+  type: str
+running_key:
+  description: The key of the hypervisor that runs, or null.
+  returned: success
+  type: str
+default:
+  description: The entry that is booted by default; null for the host's own default.
+  returned: success
+  type: str
+default_key:
+  description: Its key, or null.
+  returned: success
+  type: str
+next:
+  description: The entry that only the next boot takes, or null.
+  returned: success
+  type: str
+previous:
+  description: The entry that a rollback goes to; null for the host's own entry.
+  returned: success
+  type: str
+trial:
+  description: The entry whose trial has begun and is not judged yet, or null.
+  returned: success
+  type: str
+failed:
+  description: Entries that are refused, with the reason.
+  returned: success
+  type: dict
+builds:
+  description: The builds on the host, the oldest first.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    key:
+      description: The key.
+      type: str
+    name:
+      description: The scenario name.
+      type: str
+    version:
+      description: The version of ACRN.
+      type: str
+    regions:
+      description: The regions that are compiled in, each with C(name), C(size) in MB and C(region_id).
+      type: list
+      elements: dict
+history:
+  description:
+    - What happened, the oldest first, each with C(time) in seconds since 1970, C(event), C(entry) and C(detail).
+  returned: success
+  type: list
+  elements: dict
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import key_of
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot_host import Host
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+
+
+def look(host):
+    boot = host.boot()
+    state = host.state()
+    builds = []
+    for key in state.installed:
+        manifest = host.artifact(key).manifest
+        builds.append({"key": key, **{name: manifest.get(name) for name in ("name", "version", "regions")}})
+    return {
+        "running": boot.running,
+        "running_key": key_of(boot.running),
+        "default": boot.default,
+        "default_key": key_of(boot.default),
+        "next": boot.next,
+        "previous": state.previous,
+        "trial": state.trial,
+        "failed": state.failed,
+        "builds": builds,
+        "history": state.history,
+    }
+
+
+def main():
+    module = AnsibleModule(argument_spec={}, supports_check_mode=True)
+    try:
+        result = look(Host(lambda words: module.run_command(list(words)), dry=True))
+    except IvshmemError as exc:
+        module.fail_json(msg=str(exc))
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

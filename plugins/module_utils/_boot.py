@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from xml.etree import ElementTree
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
@@ -228,14 +228,14 @@ def render_section(entries: Iterable[str], own_default: str) -> str:
         "".join(entries)
         + f"""\
 if [ -n "${{boot_once}}" ]; then
-	if [ -n "${{{DEFAULT}}}" ]; then
-		set fallback="{ID_PREFIX}${{{DEFAULT}}}"
-	else
-		set fallback="{own_default}"
-	fi
+\tif [ -n "${{{DEFAULT}}}" ]; then
+\t\tset fallback="{ID_PREFIX}${{{DEFAULT}}}"
+\telse
+\t\tset fallback="{own_default}"
+\tfi
 elif [ -n "${{{DEFAULT}}}" ]; then
-	set fallback="${{default}}"
-	set default="{ID_PREFIX}${{{DEFAULT}}}"
+\tset fallback="${{default}}"
+\tset default="{ID_PREFIX}${{{DEFAULT}}}"
 fi
 """
     )

@@ -24,9 +24,9 @@ import shlex
 import shutil
 import stat
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot as core
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import Boot, Place, State

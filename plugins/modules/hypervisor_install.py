@@ -187,6 +187,14 @@ options:
     type: list
     elements: str
     default: []
+  _artifact:
+    description:
+      - What the controller read of the artefact. It is set by the collection, not by users.
+    type: dict
+  _staged:
+    description:
+      - Where the controller left the files of the artefact. It is set by the collection, not by users.
+    type: path
 seealso:
   - module: acrn.ivshmem.hypervisor_build
   - module: acrn.ivshmem.hypervisor_info

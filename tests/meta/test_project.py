@@ -29,7 +29,7 @@ def project_files():
 FILES = list(project_files())
 MODULES = sorted(p.stem for p in FILES if p.parts[:2] == ("plugins", "modules") and p.suffix == ".py")
 ROLES = sorted({p.parts[1] for p in FILES if p.parts[0] == "roles" and len(p.parts) > 2})
-PLAYBOOKS = sorted(p.name for p in FILES if p.parts[0] == "playbooks" and len(p.parts) == 2 and p.suffix == ".yml")
+PLAYBOOKS = sorted(f"acrn.ivshmem.{path.stem}" for path in (ROOT / "playbooks").glob("*.yml"))
 
 
 def load(*parts):

@@ -698,6 +698,15 @@ def _choose(state: State, wish: Wish) -> list[tuple[Device | None, Function]]:
     return [(device, function) for device, function in chosen.items() if function is not None]
 
 
+def refuse_beside_all(blocks: Mapping[str, object]) -> None:
+    """Raise IvshmemError where the rules name every function: one of them alone cannot be told from the rest then."""
+    if ALL in blocks:
+        raise IvshmemError(
+            "an earlier call without devices made every ivshmem function of this guest persistent: first name "
+            "those that shall stay (state present, exclusive), or release all (state absent without devices)"
+        )
+
+
 class _Planner:
     """Collects actions and the picture before and after them."""
 
@@ -740,6 +749,8 @@ class _Planner:
         keys = [ALL] if wish.devices is None else [function.address for _device, function in self.selected]
         names = {function.address: device.name for device, function in self.selected if device}
         earlier = {**passing, **old}
+        if wish.devices is not None and not wish.exclusive:
+            refuse_beside_all(earlier)
         kept = {} if wish.exclusive or wish.devices is None else earlier
         if wish.exclusive:
             self.release_stale([key for key in earlier if key not in keys], earlier)
@@ -870,11 +881,7 @@ class _Planner:
             addresses = {function.address for _device, function in self.selected}
             addresses |= {device.address for device in wish.devices if device.address}
             names = {device.name for device in wish.devices if device.name}
-            if ALL in {**passing, **old}:
-                raise IvshmemError(
-                    "an earlier call without devices made every ivshmem function of this guest persistent: first name "
-                    "those that shall stay (state present, exclusive), or release all (state absent without devices)"
-                )
+            refuse_beside_all({**passing, **old})
             gone = {key for key, (_b, name, _d) in {**passing, **old}.items() if key in addresses or name in names}
         ours = {key: block for key, block in {**passing, **old}.items() if key in gone}
         for _device, function in self.selected:

@@ -333,7 +333,13 @@ narrow() { # address: the narrowest id that fits it and no function of $work/oth
     done <"$work/others"
     printf '1af4 1110 %04x %04x\n' "$vendor" "$device"
 }
+refuse_beside_all() { # one function cannot be told from the rest where the rules name all
+    if [ -f "$work/old/all" ] || [ -f "$work/passing/all" ]; then
+        fail 'an earlier call without devices made every ivshmem function of this guest persistent: first name those that shall stay (state present, exclusive), or release all (state absent without devices)'
+    fi
+}
 present() {
+    [ "$all" -eq 1 ] || [ "$exclusive" -eq 1 ] || refuse_beside_all
     mkdir -p "$work/lasting" "$work/fleeting"
     cut -d' ' -f1 "$work/selected" >"$work/keys"
     [ "$all" -eq 0 ] || echo all >"$work/keys"
@@ -432,9 +438,7 @@ gone() { # absent: drop the blocks of what is released
     if [ "$all" -eq 1 ]; then
         (cd "$work" && find old passing -type f | sed 's,.*/,,' | sort -u) >"$work/gone"
     else
-        if [ -f "$work/old/all" ] || [ -f "$work/passing/all" ]; then
-            fail 'an earlier call without devices made every ivshmem function of this guest persistent: first name those that shall stay (state present, exclusive), or release all (state absent without devices)'
-        fi
+        refuse_beside_all
         for key in $(cd "$work" && find old passing -type f | sed 's,.*/,,' | sort -u); do
             place=passing
             [ -f "$work/old/$key" ] && place=old

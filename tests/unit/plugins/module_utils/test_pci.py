@@ -490,3 +490,27 @@ def test_any_sequence_of_wishes_converges_and_survives_a_reboot():
                         assert _pci.plan(_pci.observe(kernel, wish), wish).actions == ()
 
     check()
+
+
+def test_one_function_is_refused_beside_a_rule_for_all(tmp_path):
+    """After a boot the rule for all would win over the one for a single function, so both are never written."""
+    kernel = FakeKernel(str(tmp_path))
+    kernel.add(A, iommu_group="1")
+    kernel.add(B, subsystem=(0x8086, 0x1000), iommu_group="2")
+
+    def wish(chosen, driver):
+        return Wish(
+            devices=chosen,
+            driver=driver,
+            method=_pci.NEW_ID,
+            present=True,
+            force=True,
+            persist=True,
+            exclusive=False,
+            group=None,
+        )
+
+    converge(kernel, wish(None, VFIO))
+    with pytest.raises(IvshmemError, match="an earlier call without devices"):
+        converge(kernel, wish(devices({"name": "n06", "bdf": "00:06.0"}), UIO))
+    assert kernel.driver(A) == VFIO

@@ -77,7 +77,7 @@ trial:
   description: The entry whose trial has begun and is not judged yet, or null.
   returned: success
   type: str
-failed:
+refused:
   description: Entries that are refused, with the reason.
   returned: success
   type: dict
@@ -130,7 +130,7 @@ def look(host):
         "next": boot.next,
         "previous": state.previous,
         "trial": state.trial,
-        "failed": state.failed,
+        "refused": state.failed,
         "builds": builds,
         "history": state.history,
     }

@@ -17,5 +17,5 @@ def test_a_host_without_a_build_of_ours(tmp_path):
     result = hypervisor_info.look(Host(lambda words: (0, "", ""), str(tmp_path), True))
     nothing = ("running", "running_key", "default", "default_key", "next", "previous", "trial")
     assert [name for name in nothing if result[name] is not None] == []
-    assert (result["builds"], result["history"], result["failed"]) == ([], [], {})
+    assert (result["builds"], result["history"], result["refused"]) == ([], [], {})
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["boot", "cmdline", "grub", "proc"]

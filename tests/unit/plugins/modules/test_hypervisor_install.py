@@ -223,12 +223,12 @@ def test_hang_is_rolled_back(machine, artifact):
     refused = machine.call(artifact=bad, trial=True)
     assert (refused["failed"], refused["outcome"], refused["changed"]) == (True, "refused", False)
     assert tree(machine.root) == before
-    assert machine.info()["failed"].keys() == {armed["entry"]}
+    assert machine.info()["refused"].keys() == {armed["entry"]}
     # Mended outside, and tried again.
     assert machine.call(artifact=bad, trial=True, retry=True)["outcome"] == "armed"
     assert machine.boot() == armed["entry"]
     assert machine.call(artifact=bad)["outcome"] == "default"
-    assert machine.info()["failed"] == {}
+    assert machine.info()["refused"] == {}
 
 
 def test_running_without_proof_is_not_the_default(machine, artifact):

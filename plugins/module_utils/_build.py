@@ -22,7 +22,6 @@ import shlex
 import shutil
 import signal
 import stat
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,6 +30,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Sequence, Tuple
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import read_file
+from ansible_collections.acrn.ivshmem.plugins.module_utils._process import run_group, run_quiet
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import HYPERVISOR, IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import (
     V3,
@@ -438,22 +438,6 @@ def check_compiler(tree: Tree, cc: str, family: str, major: int) -> None:
 # -- processes ---------------------------------------------------------------------------------------------------------
 
 
-def run_quiet(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
-    """Run a short command without input; return its code and all it printed. A missing program gives code 127."""
-    try:
-        done = subprocess.run(
-            list(command),
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-    except OSError as exc:
-        return 127, str(exc)
-    return done.returncode, done.stdout.decode("utf-8", "replace")
-
-
 @contextmanager
 def _signals() -> Iterator[None]:
     """Let a signal that asks this process to end raise SystemExit, so that what it started ends too."""
@@ -482,25 +466,7 @@ def _run_logged(command: Sequence[str], environment: Mapping[str, str], log: str
     with open(log, "ab") as output, _signals():
         output.write(("+ " + " ".join(shlex.quote(word) for word in command) + "\n").encode())
         output.flush()
-        process = subprocess.Popen(
-            list(command),
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            pass_fds=tuple(locks),
-        )
-        try:
-            return process.wait()
-        except BaseException:
-            for number in (signal.SIGTERM, signal.SIGKILL):
-                try:
-                    os.killpg(process.pid, number)
-                    process.wait(5)
-                except (ProcessLookupError, subprocess.TimeoutExpired):
-                    continue
-            raise
+        return run_group(command, environment, output, locks)
 
 
 @contextmanager

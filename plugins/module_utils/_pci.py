@@ -20,12 +20,12 @@ import mmap
 import os
 import re
 import stat
-import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils._process import run_quiet
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Bdf, IvshmemError
 
 UIO = "uio_pci_generic"
@@ -143,18 +143,8 @@ class Kernel:
         """Exit status and output of a program; 127 where it is missing."""
         environment = dict(os.environ, LC_ALL="C")
         environment["PATH"] = environment.get("PATH", "") + ":/usr/sbin:/sbin:/usr/bin:/bin"
-        try:
-            done = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                check=False,
-            )
-        except FileNotFoundError:
-            return 127, f"{command[0]}: not found"
-        return done.returncode, done.stdout.decode("utf-8", "replace").strip()
+        code, text = run_quiet(command, environment)
+        return code, text.strip()
 
     def release(self) -> str:
         return os.uname().release

@@ -1,0 +1,63 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Programs that the modules start.
+
+The functional core has no AnsibleModule, and AnsibleModule.run_command keeps all output until the end: a build of
+minutes needs it in a log at once, and the whole tree of its processes has to end with the module.
+
+This module util is PRIVATE to the collection: it can change at any time.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from typing import IO, Any, Mapping, Sequence
+
+# A program that is not there, as the shell counts it.
+MISSING = 127
+
+
+class _Child(subprocess.Popen):  # type: ignore[type-arg]  # Popen takes no type argument on Python 3.8
+    """A program without input, with both of its outputs in one place."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], output: Any, **options: Any) -> None:
+        super().__init__(
+            list(command),
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            **options,
+        )
+
+
+def run_quiet(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
+    """Run a short command; return its code and all it printed. A program that is missing or no program gives 127."""
+    try:
+        with _Child(command, environment, subprocess.PIPE) as child:
+            printed: bytes = child.communicate()[0]
+            return child.returncode, printed.decode("utf-8", "replace")
+    except OSError as exc:
+        return MISSING, str(exc)
+
+
+def run_group(command: Sequence[str], environment: Mapping[str, str], output: IO[bytes], handles: Sequence[int]) -> int:
+    """Run a command in a process group of its own, which ends when this call ends by an exception. Return the code.
+
+    The command and its children hold ``handles`` (open files) too. Raises OSError where it cannot be started.
+    """
+    child = _Child(command, environment, output, start_new_session=True, pass_fds=tuple(handles))
+    try:
+        return child.wait()
+    except BaseException:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(child.pid, number)
+                child.wait(5)
+            except (ProcessLookupError, subprocess.TimeoutExpired):
+                continue
+        raise

@@ -89,6 +89,19 @@ def plan_table(hosts: Iterable[Mapping[str, Any]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
 
 
+def just_started(guests: Iterable[str], hostvars: Mapping[str, Any]) -> list[str]:
+    """Those of the guests whose VM was started in this run, and that Ansible's modules can wait for."""
+    found = []
+    for guest in guests:
+        own = hostvars[guest]
+        host = hostvars.get(own.get("acrn_host"), {})
+        vms = (host.get("scenario_plan") or {}).get("vms", [])
+        names = {str(own.get("acrn_vm")), *(vm["name"] for vm in vms if str(vm["id"]) == str(own.get("acrn_vm")))}
+        if names & set(host.get("launch_just_started") or []) and own.get("guest_python", True) is not False:
+            found.append(guest)
+    return found
+
+
 class FilterModule:
     """The filters of the collection."""
 
@@ -100,4 +113,5 @@ class FilterModule:
             "vm_slots": vm_slots,
             "distinct_builds": distinct_builds,
             "plan_table": plan_table,
+            "just_started": just_started,
         }

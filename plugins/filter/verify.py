@@ -39,6 +39,14 @@ def probe_report(hostvars: Any, guests: Any) -> Any:
     return _verify.as_value(_verify.report(hostvars, list(guests)))
 
 
+def proof(hostvars: Any, host: str, guests: Any) -> str:
+    return _verify.proof(hostvars, host, list(guests))
+
+
+def unproved(guests: Any, hostvars: Any) -> list[str]:
+    return _verify.unproved(hostvars, list(guests))
+
+
 class FilterModule:
     """The filters of the role verify."""
 
@@ -47,5 +55,7 @@ class FilterModule:
             "probe_begin": _told("probe_begin", _verify.begin),
             "probe_exchange": _told("probe_exchange", probe_exchange),
             "probe_end": _told("probe_end", probe_end),
+            "proof": _told("proof", proof),
+            "unproved": _told("unproved", unproved),
             "probe_report": _told("probe_report", probe_report),
         }

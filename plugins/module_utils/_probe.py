@@ -33,7 +33,6 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils import _pci
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
 DOORBELL = 0x0C
-RUN = "/run/acrn-ivshmem"
 WINDOW = 4096
 # How much of the memory is copied at a time: guests are small.
 CHUNK = 1 << 20
@@ -233,7 +232,7 @@ def digest(memory: mmap.mmap, start: int, length: int) -> str:
 
 
 def _journal(kernel: _pci.Kernel, address: str) -> str:
-    return f"{RUN}/{address}.json"
+    return f"{_pci.RUN}/{address}.json"
 
 
 def read_journal(kernel: _pci.Kernel, address: str) -> list[dict[str, Any]]:
@@ -251,9 +250,18 @@ def write_journal(kernel: _pci.Kernel, address: str, records: Sequence[Mapping[s
     if not records:
         kernel.remove(path)
         return
-    folder = kernel.path(RUN)
-    os.makedirs(folder, mode=0o700, exist_ok=True)
+    _make_folder(kernel)
     kernel.replace(path, json.dumps(list(records)))
+
+
+def _make_folder(kernel: _pci.Kernel) -> None:
+    os.makedirs(kernel.path(_pci.RUN), mode=0o700, exist_ok=True)
+
+
+def keep_proof(kernel: _pci.Kernel, text: str) -> None:
+    """Keep a text until the guest boots again or a step writes."""
+    _make_folder(kernel)
+    kernel.replace(_pci.PROOF, text)
 
 
 def restore(memory: mmap.mmap, records: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
@@ -394,7 +402,7 @@ def listen(ears: Ears, timeout: float, wanted: int = 0) -> list[int]:
 
 
 def _socket_path(kernel: _pci.Kernel, address: str) -> str:
-    return kernel.path(f"{RUN}/{address}.sock")
+    return kernel.path(f"{_pci.RUN}/{address}.sock")
 
 
 def _ask(kernel: _pci.Kernel, address: str, command: bytes) -> tuple[bytes, list[int]] | None:
@@ -744,6 +752,9 @@ def run_steps(
     """
     devices = [_pci.parse_device(step["device"]) for step in steps]
     found = Found(_pci.scan(kernel), devices)
+    if not check_mode and any(step["operation"] in WRITING for step in steps):
+        # A proof that is being made again no longer stands.
+        kernel.remove(_pci.PROOF)
     results = []
     for step, device in zip(steps, devices):
         function = found.chosen.get(device)

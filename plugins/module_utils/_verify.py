@@ -13,6 +13,8 @@ listens), ``exchange`` (each reads the parts of all others, and rings), ``end`` 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -343,6 +345,38 @@ def report(hostvars: Mapping[str, Any], guests: Sequence[str]) -> Report:
                 outcome.problems.append((place, vm, "memory", expected, f"sha256 {sums[vm][:16]}"))
     _count_doorbells(outcome, hostvars, guests, rings)
     return outcome
+
+
+def proof(hostvars: Mapping[str, Any], host: str, guests: Iterable[str]) -> str:
+    """What a proof of an ACRN host's regions would stand for: its plan, and which boot of which guest took part.
+
+    Empty where that is not known: of a guest that could not say which boot this is, or without a plan.
+    """
+    plan = hostvars.get(host, {}).get("scenario_plan") or {}
+    boots = {}
+    for guest in guests:
+        variables = hostvars[guest]
+        if variables.get("acrn_host") == host:
+            boots[guest] = [str(variables.get("acrn_vm")), (variables.get("guest_result") or {}).get("boot_id")]
+    if not plan or not boots or not all(boot for _vm, boot in boots.values()):
+        return ""
+    text = json.dumps([plan["regions"], boots], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def unproved(hostvars: Mapping[str, Any], guests: Sequence[str]) -> list[str]:
+    """The guests of those ACRN hosts for which no proof stands."""
+    wanted: dict[Any, str] = {}
+    open_hosts = set()
+    for guest in guests:
+        variables = hostvars[guest]
+        host = variables.get("acrn_host")
+        if host not in wanted:
+            wanted[host] = proof(hostvars, host, guests)
+        result = variables.get("guest_result") or {}
+        if not wanted[host] or result.get("proof") != wanted[host] or result.get("changed"):
+            open_hosts.add(host)
+    return [guest for guest in guests if hostvars[guest].get("acrn_host") in open_hosts]
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -188,66 +188,10 @@ vms:
       type: bool
 """
 
-import os
-
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._acrn_dm import make_devices
-from ansible_collections.acrn.ivshmem.plugins.module_utils._dm_memory import Processes, explain, look
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import parse_version
-
-
-def run(module):
-    params = module.params
-    version = parse_version(params["acrn_version"]) if params["acrn_version"] else None
-    wanted_devices = {vm["name"]: make_devices(vm["devices"], version) for vm in params["vms"]}
-    processes = Processes()
-    wanted = {region["name"]: region["size"] for region in params["regions"]}
-    running = processes.vms()
-    memories = look(wanted, params["absent"], params["directory"], processes)
-    free = [memory for memory in memories if memory.stale and not memory.holders] if params["remove"] else []
-    held = [explain(memory) for memory in memories if memory.stale and memory.holders]
-    for memory in free:
-        if not module.check_mode:
-            try:
-                os.unlink(memory.path)
-            except OSError as exc:
-                raise IvshmemError(f"{memory.path}: cannot be removed: {exc.strerror}") from exc
-    if held and params["on_held"] == "fail" and not module.check_mode:
-        raise IvshmemError("\n".join(held))
-    for text in held:
-        module.warn(text)
-    # Memory of a VM that is not among vms is none of ours, even when it goes away between two calls.
-    others = {name for vm in running if vm.vm in wanted_devices for name in vm.dm_regions()}
-    foreign = {name for vm in running if vm.vm not in wanted_devices for name in vm.dm_regions()}
-    result = {
-        "changed": bool(free),
-        "memory": [
-            {
-                "name": memory.name,
-                "path": memory.path,
-                "size": memory.size,
-                "wanted": memory.wanted,
-                "stale": memory.stale,
-                "held_by": [{"pid": item.pid, "command": item.command, "vm": item.vm} for item in memory.holders],
-            }
-            for memory in memories
-        ],
-        "removed": [memory.path for memory in free],
-        "held": held,
-        "others": sorted(others - foreign - set(wanted)),
-        "vms": [
-            {"name": vm.vm, "pid": vm.pid, "fits": vm.fits(wanted_devices[vm.vm]) if vm.vm in wanted_devices else None}
-            for vm in running
-        ],
-    }
-    if module._diff:
-        before = "".join(f"{memory.path} {memory.size}\n" for memory in memories if memory.size is not None)
-        kept = [memory for memory in memories if memory.size is not None and memory not in free]
-        after = "".join(f"{memory.path} {memory.size}\n" for memory in kept)
-        result["diff"] = {"before": before, "after": after}
-    return result
+from ansible_collections.acrn.ivshmem.plugins.module_utils._service_vm import clear_memory
 
 
 def main():
@@ -277,7 +221,7 @@ def main():
         supports_check_mode=True,
     )
     try:
-        result = run(module)
+        result = clear_memory(module)
     except IvshmemError as exc:
         module.fail_json(msg=str(exc))
     module.exit_json(**result)

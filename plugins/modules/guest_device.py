@@ -239,6 +239,14 @@ devices:
           MSI-X, and with driver C(vfio-pci).
       type: int
       sample: 2
+boot_id:
+  description: The guest's boot, as the kernel names it.
+  returned: success
+  type: str
+proof:
+  description: What O(acrn.ivshmem.guest_probe#module:proof) kept in the guest since it has booted, or null.
+  returned: success
+  type: str
 actions:
   description: The steps that were taken, or would be in check mode.
   returned: success
@@ -291,27 +299,31 @@ def run(module, kernel):
             for device, function in todo.selected
         ],
     }
+    result.update(_pci.proof(kernel))
     if module._diff:
         result["diff"] = _pci.diffs(todo)
     return result
 
 
-def main():
-    module = AnsibleModule(
-        argument_spec={
-            "devices": {"type": "list", "elements": "dict", "options": DEVICE_OPTIONS},
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "driver": {"type": "str", "choices": ["uio_pci_generic", "vfio-pci"], "default": "uio_pci_generic"},
-            "method": {"type": "str", "choices": ["new_id", "driver_override"], "default": "new_id"},
-            "force": {"type": "bool", "default": False},
-            "persist": {"type": "bool", "default": True},
-            "exclusive": {"type": "bool", "default": False},
-            "group": {"type": "str"},
-            "mode": {"type": "str"},
-            "unsafe_noiommu": {"type": "bool", "default": False},
-        },
-        supports_check_mode=True,
-    )
+ARGUMENTS = {
+    "argument_spec": {
+        "devices": {"type": "list", "elements": "dict", "options": DEVICE_OPTIONS},
+        "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+        "driver": {"type": "str", "choices": ["uio_pci_generic", "vfio-pci"], "default": "uio_pci_generic"},
+        "method": {"type": "str", "choices": ["new_id", "driver_override"], "default": "new_id"},
+        "force": {"type": "bool", "default": False},
+        "persist": {"type": "bool", "default": True},
+        "exclusive": {"type": "bool", "default": False},
+        "group": {"type": "str"},
+        "mode": {"type": "str"},
+        "unsafe_noiommu": {"type": "bool", "default": False},
+    },
+    "supports_check_mode": True,
+}
+
+
+def main(factory=AnsibleModule):
+    module = factory(**ARGUMENTS)
     try:
         result = run(module, _pci.Kernel())
     except IvshmemError as exc:

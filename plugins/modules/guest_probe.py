@@ -128,6 +128,12 @@ options:
       reply:
         description: For V(measure), offset of the word in which the peer answers.
         type: int
+  proof:
+    description:
+      - Text to be kept in the guest until it boots again, or a step writes. M(acrn.ivshmem.guest_device) returns it.
+      - The role P(acrn.ivshmem.verify#role) keeps there for which plan and which boots of all guests the regions were
+        proved. What VMs share is fixed when they start, so a proof stands as long as none of them boots again.
+    type: str
   strict:
     description: Fail when a step has found a problem. Otherwise, problems are only in the result.
     type: bool
@@ -290,6 +296,9 @@ STEP_OPTIONS = {
 
 
 def run(module, kernel):
+    proof = module.params["proof"]
+    if proof and not module.check_mode:
+        _probe.keep_proof(kernel, proof)
     results = _probe.run_steps(kernel, module.params["steps"], module.check_mode)
     problems = [
         f"{result['operation']} {step['device']['name'] or ''} ({result['bdf'] or 'no function'}): "
@@ -300,14 +309,18 @@ def run(module, kernel):
     return any(result["changed"] for result in results), results, problems
 
 
-def main():
-    module = AnsibleModule(
-        argument_spec={
-            "steps": {"type": "list", "elements": "dict", "required": True, "options": STEP_OPTIONS},
-            "strict": {"type": "bool", "default": True},
-        },
-        supports_check_mode=True,
-    )
+ARGUMENTS = {
+    "argument_spec": {
+        "steps": {"type": "list", "elements": "dict", "required": True, "options": STEP_OPTIONS},
+        "proof": {"type": "str"},
+        "strict": {"type": "bool", "default": True},
+    },
+    "supports_check_mode": True,
+}
+
+
+def main(factory=AnsibleModule):
+    module = factory(**ARGUMENTS)
     try:
         changed, results, problems = run(module, _pci.Kernel())
     except IvshmemError as exc:

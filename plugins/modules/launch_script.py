@@ -217,85 +217,12 @@ backup_file:
   type: str
 """
 
-import json
-import os
-
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._acrn_dm import check_manifest
-from ansible_collections.acrn.ivshmem.plugins.module_utils._files import locked, read_file, replace_file, unified
-from ansible_collections.acrn.ivshmem.plugins.module_utils._launch_script import STATES, launch, slots_of
-from ansible_collections.acrn.ivshmem.plugins.module_utils._region import HYPERVISOR, IvshmemError
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import parse_version, read_scenario
-
-
-def hold_against_hypervisor(module, devices, path):
-    """Refuse (or warn of) devices of hv-land regions that the hypervisor does not have."""
-    devices = [device for device in devices if device.provided_by == HYPERVISOR]
-    if not devices or not path:
-        return
-    if not os.path.exists(path):
-        module.warn(
-            f"{path}: there is no such manifest, so it cannot be seen whether the hypervisor has the hv-land regions; "
-            "acrn-dm ends with 'Invalid argument' if it has not"
-        )
-        return
-    try:
-        manifest = json.loads(read_file(path).decode("utf-8"))
-    except ValueError as exc:
-        raise IvshmemError(f"{path}: is no JSON: {exc}") from None
-    try:
-        check_manifest(devices, manifest, path)
-    except IvshmemError as exc:
-        if not module.check_mode:
-            raise
-        module.warn(str(exc))
-
-
-def run(module):
-    params = module.params
-    path, scenario_path = params["path"], params["scenario_path"]
-    fresh = params["src"] is not None or params["content"] is not None
-    before = read_file(path) if os.path.exists(path) or not fresh else None
-    start, where = before, path
-    if params["src"] is not None:
-        start, where = read_file(params["src"]), params["src"]
-    elif params["content"] is not None:
-        start = params["content"].encode("utf-8", "surrogateescape")
-    edited = launch(
-        start or b"",
-        where,
-        params["devices"],
-        scenario=read_scenario(read_file(scenario_path), scenario_path) if scenario_path else None,
-        vm=params["vm"],
-        state=params["state"],
-        version=parse_version(params["acrn_version"]) if params["acrn_version"] else None,
-        hints=slots_of(before) if fresh and before is not None else None,
-    )
-    hold_against_hypervisor(module, [placed.device for placed in edited.devices], params["hypervisor_manifest"])
-    changed = edited.data != before
-    backup = replace_file(module, path, edited.data, params["backup"]) if changed and not module.check_mode else None
-    attributes = module.load_file_common_arguments(params, path=os.path.realpath(path))
-    if before is None and attributes["mode"] is None:
-        attributes["mode"] = "0755"
-    if os.path.exists(path):
-        changed = module.set_fs_attributes_if_different(attributes, changed)
-    for warning in edited.warnings:
-        module.warn(warning)
-    result: dict = {
-        "changed": changed,
-        "vm": edited.vm,
-        "style": edited.style,
-        "devices": [device.to_mapping() for device in edited.devices],
-        "removed": list(edited.removed),
-        "actions": list(edited.actions),
-    }
-    if backup:
-        result["backup_file"] = backup
-    if module._diff:
-        old, new = (data.decode("utf-8", "replace") for data in (before or b"", edited.data))
-        result["diff"] = unified(old, new, path)
-    return result
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import locked
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch_script import STATES
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._service_vm import set_script
 
 
 def main():
@@ -329,7 +256,7 @@ def main():
     try:
         # Check mode writes nothing, and the directory may be one that an earlier task would have made.
         with locked(*([] if module.check_mode else [module.params["path"]])):
-            result = run(module)
+            result = set_script(module)
     except IvshmemError as exc:
         module.fail_json(msg=str(exc))
     module.exit_json(**result)

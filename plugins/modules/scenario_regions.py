@@ -335,23 +335,26 @@ def _text(data, name):
         return data.decode("utf-8", "replace")
 
 
-def main():
-    module = AnsibleModule(
-        argument_spec={
-            "path": {"type": "path", "required": True},
-            "src": {"type": "path"},
-            "regions": {"type": "list", "elements": "raw", "required": True},
-            "state": {"type": "str", "choices": ["exact", "present", "absent"], "default": "exact"},
-            "board_path": {"type": "path"},
-            "launch_path": {"type": "path"},
-            "launch_src": {"type": "path"},
-            "acrn_version": {"type": "str"},
-            "acrn_source": {"type": "path"},
-            "backup": {"type": "bool", "default": False},
-        },
-        required_by={"launch_src": "launch_path"},
-        supports_check_mode=True,
-    )
+ARGUMENTS = {
+    "argument_spec": {
+        "path": {"type": "path", "required": True},
+        "src": {"type": "path"},
+        "regions": {"type": "list", "elements": "raw", "required": True},
+        "state": {"type": "str", "choices": ["exact", "present", "absent"], "default": "exact"},
+        "board_path": {"type": "path"},
+        "launch_path": {"type": "path"},
+        "launch_src": {"type": "path"},
+        "acrn_version": {"type": "str"},
+        "acrn_source": {"type": "path"},
+        "backup": {"type": "bool", "default": False},
+    },
+    "required_by": {"launch_src": "launch_path"},
+    "supports_check_mode": True,
+}
+
+
+def main(factory=AnsibleModule):
+    module = factory(**ARGUMENTS)
     paths = [path for path in (module.params["path"], module.params["launch_path"]) if path]
     try:
         if module.check_mode:

@@ -86,3 +86,18 @@ def test_plan_table_has_a_line_for_each_region_and_for_a_host_without_any():
         "press-1  3.3   dm:/b   64  -     HMI 16, LOG 8",
         "b        ?     (none)  -   -     -",
     ]
+
+
+def test_guests_whose_vm_was_started_just_now():
+    hostvars = {
+        "host": {"launch_just_started": ["VM1"], "scenario_plan": {"vms": [{"id": 2, "name": "VM1"}]}},
+        "other": {},
+        "by-name": {"acrn_host": "host", "acrn_vm": "VM1"},
+        "by-id": {"acrn_host": "host", "acrn_vm": 2},
+        "without-python": {"acrn_host": "host", "acrn_vm": "VM1", "guest_python": False},
+        "not-started": {"acrn_host": "host", "acrn_vm": "VM2"},
+        "elsewhere": {"acrn_host": "other", "acrn_vm": "VM1"},
+        "nowhere": {},
+    }
+    guests = [name for name in hostvars if name not in ("host", "other")]
+    assert filters.just_started(guests, hostvars) == ["by-name", "by-id"]

@@ -108,7 +108,7 @@ def test_a_run_that_died_is_made_good_by_the_next(one, memory):
     step(one, "write", offset=0, length=64)
     step(one, "restore")
     assert memory.read_bytes() == before
-    assert one.names(_probe.RUN) == []
+    assert one.names(_probe._pci.RUN) == []
 
 
 def test_a_peer_puts_back_what_a_lost_guest_has_written(one, two, memory):
@@ -280,7 +280,7 @@ def test_agent_counts_while_no_module_runs(one, memory):
 def test_agent_ends_by_itself(one, memory):
     _probe.start_agent(one, _pci.read_function(one, A), ears(memory), 0.2)
     assert os.WEXITSTATUS(os.wait()[1]) == 0
-    assert one.names(_probe.RUN) == []
+    assert one.names(_probe._pci.RUN) == []
     assert _probe.collect(one, A) is None
 
 

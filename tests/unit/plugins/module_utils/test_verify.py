@@ -279,3 +279,84 @@ def test_declaration_without_plan(fleet):
     assert [step["device"]["bdf"] for step in _verify.begin(declared, "VM1", "h")] == [None]
     assert [step["label"]["vm_id"] for step in _verify.begin(["hv:/a, 2, 0:2"], 2, "h")] == [2, 2]
     assert _verify.begin(["hv:/a, 2, 0:2"], 1, "h") == []
+
+
+def bind(fleet, boots):
+    """What the roles scenario and guest leave; ``boots`` are the guests' boot IDs."""
+    for host, regions in fleet.hosts.items():
+        fleet.vars[host] = {"scenario_plan": {"regions": regions}}
+    for guest, kernel in fleet.kernels.items():
+        if boots.get(guest):
+            kernel.put(_pci.BOOT_ID, boots[guest] + "\n")
+        fleet.vars[guest]["guest_result"] = {"changed": False, **_pci.proof(kernel)}
+
+
+def keep(fleet):
+    guests = list(fleet.kernels)
+    for guest, kernel in fleet.kernels.items():
+        proof = _verify.proof(fleet.vars, fleet.vars[guest]["acrn_host"], guests)
+        if proof:
+            _probe.keep_proof(kernel, proof)
+
+
+@pytest.fixture
+def proved(fleet):
+    """A fleet whose regions have been proved, with the boots of its guests."""
+    boots = {guest: f"boot of {guest}" for guest in fleet.kernels}
+    bind(fleet, boots)
+    assert _verify.unproved(fleet.vars, list(fleet.kernels)) == list(fleet.kernels)
+    assert fleet.prove()["ok"]
+    keep(fleet)
+    bind(fleet, boots)
+    assert _verify.unproved(fleet.vars, list(fleet.kernels)) == []
+    return boots
+
+
+def of(fleet, host):
+    return [guest for guest in fleet.kernels if guest.startswith(host)]
+
+
+def test_one_boot_ends_the_proof_of_its_host_alone(fleet, proved):
+    # /run is emptied at a boot.
+    fleet.kernels["h1-VM2"].remove(_pci.PROOF)
+    bind(fleet, {**proved, "h1-VM2": "another boot"})
+    assert _verify.unproved(fleet.vars, list(fleet.kernels)) == of(fleet, "h1")
+
+
+def test_a_peers_boot_ends_the_proof_even_where_the_text_is_still_there(fleet, proved):
+    bind(fleet, {**proved, "h2-VM1": "another boot"})
+    assert _verify.unproved(fleet.vars, list(fleet.kernels)) == of(fleet, "h2")
+
+
+def test_another_plan_ends_the_proof(fleet, proved):
+    fleet.hosts["h2"].append(region("c", {1: 8, 2: 6}))
+    bind(fleet, proved)
+    assert _verify.unproved(fleet.vars, list(fleet.kernels)) == of(fleet, "h2")
+
+
+def test_a_guest_that_was_bound_just_now_is_proved_again(fleet, proved):
+    fleet.vars["h2-VM2"]["guest_result"]["changed"] = True
+    assert _verify.unproved(fleet.vars, list(fleet.kernels)) == of(fleet, "h2")
+
+
+def test_a_new_proof_that_fails_leaves_none(fleet, proved):
+    kernel = fleet.kernels["h2-VM1"]
+    path = kernel.path(f"{_pci.SYSFS}/devices/0000:00:06.0/resource2")
+    os.unlink(path)
+    with open(path, "wb") as handle:
+        handle.write(bytes(SIZE))
+    assert not fleet.prove()["ok"]
+    bind(fleet, proved)
+    assert _verify.unproved(fleet.vars, of(fleet, "h2")) == of(fleet, "h2")
+
+
+def test_without_all_boots_nothing_is_kept(fleet):
+    bind(fleet, {"h1-VM1": "a"})
+    assert _verify.proof(fleet.vars, "h1", list(fleet.kernels)) == ""
+    assert _verify.unproved(fleet.vars, list(fleet.kernels)) == list(fleet.kernels)
+
+
+def test_a_look_keeps_the_proof(fleet, proved):
+    assert fleet.prove(read_only=True)["ok"]
+    bind(fleet, proved)
+    assert _verify.unproved(fleet.vars, list(fleet.kernels)) == []

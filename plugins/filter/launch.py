@@ -1,0 +1,30 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The filter of the role launch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.acrn.ivshmem.plugins.filter.regions import vm_devices
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _launch_vm
+
+
+def launch_wish(vms: Sequence[Mapping[str, Any]], plan: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
+    """All that the role launch wants of a Service VM."""
+    try:
+        return _launch_vm.wish(vms, plan, lambda name: vm_devices(plan, name), _launch_vm.Settings(**settings))
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        raise AnsibleFilterError(f"acrn.ivshmem.launch_wish: launch_vms or a setting is malformed: {exc!r}") from exc
+
+
+class FilterModule:
+    """The filter of the role launch."""
+
+    def filters(self) -> dict[str, Any]:
+        return {"launch_wish": launch_wish}

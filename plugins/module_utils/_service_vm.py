@@ -1,0 +1,216 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What launch_script, dm_memory and launch_state do on a Service VM, each with the AnsibleModule that it is given.
+
+This module util is PRIVATE to the collection: it can change at any time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence, Union
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils._acrn_dm import check_manifest, make_devices
+from ansible_collections.acrn.ivshmem.plugins.module_utils._dm_memory import Processes, explain, look
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import read_file, replace_file, unified
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch_script import launch, slots_of
+from ansible_collections.acrn.ivshmem.plugins.module_utils._light import Heavy, Light
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import HYPERVISOR, IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import parse_version, read_scenario
+
+if TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+
+Module = Union["AnsibleModule", Light]
+
+
+def hold_against_hypervisor(module: Module, devices: Sequence[Any], path: str | None) -> None:
+    """Refuse (or warn of) devices of hv-land regions that the hypervisor does not have."""
+    devices = [device for device in devices if device.provided_by == HYPERVISOR]
+    if not devices or not path:
+        return
+    if not os.path.exists(path):
+        module.warn(
+            f"{path}: there is no such manifest, so it cannot be seen whether the hypervisor has the hv-land regions; "
+            "acrn-dm ends with 'Invalid argument' if it has not"
+        )
+        return
+    try:
+        manifest = json.loads(read_file(path).decode("utf-8"))
+    except ValueError as exc:
+        raise IvshmemError(f"{path}: is no JSON: {exc}") from None
+    try:
+        check_manifest(devices, manifest, path)
+    except IvshmemError as exc:
+        if not module.check_mode:
+            raise
+        module.warn(str(exc))
+
+
+def set_script(module: Module) -> dict[str, Any]:
+    """Give a launch script its devices; the caller holds the lock. Raises IvshmemError."""
+    params = module.params
+    path, scenario_path = params["path"], params["scenario_path"]
+    fresh = params["src"] is not None or params["content"] is not None
+    before = read_file(path) if os.path.exists(path) or not fresh else None
+    start, where = before, path
+    if params["src"] is not None:
+        start, where = read_file(params["src"]), params["src"]
+    elif params["content"] is not None:
+        start = params["content"].encode("utf-8", "surrogateescape")
+    edited = launch(
+        start or b"",
+        where,
+        params["devices"],
+        scenario=read_scenario(read_file(scenario_path), scenario_path) if scenario_path else None,
+        vm=params["vm"],
+        state=params["state"],
+        version=parse_version(params["acrn_version"]) if params["acrn_version"] else None,
+        hints=slots_of(before) if fresh and before is not None else None,
+    )
+    hold_against_hypervisor(module, [placed.device for placed in edited.devices], params["hypervisor_manifest"])
+    changed = edited.data != before
+    backup = replace_file(module, path, edited.data, params["backup"]) if changed and not module.check_mode else None
+    attributes = module.load_file_common_arguments(params, path=os.path.realpath(path))
+    if before is None and attributes["mode"] is None:
+        attributes["mode"] = "0755"
+    if os.path.exists(path):
+        changed = module.set_fs_attributes_if_different(attributes, changed)
+    for warning in edited.warnings:
+        module.warn(warning)
+    result: dict[str, Any] = {
+        "changed": changed,
+        "vm": edited.vm,
+        "style": edited.style,
+        "devices": [device.to_mapping() for device in edited.devices],
+        "removed": list(edited.removed),
+        "actions": list(edited.actions),
+    }
+    if backup:
+        result["backup_file"] = backup
+    if module._diff:
+        old, new = (data.decode("utf-8", "replace") for data in (before or b"", edited.data))
+        result["diff"] = unified(old, new, path)
+    return result
+
+
+def clear_memory(module: Module) -> dict[str, Any]:
+    """Look at the running VMs, and remove memory of dm-land regions that is in the way. Raises IvshmemError."""
+    params = module.params
+    version = parse_version(params["acrn_version"]) if params["acrn_version"] else None
+    wanted_devices = {vm["name"]: make_devices(vm["devices"], version) for vm in params["vms"]}
+    processes = Processes()
+    wanted = {region["name"]: region["size"] for region in params["regions"]}
+    running = processes.vms()
+    memories = look(wanted, params["absent"], params["directory"], processes)
+    free = [memory for memory in memories if memory.stale and not memory.holders] if params["remove"] else []
+    held = [explain(memory) for memory in memories if memory.stale and memory.holders]
+    for memory in free:
+        if not module.check_mode:
+            try:
+                os.unlink(memory.path)
+            except OSError as exc:
+                raise IvshmemError(f"{memory.path}: cannot be removed: {exc.strerror}") from exc
+    if held and params["on_held"] == "fail" and not module.check_mode:
+        raise IvshmemError("\n".join(held))
+    for text in held:
+        module.warn(text)
+    # Memory of a VM that is not among vms is none of ours, even when it goes away between two calls.
+    others = {name for vm in running if vm.vm in wanted_devices for name in vm.dm_regions()}
+    foreign = {name for vm in running if vm.vm not in wanted_devices for name in vm.dm_regions()}
+    result: dict[str, Any] = {
+        "changed": bool(free),
+        "memory": [
+            {
+                "name": memory.name,
+                "path": memory.path,
+                "size": memory.size,
+                "wanted": memory.wanted,
+                "stale": memory.stale,
+                "held_by": [{"pid": item.pid, "command": item.command, "vm": item.vm} for item in memory.holders],
+            }
+            for memory in memories
+        ],
+        "removed": [memory.path for memory in free],
+        "held": held,
+        "others": sorted(others - foreign - set(wanted)),
+        "vms": [
+            {"name": vm.vm, "pid": vm.pid, "fits": vm.fits(wanted_devices[vm.vm]) if vm.vm in wanted_devices else None}
+            for vm in running
+        ],
+    }
+    if module._diff:
+        before = "".join(f"{memory.path} {memory.size}\n" for memory in memories if memory.size is not None)
+        kept = [memory for memory in memories if memory.size is not None and memory not in free]
+        after = "".join(f"{memory.path} {memory.size}\n" for memory in kept)
+        result["diff"] = {"before": before, "after": after}
+    return result
+
+
+def _unlike(wish: Mapping[str, Any]) -> str | None:
+    """What is wrong with a file, or None. ``wish`` is one of launch_state's files."""
+    path = wish["path"]
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None if wish["state"] == "absent" else "is missing"
+    kinds = {"file": stat.S_ISREG, "directory": stat.S_ISDIR, "link": stat.S_ISLNK}
+    if wish["state"] == "absent":
+        return "is there"
+    if not kinds[wish["state"]](found.st_mode):
+        return f"is no {wish['state']}"
+    if wish["mode"] is not None and stat.S_IMODE(found.st_mode) != int(wish["mode"], 8):
+        return f"has mode {stat.S_IMODE(found.st_mode):04o}"
+    if wish["src"] is not None and os.readlink(path) != wish["src"]:
+        return f"leads to {os.readlink(path)}"
+    if wish["content"] is not None and read_file(path) != wish["content"].encode("utf-8", "surrogateescape"):
+        return "has other content"
+    return None
+
+
+def _differences(params: Mapping[str, Any], memory: Mapping[str, Any], warnings: list[str]) -> Iterator[str]:
+    for wish in params["files"]:
+        problem = _unlike(wish)
+        if problem:
+            yield f"{wish['path']}: {problem}"
+    for script in params["scripts"]:
+        module = Light({"src": None, "state": "exact", "backup": False, **script}, check_mode=True)
+        try:
+            if set_script(module)["changed"]:
+                yield f"{script['path']}: {'has other content' if os.path.exists(script['path']) else 'is missing'}"
+        except Heavy:
+            yield f"{script['path']}: has another mode"
+        warnings += module.warnings
+    for each in memory["memory"]:
+        if each["stale"]:
+            yield f"{each['path']}: is stale"
+    running = {vm["name"]: vm["fits"] for vm in memory["vms"]}
+    for name, fits in running.items():
+        if fits is False:
+            yield f"VM {name}: runs with other devices"
+    for name in params["started"]:
+        if name not in running:
+            yield f"VM {name}: does not run"
+
+
+def compare(module: Module) -> dict[str, Any]:
+    """Whether a Service VM is as its plan has it; nothing is changed. Raises IvshmemError, as the modules would."""
+    params = module.params["wish"]
+    if params["refused"]:
+        raise IvshmemError("\n".join(params["refused"]))
+    own = {
+        "on_held": "warn",
+        "remove": True,
+        **{name: params[name] for name in ("regions", "absent", "vms", "directory")},
+    }
+    memory = clear_memory(Light({**own, "acrn_version": params["acrn_version"]}, check_mode=True))
+    warnings: list[str] = []
+    differences = list(_differences(params, memory, warnings))
+    # What differs is looked at again by the modules that change it, and they warn themselves.
+    for text in [] if differences else warnings:
+        module.warn(text)
+    return {"changed": False, "same": not differences, "differences": differences, "vms": memory["vms"]}

@@ -1,0 +1,255 @@
+#!/usr/bin/python
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: launch_state
+short_description: Tell in one call whether a Service VM is as its plan has it
+version_added: 0.1.0
+author:
+  - acrn.ivshmem contributors (@acrn-ivshmem)
+description:
+  - Compares launch scripts, other files, the memory of dm-land regions, and the VMs that run with what they are to be,
+    and says what differs. It never changes anything.
+  - One call of this module stands for all the module runs that would find nothing to do, so that a pass over a fleet
+    without changes is cheap. It decides with the code of M(acrn.ivshmem.launch_script) and
+    M(acrn.ivshmem.dm_memory), and fails where they would.
+options:
+  wish:
+    description: What the Service VM is to be like.
+    type: dict
+    required: true
+    suboptions:
+      scripts:
+        description: Launch scripts, each as M(acrn.ivshmem.launch_script) takes it.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          path:
+            description: The script.
+            type: path
+            required: true
+          content:
+            description: What it is to hold before the devices are set. Without it the script keeps its content.
+            type: str
+          devices:
+            description: Its ivshmem devices.
+            type: list
+            elements: dict
+            default: []
+          scenario_path:
+            description: Scenario XML on the Service VM.
+            type: path
+          vm:
+            description: Name of the VM.
+            type: str
+          acrn_version:
+            description: ACRN version, for example C(3.3).
+            type: str
+          hypervisor_manifest:
+            description: The manifest of the installed hypervisor.
+            type: path
+          mode:
+            description: Permissions in octal.
+            type: str
+      files:
+        description: Other files.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          path:
+            description: The file.
+            type: path
+            required: true
+          state:
+            description: What it is to be.
+            type: str
+            choices: [file, directory, link, absent]
+            default: file
+          content:
+            description: Content of a file, to the byte.
+            type: str
+          src:
+            description: Where a link leads.
+            type: str
+          mode:
+            description: Permissions in octal.
+            type: str
+      regions:
+        description: The dm-land regions of the host.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          name:
+            description: Name, without prefix.
+            type: str
+            required: true
+          size:
+            description: Size in MB.
+            type: int
+            required: true
+      absent:
+        description: Names of dm-land regions that are no more, without prefix.
+        type: list
+        elements: str
+        default: []
+      vms:
+        description: The VMs and the devices that they are to run with.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          name:
+            description: Name of the VM.
+            type: str
+            required: true
+          devices:
+            description: Its ivshmem devices.
+            type: list
+            elements: dict
+            default: []
+      started:
+        description: Names of the VMs that are to run.
+        type: list
+        elements: str
+        default: []
+      acrn_version:
+        description: ACRN version, for example C(3.3).
+        type: str
+      directory:
+        description: Where the memory of dm-land regions lies.
+        type: path
+        default: /dev/shm
+      refused:
+        description: What the caller found wrong with the plan. The module fails with these lines before it looks.
+        type: list
+        elements: str
+        default: []
+attributes:
+  check_mode:
+    description: The module only looks.
+    support: full
+  diff_mode:
+    description: There is never a difference to show.
+    support: none
+  platform:
+    description: Where it runs.
+    platforms: linux
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: See whether the launch script of a VM is as it should be, and the VM runs with it
+  acrn.ivshmem.launch_state:
+    wish:
+      scripts:
+        - path: /usr/share/acrn/launch/POST_STD_VM1.sh
+          vm: POST_STD_VM1
+          devices: [{name: "dm:/test", size: 2, slot: 6}]
+      vms:
+        - name: POST_STD_VM1
+          devices: [{name: "dm:/test", size: 2, slot: 6}]
+      started: [POST_STD_VM1]
+  register: compared
+"""
+
+RETURN = r"""
+same:
+  description: Whether nothing differs.
+  returned: success
+  type: bool
+differences:
+  description: What differs, a line each.
+  returned: success
+  type: list
+  elements: str
+  sample: ["/usr/share/acrn/launch/POST_STD_VM1.sh: has other content", "VM POST_STD_VM1: does not run"]
+vms:
+  description: The VMs that run, as M(acrn.ivshmem.dm_memory) returns them.
+  returned: success
+  type: list
+  elements: dict
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._service_vm import compare
+
+ARGUMENTS = {
+    "argument_spec": {
+        "wish": {
+            "type": "dict",
+            "required": True,
+            "options": {
+                "scripts": {
+                    "type": "list",
+                    "elements": "dict",
+                    "default": [],
+                    "options": {
+                        "path": {"type": "path", "required": True},
+                        "content": {"type": "str"},
+                        "devices": {"type": "list", "elements": "dict", "default": []},
+                        "scenario_path": {"type": "path"},
+                        "vm": {"type": "str"},
+                        "acrn_version": {"type": "str"},
+                        "hypervisor_manifest": {"type": "path"},
+                        "mode": {"type": "str"},
+                    },
+                },
+                "files": {
+                    "type": "list",
+                    "elements": "dict",
+                    "default": [],
+                    "options": {
+                        "path": {"type": "path", "required": True},
+                        "state": {"type": "str", "choices": ["file", "directory", "link", "absent"], "default": "file"},
+                        "content": {"type": "str"},
+                        "src": {"type": "str"},
+                        "mode": {"type": "str"},
+                    },
+                },
+                "regions": {
+                    "type": "list",
+                    "elements": "dict",
+                    "default": [],
+                    "options": {"name": {"type": "str", "required": True}, "size": {"type": "int", "required": True}},
+                },
+                "absent": {"type": "list", "elements": "str", "default": []},
+                "vms": {
+                    "type": "list",
+                    "elements": "dict",
+                    "default": [],
+                    "options": {
+                        "name": {"type": "str", "required": True},
+                        "devices": {"type": "list", "elements": "dict", "default": []},
+                    },
+                },
+                "started": {"type": "list", "elements": "str", "default": []},
+                "acrn_version": {"type": "str"},
+                "directory": {"type": "path", "default": "/dev/shm"},
+                "refused": {"type": "list", "elements": "str", "default": []},
+            },
+        }
+    },
+    "supports_check_mode": True,
+}
+
+
+def main(factory=AnsibleModule):
+    module = factory(**ARGUMENTS)
+    try:
+        result = compare(module)
+    except IvshmemError as exc:
+        module.fail_json(msg=str(exc))
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

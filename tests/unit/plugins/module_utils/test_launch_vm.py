@@ -1,0 +1,194 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _launch_vm
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch_vm import Settings
+
+PLAN = {
+    "dialect": "v3",
+    "acrn_version": "3.3",
+    "vms": [
+        {"id": 0, "name": "PRE", "load_order": "pre_launched"},
+        {"id": 2, "name": "VM1", "load_order": "post_launched"},
+    ],
+    "regions": [{"name": "log", "provided_by": "device_model", "size": 2}],
+}
+DEVICES = [{"name": "log", "provided_by": "device_model", "size": 2, "slot": 3, "vbdf": "00:03.0"}]
+FULL = {
+    "name": "VM1",
+    "memory": 1024,
+    "uuid": "495ae2e5-2603-4d64-af76-d4bc5a8ec0e5",
+    "cpu_affinity": [1, 2],
+    "console": "@stdio:stdio_port",
+    "disks": [{"path": "/disk one.img"}, {"path": "/b.img", "slot": 9, "options": "writethru"}],
+    "nics": [{"tap": "tap0", "vhost": True}, {"tap": "tap1", "bridge": "br1", "mac_seed": "seed"}],
+    "passthrough": [{"bdf": "00:1F.6", "options": "enable_ptm"}],
+    "kernel": "/k",
+    "ramdisk": "/r",
+    "bootargs": "root=/dev/vda it's",
+    "ovmf": "/OVMF.fd",
+    "windows": True,
+    "rtvm": True,
+    "lpc": True,
+    "extra_args": ["--ssram"],
+}
+
+
+def settings(**changes):
+    values = {
+        "mode": "template",
+        "version": "3.3",
+        "dir": "/launch",
+        "acrn_dm": "acrn-dm",
+        "bridge": "acrn-br0",
+        "host": "press-1",
+        "scenario_path": "",
+        "hypervisor_manifest": "",
+        "units": True,
+        "unit_directory": "/units",
+        "unit": "[Unit]\n",
+        "enabled": True,
+        "started": False,
+        "can_start": True,
+        "absent": [],
+    }
+    return Settings(**{**values, **changes})
+
+
+def refused(vm, plan=PLAN, **changes):
+    return _launch_vm.problems([{"name": "VM1", "memory": 512, **vm}], plan, settings(**changes))
+
+
+def test_a_good_vm_has_no_problem():
+    assert refused({}) == []
+    assert refused(FULL) == []
+
+
+@pytest.mark.parametrize(
+    ("vm", "text"),
+    [
+        ({"name": "a b"}, "VM 'a b': a name has 1 to 15 characters"),
+        ({"name": "OTHER"}, "VM 'OTHER': is not in the scenario; its VMs are PRE, VM1"),
+        ({"name": "PRE"}, "VM 'PRE': is pre_launched in the scenario"),
+        ({"memory": None}, "memory (in MB) is missing"),
+        ({"memory": 64}, "memory must be at least 128 MB"),
+        ({"disks": [{"path": "/a,b"}]}, 'disk "/a,b" has a character that is not allowed there'),
+        ({"disks": [{"path": ""}]}, 'disk "" has a character'),
+        ({"ovmf": "-x"}, 'ovmf "-x" has a character'),
+        ({"nics": [{"tap": "a/b"}]}, 'tap "a/b" is no name for a tap device'),
+        ({"passthrough": [{"bdf": "1f.6"}]}, 'passthrough "1f.6" is no PCI address'),
+        ({"bootargs": "a\nb"}, '"a\\nb" has a line break'),
+        ({"disks": [{"path": "/a", "options": "a\tb"}]}, '"a\\tb" has a line break or another control character'),
+    ],
+)
+def test_what_is_refused(vm, text):
+    assert text in refused(vm)[0]
+
+
+def test_a_tap_of_v2_has_tap_in_its_name():
+    assert refused({"nics": [{"tap": "eth7"}]}, version="3.3") == []
+    assert "up to ACRN v2.7" in refused({"nics": [{"tap": "eth7"}]}, version="v2.7")[0]
+    assert "up to ACRN v2.7" in refused({"nics": [{"tap": "eth7"}]}, {**PLAN, "dialect": "v2"}, version="")[0]
+
+
+def test_a_vm_that_is_listed_twice():
+    vm = {"name": "VM1", "memory": 512}
+    assert "listed twice" in _launch_vm.problems([vm, vm], PLAN, settings())[0]
+
+
+def arguments(text, tmp_path):
+    """What acrn-dm gets from a script, and what else the script calls."""
+    for name in ("acrn-dm", "ip", "modprobe"):
+        program = tmp_path / name
+        program.write_text(f'#!/bin/sh\nprintf "%s\\n" {name} "$@"\n')
+        program.chmod(0o755)
+    script = tmp_path / "launch.sh"
+    # The devices of this machine are not to be touched.
+    script.write_text(text.replace("/sys/bus/pci", str(tmp_path / "pci")))
+    (tmp_path / "pci/devices/0000:00:1f.6").mkdir(parents=True)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(["bash", str(script)], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_all_arguments_of_v3(tmp_path):
+    lines = arguments(_launch_vm.script(FULL, DEVICES, PLAN, settings()), tmp_path)
+    assert lines[lines.index("acrn-dm") + 1 :] == [
+        *("-m", "1024M", "-U", "495ae2e5-2603-4d64-af76-d4bc5a8ec0e5", "--cpu_affinity", "1,2"),
+        *("-s", "0:0,hostbridge", "-s", "1:0,lpc", "-s", "4,virtio-console,@stdio:stdio_port"),
+        *("-s", "5,virtio-blk,/disk one.img", "-s", "9,virtio-blk,/b.img,writethru"),
+        *("-s", "6,virtio-net,tap=tap0,mac_seed=press-1-VM1,vhost", "-s", "7,virtio-net,tap=tap1,mac_seed=seed"),
+        *("-s", "16,passthru,00/1f/6,enable_ptm", "-k", "/k", "-r", "/r", "-B", "root=/dev/vda it's"),
+        *("--ovmf", "/OVMF.fd", "--windows", "--rtvm", "--lapic_pt", "--virtio_poll", "1000000", "--ssram", "VM1"),
+    ]
+    assert "modprobe" in lines
+    assert (tmp_path / "pci/devices/0000:00:1f.6/driver_override").read_text() == "pci-stub\n"
+
+
+def test_what_is_other_in_v2(tmp_path):
+    lines = arguments(_launch_vm.script({**FULL, "passthrough": []}, [], PLAN, settings(version="2.7")), tmp_path)
+    assert lines[lines.index("acrn-dm") + 1] == "-A"
+    assert "5,virtio-net,tap0,vhost" in lines
+    assert "6,virtio-net,tap1" in lines
+    assert lines.count("--mac_seed") == 1
+
+
+def test_a_small_vm(tmp_path):
+    lines = arguments(_launch_vm.script({"name": "VM1", "memory": 512}, [], PLAN, settings()), tmp_path)
+    assert lines == ["acrn-dm", "-m", "512M", "-s", "0:0,hostbridge", "-s", "1:0,lpc", "VM1"]
+
+
+def test_slots_of_regions_are_left_alone():
+    found = [{"slot": slot} for slot in (3, 4, 5, 6, 7)] + [{"vbdf": "00:10.0"}]
+    text = _launch_vm.script({"name": "VM1", "memory": 512, "disks": [{"path": "/a"}]}, found, PLAN, settings())
+    assert "'17,virtio-blk,/a'" in text
+
+
+def wish(vms, **changes):
+    return _launch_vm.wish(vms, PLAN, lambda name: DEVICES, settings(**changes))
+
+
+def test_the_wish_of_a_template():
+    result = wish([{"name": "VM1", "memory": 512}], started=True, absent=["old"])
+    state = result["state"]
+    assert state["refused"] == []
+    assert state["scripts"][0]["content"] == result["texts"]["VM1"]
+    assert [each["path"] for each in state["files"]] == [
+        "/launch",
+        "/units/acrn-vm@.service",
+        "/etc/systemd/system/multi-user.target.wants/acrn-vm@VM1.service",
+        "/run/systemd/units/invocation:acrn-vm@VM1.service",
+    ]
+    assert state["regions"] == [{"name": "log", "size": 2}]
+    assert (state["absent"], state["started"]) == (["old"], ["VM1"])
+    assert state["vms"] == [{"name": "VM1", "devices": DEVICES}]
+
+
+def test_the_wish_for_scripts_of_ones_own():
+    vm = {"name": "VM1", "script": "/mine.sh", "enabled": False, "devices": [{"name": "dm:/x", "size": 4}]}
+    state = wish([vm], mode="edit")["state"]
+    assert (state["scripts"][0]["path"], state["scripts"][0]["content"]) == ("/mine.sh", None)
+    assert state["scripts"][0]["mode"] is None
+    assert {"path": "/launch/VM1.sh", "state": "link", "src": "/mine.sh"} in state["files"]
+    assert state["files"][2]["state"] == "absent"
+    assert {"name": "x", "size": 4} in state["regions"]
+    assert wish([vm], mode="generate")["state"]["scripts"] == []
+
+
+def test_without_units_there_is_only_the_directory():
+    state = wish([{"name": "VM1", "memory": 512}], units=False, started=True, can_start=False)["state"]
+    assert [each["path"] for each in state["files"]] == ["/launch"]
+    assert state["started"] == []
+
+
+def test_nothing_is_wanted_without_vms_or_with_a_problem():
+    assert wish([])["state"] == {"refused": []}
+    assert list(wish([{"name": "VM1"}])["state"]) == ["refused"]

@@ -1,0 +1,153 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""launch_state sees every drift that the modules of the role launch would mend."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _dm_memory, _service_vm
+from ansible_collections.acrn.ivshmem.plugins.modules import launch_script, launch_state
+
+CONTENT = "#!/usr/bin/env bash\ndm_params=(\n    -s '0:0,hostbridge'\n    'VM1'\n)\nexec acrn-dm \"${dm_params[@]}\"\n"
+DEVICES = [{"name": "dm:/test", "size": 2, "slot": 6}]
+
+
+class ServiceVm:
+    """A Service VM that is as it should be, in a directory."""
+
+    def __init__(self, root):
+        self.root = root
+        self.script = root / "launch/VM1.sh"
+        self.unit = root / "units/acrn-vm@.service"
+        self.enabled = root / "units/wants"
+        self.memory = root / "shm/test"
+        for folder in ("launch", "units", "shm", "proc"):
+            (root / folder).mkdir()
+            (root / folder).chmod(0o755)
+        self.unit.write_text("[Unit]\n")
+        self.unit.chmod(0o644)
+        self.enabled.symlink_to(self.unit)
+        self.run()
+        with open(self.memory, "wb") as handle:
+            handle.truncate(2 << 20)
+
+    def run(self, *devices, pid=100):
+        """Let VM1 run with these arguments, by default those of the plan."""
+        folder = self.root / f"proc/{pid}"
+        (folder / "fd").mkdir(parents=True, exist_ok=True)
+        words = ["acrn-dm", *(devices or ["-s", "6,ivshmem,dm:/test,2"]), "VM1"]
+        (folder / "cmdline").write_bytes(b"\0".join(word.encode() for word in words) + b"\0")
+
+    def stop(self):
+        (self.root / "proc/100/cmdline").unlink()
+
+    @property
+    def wish(self):
+        return {
+            "scripts": [
+                {"path": str(self.script), "content": CONTENT, "devices": DEVICES, "vm": "VM1", "mode": "0755"}
+            ],
+            "files": [
+                {"path": str(self.script.parent), "state": "directory", "mode": "0755"},
+                {"path": str(self.unit), "content": "[Unit]\n", "mode": "0644"},
+                {"path": str(self.enabled), "state": "link"},
+                {"path": str(self.root / "gone"), "state": "absent"},
+            ],
+            "regions": [{"name": "test", "size": 2}],
+            "absent": ["old"],
+            "vms": [{"name": "VM1", "devices": DEVICES}],
+            "started": ["VM1"],
+            "acrn_version": "3.3",
+            "directory": str(self.memory.parent),
+        }
+
+
+@pytest.fixture
+def host(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(_service_vm, "Processes", lambda: _dm_memory.Processes(str(tmp_path / "proc")))
+    host = ServiceVm(tmp_path)
+    with patch_module_args(host.wish["scripts"][0]), pytest.raises(SystemExit):
+        launch_script.main()
+    assert json.loads(capsys.readouterr().out)["changed"]
+    return host
+
+
+@pytest.fixture
+def compare(capsys):
+    def run(wish):
+        with patch_module_args({"wish": wish}), pytest.raises(SystemExit):
+            launch_state.main()
+        return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+def snapshot(root):
+    return {path: (os.lstat(path).st_mtime_ns, os.lstat(path).st_mode) for path in sorted(root.rglob("*"))}
+
+
+def test_nothing_differs(host, compare):
+    before = snapshot(host.root)
+    result = compare(host.wish)
+    assert (result["changed"], result["same"], result["differences"]) == (False, True, [])
+    assert result["vms"] == [{"name": "VM1", "pid": 100, "fits": True}]
+    assert snapshot(host.root) == before
+
+
+DRIFTS = {
+    "script changed": (lambda host: host.script.write_text(CONTENT), "VM1.sh: has other content"),
+    "script gone": (lambda host: host.script.unlink(), "VM1.sh: is missing"),
+    "script's mode": (lambda host: host.script.chmod(0o644), "VM1.sh: has another mode"),
+    "directory's mode": (lambda host: host.script.parent.chmod(0o700), "launch: has mode 0700"),
+    "unit changed": (lambda host: host.unit.write_text("[Unit]"), "acrn-vm@.service: has other content"),
+    "unit's mode": (lambda host: host.unit.chmod(0o600), "acrn-vm@.service: has mode 0600"),
+    "unit gone": (lambda host: host.unit.unlink(), "acrn-vm@.service: is missing"),
+    "not enabled": (lambda host: host.enabled.unlink(), "wants: is missing"),
+    "no link": (lambda host: (host.enabled.unlink(), host.enabled.touch()), "wants: is no link"),
+    "enabled": (lambda host: (host.root / "gone").symlink_to("x"), "gone: is there"),
+    "memory's size": (lambda host: os.truncate(host.memory, 1 << 20), "shm/test: is stale"),
+    "memory of a region that is gone": (lambda host: (host.root / "shm/old").touch(), "shm/old: is stale"),
+    "VM stopped": (lambda host: host.stop(), "VM VM1: does not run"),
+    "VM runs with another slot": (
+        lambda host: host.run("-s", "7,ivshmem,dm:/test,2"),
+        "VM VM1: runs with other devices",
+    ),
+    "VM runs without": (lambda host: host.run("-m", "512M"), "VM VM1: runs with other devices"),
+}
+
+
+@pytest.mark.parametrize("name", DRIFTS)
+def test_every_drift_is_seen(name, host, compare):
+    drift, text = DRIFTS[name]
+    drift(host)
+    before = snapshot(host.root)
+    result = compare(host.wish)
+    assert not result["same"]
+    assert [line for line in result["differences"] if line.endswith(text)], result["differences"]
+    assert snapshot(host.root) == before
+
+
+def test_a_link_that_leads_elsewhere(host, compare):
+    wish = host.wish
+    wish["files"][2]["src"] = "/elsewhere"
+    assert compare(wish)["differences"] == [f"{host.enabled}: leads to {host.unit}"]
+
+
+def test_what_is_refused_comes_before_all_else(host, compare):
+    result = compare({**host.wish, "refused": ["VM 'a': one", "VM 'a': two"]})
+    assert (result["failed"], result["msg"]) == (True, "VM 'a': one\nVM 'a': two")
+
+
+def test_it_fails_where_the_script_would_be_refused(host, compare):
+    wish = host.wish
+    wish["scripts"][0]["devices"] = [*DEVICES, {"name": "dm:/other", "size": 2, "slot": 6}]
+    result = compare(wish)
+    assert result["failed"]
+    assert "slot 6" in result["msg"]

@@ -71,6 +71,24 @@ def distinct_builds(hosts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return list(builds.values())
 
 
+def built_for(
+    hosts: Iterable[Mapping[str, Any]], host: str, builders: Iterable[str], hostvars: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Where the hypervisor of a host lies after site.yml has dealt the builds out: builder, directory and key."""
+    dealt = list(builders)
+    for index, build in enumerate(distinct_builds(hosts)):
+        if host in build["hosts"]:
+            builder = dealt[index % len(dealt)]
+            results = hostvars[builder].get("hypervisor_build_results") or []
+            if index // len(dealt) < len(results):
+                found = results[index // len(dealt)]
+                missing = "manifest" not in found
+                return {"builder": builder, "directory": found["directory"], "key": found["key"], "missing": missing}
+    raise AnsibleFilterError(
+        f"acrn.ivshmem.built_for: nothing was built for {host}; it needs acrn_source, and the build to come first"
+    )
+
+
 def plan_table(hosts: Iterable[Mapping[str, Any]]) -> list[str]:
     """The plans of hosts as the lines of a table, one line for each region."""
     rows = [("HOST", "ACRN", "REGION", "MB", "ID", "VMS AND SLOTS")]
@@ -113,5 +131,6 @@ class FilterModule:
             "vm_slots": vm_slots,
             "distinct_builds": distinct_builds,
             "plan_table": plan_table,
+            "built_for": built_for,
             "just_started": just_started,
         }

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence, Union
 
@@ -27,12 +28,26 @@ if TYPE_CHECKING:
 
 Module = Union["AnsibleModule", Light]
 
+CMDLINE = "/proc/cmdline"
+# What hypervisor_install's boot entries have on their command line (_boot.py): KEY.REVISION.
+_ENTRY = re.compile(r"(?:^|\s)acrn_ivshmem\.entry=([0-9a-z_-]+)\.[0-9a-f]{8}(?=\s|$)")
+
+
+def manifest_path(path: str) -> str:
+    """The manifest that is meant: the file itself, or in hypervisor_install's directory that of what runs."""
+    if not os.path.isdir(path):
+        return path
+    with open(CMDLINE, encoding="utf-8", errors="replace") as handle:
+        keys = _ENTRY.findall(handle.read())
+    return os.path.join(path, *keys[-1:], "manifest.json")
+
 
 def hold_against_hypervisor(module: Module, devices: Sequence[Any], path: str | None) -> None:
     """Refuse (or warn of) devices of hv-land regions that the hypervisor does not have."""
     devices = [device for device in devices if device.provided_by == HYPERVISOR]
     if not devices or not path:
         return
+    path = manifest_path(path)
     if not os.path.exists(path):
         module.warn(
             f"{path}: there is no such manifest, so it cannot be seen whether the hypervisor has the hv-land regions; "

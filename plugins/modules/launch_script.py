@@ -116,8 +116,10 @@ options:
     type: str
   hypervisor_manifest:
     description:
-      - The C(manifest.json) of the hypervisor that runs on the host or will with its next boot, as
-        M(acrn.ivshmem.hypervisor_build) leaves it beside C(acrn.bin).
+      - The C(manifest.json) of the hypervisor that runs on the host, as M(acrn.ivshmem.hypervisor_build) leaves it
+        beside C(acrn.bin).
+      - A directory is that of M(acrn.ivshmem.hypervisor_install), C(/boot/acrn), where each build has its own manifest;
+        that of the running entry is taken.
       - A device of a region that this hypervisor does not have is refused, with a warning only in check mode, as an
         earlier task of the play may install another hypervisor. If the file is not there, there is a warning.
     type: path
@@ -148,7 +150,7 @@ EXAMPLES = r"""
     path: /usr/share/acrn/launch/POST_STD_VM1.sh
     scenario_path: /usr/share/acrn/scenario.xml
     acrn_version: "3.3"
-    hypervisor_manifest: /boot/acrn/manifest.json
+    hypervisor_manifest: /boot/acrn
 
 - name: Take a generated script and set it right
   acrn.ivshmem.launch_script:

@@ -101,3 +101,26 @@ def test_guests_whose_vm_was_started_just_now():
     }
     guests = [name for name in hostvars if name not in ("host", "other")]
     assert filters.just_started(guests, hostvars) == ["by-name", "by-id"]
+
+
+def test_the_build_of_a_host_among_those_that_were_dealt_out():
+    hosts = [
+        {"inventory_hostname": name, "scenario_build_inputs": {"digest": digest, "scenario": name}}
+        for name, digest in (("a", 1), ("b", 2), ("c", 1), ("d", 3))
+    ]
+    hosts.append({"inventory_hostname": "e"})
+    results = {
+        "one": [{"directory": "/1", "key": "k1", "manifest": {}}, {"directory": "/3", "key": "k3", "manifest": {}}],
+        "two": [{"directory": "/2", "key": "k2"}],
+    }
+    hostvars = {name: {"hypervisor_build_results": each} for name, each in results.items()}
+    found = {name: filters.built_for(hosts, name, ["one", "two"], hostvars) for name in "abcd"}
+    assert {name: (each["builder"], each["key"]) for name, each in found.items()} == {
+        "a": ("one", "k1"),
+        "b": ("two", "k2"),
+        "c": ("one", "k1"),
+        "d": ("one", "k3"),
+    }
+    assert [found[name]["missing"] for name in "ab"] == [False, True]
+    with pytest.raises(AnsibleFilterError, match="nothing was built for e"):
+        filters.built_for(hosts, "e", ["one", "two"], hostvars)

@@ -13,6 +13,7 @@ import stat
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot, _service_vm
 from ansible_collections.acrn.ivshmem.plugins.modules import launch_script
 
 SCRIPT = """\
@@ -210,6 +211,34 @@ def test_hypervisor_without_the_region(run, script, tmp_path):
     result = run(**arguments)
     assert result["changed"]
     assert not result["warnings"]
+
+
+def test_the_running_hypervisor_of_several(run, script, tmp_path, monkeypatch):
+    for key, size in (("aaaa", 4), ("bbbb", 2)):
+        (tmp_path / "boot" / key).mkdir(parents=True)
+        regions = [{"name": "hv:/shm", "size": size, "region_id": 0}]
+        (tmp_path / "boot" / key / "manifest.json").write_text(json.dumps({"regions": regions}))
+    cmdline = tmp_path / "cmdline"
+    monkeypatch.setattr(_service_vm, "CMDLINE", str(cmdline))
+    arguments = {
+        "path": script,
+        "devices": [{"name": "hv:/shm", "size": 2}],
+        "hypervisor_manifest": tmp_path / "boot",
+        "_ansible_check_mode": True,
+    }
+    for text, warning in (
+        ("quiet", "boot/manifest.json: there is no such manifest"),
+        (f"quiet {_boot.MARKER}=aaaa.01234567 splash\n", "has 4 MB in it, not 2 MB"),
+        (f"{_boot.MARKER}=aaaa.01234567 {_boot.MARKER}=bbbb.01234567\n", None),
+    ):
+        cmdline.write_text(text)
+        warnings = run(**arguments)["warnings"]
+        assert warning in warnings[0] if warning else not warnings
+        key = _boot.key_of(_boot.running_entry(text))
+        assert (
+            _service_vm.manifest_path(str(tmp_path / "boot")).split("boot/")[1]
+            == (f"{key}/" if key else "") + "manifest.json"
+        )
 
 
 def test_unknown_hypervisor_is_warned_of(run, script, tmp_path):

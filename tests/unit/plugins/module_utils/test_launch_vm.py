@@ -62,8 +62,8 @@ def settings(**changes):
     return Settings(**{**values, **changes})
 
 
-def refused(vm, plan=PLAN, **changes):
-    return _launch_vm.problems([{"name": "VM1", "memory": 512, **vm}], plan, settings(**changes))
+def refused(vm, plan=None, **changes):
+    return _launch_vm.problems([{"name": "VM1", "memory": 512, **vm}], plan or PLAN, settings(**changes))
 
 
 def test_a_good_vm_has_no_problem():

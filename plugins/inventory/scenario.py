@@ -1,0 +1,305 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: scenario
+short_description: ACRN machines and their VMs, from scenario XML files
+version_added: 0.1.0
+author:
+  - acrn.ivshmem contributors (@acrn-ivshmem)
+description:
+  - Reads ACRN scenario XML files. Each machine becomes a host, which is its Service VM, and each other VM a host named
+    C(MACHINE-VM), with load order, ID, regions and peers.
+  - The file ends in C(acrn_scenario.yml) or C(acrn_scenario.yaml).
+  - Machines are in the group C(acrn_hosts), all other VMs in C(acrn_vms), and those that O(vms) has connection
+    variables for in C(acrn_guests), so that the playbooks of this collection find them.
+  - Further groups are C(acrn_load_ORDER) (pre_launched, service, post_launched), C(acrn_region_NAME),
+    C(acrn_land_hv) and C(acrn_land_dm), C(acrn_board_BOARD) and C(acrn_scenario_NAME). Characters that no group name
+    can have become underscores.
+  - The group C(acrn_scenario_NAME) has the regions of the file as C(ivshmem_regions), so that the playbooks keep what
+    the file declares. Group and host variables that you set yourself count for more.
+extends_documentation_fragment:
+  - ansible.builtin.constructed
+  - ansible.builtin.inventory_cache
+options:
+  plugin:
+    description: The name of this plugin.
+    type: str
+    required: true
+    choices: [acrn.ivshmem.scenario]
+  scenarios:
+    description: The scenario files, and the machines that run them.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      path:
+        description:
+          - Scenario XML, relative to the directory of the inventory file. A glob stands for every file that it fits.
+        type: str
+        required: true
+      hosts:
+        description:
+          - Names of the machines. One file can be that of many. By default there is one machine, with the name of the
+            file without C(.xml).
+        type: list
+        elements: str
+      board_path:
+        description: Board XML, relative to the directory of the inventory file.
+        type: str
+      acrn_version:
+        description: ACRN version. By default that of the ACRN tree in which the file lies, if it lies in one.
+        type: str
+      vars:
+        description: Variables of the machines.
+        type: dict
+      vms:
+        description: As O(vms), for these machines alone.
+        type: dict
+  vms:
+    description:
+      - Variables of VMs, by name, ID, load order, or C(all), of which the first counts most.
+      - A VM that is named here in one of these ways is in the group C(acrn_guests). C(all) does not mean the Service
+        VM, which is the machine itself.
+    type: dict
+    default: {}
+notes:
+  - With O(cache=true), what was read of a file is kept until the file changes.
+"""
+
+EXAMPLES = r"""
+# press.acrn_scenario.yml: two machines with one scenario, and a third
+plugin: acrn.ivshmem.scenario
+scenarios:
+  - path: scenarios/press-line.xml
+    hosts: [press-1, press-2]
+    board_path: boards/whl-ipc-i5.xml
+    acrn_version: "3.3"
+  - path: scenarios/paint-1.xml
+vms:
+  post_launched:
+    ansible_user: acrn
+compose:
+  # acrn_host is the name of the machine.
+  ansible_host: acrn_host ~ '-vm' ~ acrn_vm_id ~ '.plant.example'
+keyed_groups:
+  - key: acrn_vm_type
+    prefix: vm_type
+"""
+
+import glob
+import hashlib
+import os
+import re
+from typing import Any, Iterator, Mapping
+
+from ansible.errors import AnsibleParserError
+from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils._board import read_board
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import read_file
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._request import describe, find_version
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import parse_version, read_scenario
+
+SERVICE = "service"
+LANDS = {"hypervisor": "hv", "device_model": "dm"}
+SUBOPTIONS = ("path", "hosts", "board_path", "acrn_version", "vars", "vms")
+
+
+def group_name(*words: Any) -> str:
+    """A valid name of a group."""
+    return re.sub(r"[^A-Za-z0-9_]", "_", "_".join(["acrn", *map(str, words)]))
+
+
+def host_names(machine: str, vms: list[dict[str, Any]]) -> dict[int, str]:
+    """Inventory names of VMs by their IDs: the machine's own for its Service VM."""
+    names: dict[int, str] = {}
+    for vm in vms:
+        name = f"{machine}-{re.sub(r'[^A-Za-z0-9_.-]', '_', vm['name'])}"
+        # "VM 1" and "VM_1" would be one.
+        names[vm["id"]] = f"{name}-{vm['id']}" if name in names.values() else name
+        if vm["load_order"] == SERVICE:
+            names[vm["id"]] = machine
+    return names
+
+
+def declared(regions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Regions as ivshmem_regions has them."""
+    found = []
+    for region in regions:
+        vms = [{key: vm[key] for key in ("name", "vbdf") if vm[key] is not None} for vm in region["vms"]]
+        own = {key: region[key] for key in ("name", "provided_by", "size", "region_id") if region[key] is not None}
+        found.append({**own, "vms": vms})
+    return found
+
+
+def of_vm(vm: Mapping[str, Any], regions: list[dict[str, Any]], names: Mapping[int, str]) -> list[dict[str, Any]]:
+    """The regions of a VM, with its place in each and the hosts at their other ends."""
+    found = []
+    for region in regions:
+        for end in region["vms"]:
+            if end["id"] == vm["id"]:
+                own = {key: region[key] for key in ("name", "provided_by", "size", "region_id")}
+                peers = [names[each["id"]] for each in region["vms"] if each["id"] != vm["id"]]
+                found.append({**own, "slot": end["slot"], "vbdf": end["vbdf"], "peers": peers})
+    return found
+
+
+def settings_of(vm: Mapping[str, Any], *tables: Mapping[Any, Any]) -> dict[str, Any] | None:
+    """Variables for a VM, the most particular last; None where nothing names it."""
+    found: dict[str, Any] | None = None
+    for key in (*(["all"] if vm["load_order"] != SERVICE else []), vm["load_order"], vm["id"], vm["name"]):
+        for table in tables:
+            # YAML makes numbers of IDs, JSON and quotes do not.
+            for spelled in {key, str(key)}:
+                if spelled in table:
+                    found = {**(found or {}), **(table[spelled] or {})}
+    return found
+
+
+class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: ignore[misc]  # ansible-core has no types
+    """ACRN machines and their VMs."""
+
+    NAME = "acrn.ivshmem.scenario"
+
+    def verify_file(self, path: str) -> bool:
+        """Whether the file is one for this plugin."""
+        return bool(super().verify_file(path)) and path.endswith(("acrn_scenario.yml", "acrn_scenario.yaml"))
+
+    def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
+        """Fill the inventory. Raises AnsibleParserError, which names the file and the mend."""
+        super().parse(inventory, loader, path, cache)
+        self._read_config_data(path)
+        use = self.get_option("cache")
+        key = self.get_cache_key(path)
+        kept: Any = {}
+        if use and cache:
+            try:
+                kept = self._cache[key]
+            except KeyError:
+                kept = {}
+        fresh: dict[str, Any] = {}
+        named: set[Any] = set()
+        try:
+            for entry in self._entries(os.path.dirname(os.path.abspath(path))):
+                fresh[entry["digest"]] = kept.get(entry["digest"]) or self._read(entry)
+                for machine in entry["hosts"]:
+                    named |= self._add(machine, entry, fresh[entry["digest"]])
+        except IvshmemError as exc:
+            raise AnsibleParserError(f"{path}: {exc}") from exc
+        if use and fresh != kept:
+            self._cache[key] = fresh
+        wanted = {str(name) for name in self.get_option("vms")} - {"all", "pre_launched", "post_launched", SERVICE}
+        lost = sorted(wanted - named)
+        if lost:
+            have = ", ".join(sorted(named))
+            raise AnsibleParserError(f"{path}: no scenario has the VM {', '.join(lost)} of vms; they have {have}")
+
+    def _entries(self, folder: str) -> Iterator[dict[str, Any]]:
+        """The scenario files, each with the names of its machines and a digest of all that is read."""
+        for given in self.get_option("scenarios"):
+            unknown = sorted(set(given) - set(SUBOPTIONS))
+            if unknown or not given.get("path"):
+                what = f"the unknown {', '.join(unknown)}" if unknown else "no path"
+                raise IvshmemError(f"an entry of scenarios has {what}; it may have {', '.join(SUBOPTIONS)}")
+            pattern = os.path.join(folder, str(given["path"]))
+            paths = sorted(glob.glob(pattern)) or [pattern]
+            if given.get("hosts") and len(paths) > 1:
+                raise IvshmemError(f"{given['path']} stands for {len(paths)} files; leave hosts out, or name one file")
+            for path in paths:
+                name = re.sub(r"\.xml$", "", os.path.basename(path))
+                data = read_file(path)
+                board = os.path.join(folder, str(given["board_path"])) if given.get("board_path") else None
+                version = str(given["acrn_version"]) if given.get("acrn_version") else None
+                parts = [data, read_file(board) if board else b"", (version or str(find_version(path))).encode()]
+                yield {
+                    "path": path,
+                    "data": data,
+                    "name": name,
+                    "hosts": [str(host) for host in given.get("hosts") or [name]],
+                    "board": board,
+                    "version": version,
+                    "vars": given.get("vars") or {},
+                    "vms": given.get("vms") or {},
+                    "digest": hashlib.sha256(b"\0".join(parts)).hexdigest(),
+                }
+
+    def _read(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+        version = parse_version(entry["version"]) if entry["version"] else find_version(entry["path"])
+        board = read_board(read_file(entry["board"]), entry["board"]) if entry["board"] else None
+        found = describe(read_scenario(entry["data"], entry["path"]), version, board)
+        return {key: found[key] for key in ("dialect", "acrn_version", "board", "scenario", "vms", "regions")}
+
+    def _add(self, machine: str, entry: Mapping[str, Any], found: Mapping[str, Any]) -> set[Any]:
+        """Add a machine and its VMs; returns the names and IDs of these."""
+        if machine in self.inventory.hosts:
+            raise IvshmemError(f"{entry['path']}: there are two hosts {machine}; name this one otherwise in hosts")
+        names = host_names(machine, found["vms"])
+        self.inventory.add_host(machine)
+        values = {"acrn_scenario": entry["path"], "acrn_version": found["acrn_version"], "acrn_board": entry["board"]}
+        for name, value in {**values, **entry["vars"]}.items():
+            if value is not None:
+                self.inventory.set_variable(machine, name, value)
+        scenario = group_name("scenario", entry["name"])
+        self._join(machine, "acrn_hosts", scenario)
+        if found["board"]:
+            self._join(machine, group_name("board", found["board"]))
+        self.inventory.set_variable(scenario, "ivshmem_regions", declared(found["regions"]))
+        for vm in found["vms"]:
+            self._add_vm(machine, names[vm["id"]], vm, names, entry, found)
+        self._construct(machine)
+        return {value for vm in found["vms"] for value in (vm["name"], str(vm["id"]))}
+
+    def _add_vm(
+        self,
+        machine: str,
+        host: str,
+        vm: Mapping[str, Any],
+        names: Mapping[int, str],
+        entry: Mapping[str, Any],
+        found: Mapping[str, Any],
+    ) -> None:
+        service = host == machine
+        if not service:
+            if host in self.inventory.hosts:
+                raise IvshmemError(f"{entry['path']}: there are two hosts {host}; name the machine otherwise in hosts")
+            self.inventory.add_host(host)
+        regions = of_vm(vm, found["regions"], names)
+        settings = settings_of(vm, self.get_option("vms"), entry["vms"])
+        values = {
+            # A machine is a guest as well only where it is asked for.
+            **({} if service and settings is None else {"acrn_host": machine}),
+            "acrn_vm": vm["name"],
+            "acrn_vm_id": vm["id"],
+            "acrn_vm_load_order": vm["load_order"],
+            "acrn_vm_type": vm["vm_type"],
+            "acrn_vm_regions": regions,
+        }
+        for name, value in {**values, **(settings or {})}.items():
+            self.inventory.set_variable(host, name, value)
+        self._join(host, group_name("load", vm["load_order"]))
+        for region in regions:
+            land = LANDS[region["provided_by"]]
+            self._join(host, group_name("region", region["name"]), group_name("land", land))
+        if not service:
+            self._join(host, "acrn_vms")
+            self._construct(host)
+        if settings is not None:
+            self._join(host, "acrn_guests")
+
+    def _join(self, host: str, *groups: str) -> None:
+        for group in groups:
+            self.inventory.add_group(group)
+            self.inventory.add_child(group, host)
+
+    def _construct(self, host: str) -> None:
+        strict = self.get_option("strict")
+        variables = self.inventory.get_host(host).get_vars()
+        self._set_composite_vars(self.get_option("compose"), variables, host, strict)
+        variables = self.inventory.get_host(host).get_vars()
+        self._add_host_to_composed_groups(self.get_option("groups"), variables, host, strict)
+        self._add_host_to_keyed_groups(self.get_option("keyed_groups"), variables, host, strict)

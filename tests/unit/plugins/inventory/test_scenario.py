@@ -1,0 +1,190 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from ansible_collections.acrn.ivshmem.plugins.inventory import scenario
+from ansible_collections.acrn.ivshmem.plugins.module_utils._light import Heavy, Light, call
+from ansible_collections.acrn.ivshmem.plugins.module_utils._request import decide
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import read_scenario
+from ansible_collections.acrn.ivshmem.plugins.modules import scenario_regions
+from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils import scenarios
+
+REGIONS = ("hv:/fast, 2, 0:2", {"name": "log_1", "provided_by": "device_model", "size": 4, "vms": [2, 3]})
+
+
+def write_scenario(path, *regions):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = scenarios.scenario("v3").encode()
+    path.write_bytes(decide(data, str(path), regions or REGIONS, "exact", version=(3, 3)).data)
+
+
+class Refused(Exception):
+    """ansible-inventory could not read the file."""
+
+
+@pytest.fixture
+def read(tmp_path):
+    program = f"{os.path.dirname(sys.executable)}/ansible-inventory"
+    if not os.path.exists(program):
+        pytest.skip("needs ansible-inventory beside the Python of the tests")
+
+    def run(**config):
+        """What ansible-inventory says of a file with these settings."""
+        path = tmp_path / "plant.acrn_scenario.yml"
+        path.write_text(yaml.safe_dump({"plugin": "acrn.ivshmem.scenario", **config}))
+        environment = {**os.environ, "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "true", "ANSIBLE_NOCOLOR": "1"}
+        words = [program, "-i", str(path), "--list", "--export"]
+        done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+        if done.returncode:
+            raise Refused(done.stderr)
+        return json.loads(done.stdout, object_hook=unwrap)
+
+    return run
+
+
+def unwrap(value):
+    """Texts without ansible-inventory's mark for those that are not templates."""
+    return value.get("__ansible_unsafe", value)
+
+
+def members(inventory, group):
+    return sorted(inventory[group]["hosts"])
+
+
+def variables(inventory, host):
+    return inventory["_meta"]["hostvars"][host]
+
+
+def vms_of(path):
+    return read_scenario(path.read_bytes(), str(path)).vms
+
+
+def test_machines_and_vms(read, tmp_path):
+    path = tmp_path / "scenarios/line.xml"
+    write_scenario(path)
+    inventory = read(scenarios=[{"path": "scenarios/line.xml", "hosts": ["m1", "m2"], "acrn_version": "3.3"}])
+    assert members(inventory, "acrn_hosts") == ["m1", "m2"]
+    others = [vm.name for vm in vms_of(path) if vm.load_order != "service"]
+    assert members(inventory, "acrn_vms") == sorted(f"{m}-{name}" for m in ("m1", "m2") for name in others)
+    assert "acrn_guests" not in inventory
+    machine = variables(inventory, "m1")
+    assert (machine["acrn_scenario"], machine["acrn_version"]) == (str(path), "3.3")
+    assert "acrn_host" not in machine
+    names = {vm.id: vm.name for vm in vms_of(path)}
+    log = members(inventory, "acrn_region_log_1")
+    assert log == sorted(f"{m}-{names[vm]}" for m in ("m1", "m2") for vm in (2, 3))
+    guest = variables(inventory, f"m1-{names[2]}")
+    assert (guest["acrn_host"], guest["acrn_vm"], guest["acrn_vm_id"]) == ("m1", names[2], 2)
+    fast, slow = guest["acrn_vm_regions"]
+    assert (fast["name"], fast["provided_by"], fast["size"]) == ("fast", "hypervisor", 2)
+    assert slow["peers"] == [f"m1-{names[3]}"]
+    assert slow["slot"] == int(slow["vbdf"][3:5], 16)
+    assert set(members(inventory, "acrn_land_dm")) == set(log)
+
+
+def test_the_regions_of_the_file_are_what_site_would_keep(read, tmp_path):
+    path = tmp_path / "line.xml"
+    write_scenario(path)
+    inventory = read(scenarios=[{"path": "line.xml", "hosts": ["m1"], "acrn_version": "3.3"}])
+    regions = inventory["acrn_scenario_line"]["vars"]["ivshmem_regions"]
+    params = dict.fromkeys(scenario_regions.ARGUMENTS["argument_spec"])
+    params.update(path=str(path), regions=regions, state="exact", acrn_version="3.3", backup=False)
+    assert call(scenario_regions.main, Light(params))["changed"] is False
+    with pytest.raises(Heavy):
+        call(scenario_regions.main, Light({**params, "regions": regions[:1]}))
+
+
+def test_settings_of_vms_from_the_general_to_the_particular(read, tmp_path):
+    write_scenario(tmp_path / "a.xml")
+    write_scenario(tmp_path / "b.xml")
+    names = {vm.id: vm.name for vm in vms_of(tmp_path / "a.xml")}
+    inventory = read(
+        scenarios=[{"path": "a.xml", "vms": {2: {"ansible_port": 9}}}, {"path": "b.xml"}],
+        vms={"all": {"ansible_user": "u", "ansible_port": 1}, names[2]: {"ansible_user": "v"}},
+        compose={"ansible_host": "acrn_host ~ '-' ~ acrn_vm_id"},
+        keyed_groups=[{"key": "acrn_vm_load_order", "prefix": "by"}],
+        groups={"users": "ansible_user == 'v'"},
+    )
+    first, second = (variables(inventory, f"{m}-{names[2]}") for m in "ab")
+    assert (first["ansible_user"], first["ansible_port"], first["ansible_host"]) == ("v", 9, "a-2")
+    assert (second["ansible_user"], second["ansible_port"]) == ("v", 1)
+    assert members(inventory, "users") == [f"{m}-{names[2]}" for m in "ab"]
+    assert members(inventory, "acrn_guests") == members(inventory, "acrn_vms")
+    # compose asks for acrn_host, which a machine has only where it is a guest as well.
+    assert "ansible_host" not in variables(inventory, "a")
+    assert f"a-{names[2]}" in members(inventory, "by_post_launched")
+
+
+def test_a_glob_stands_for_one_machine_a_file(read, tmp_path):
+    for name in ("one", "two"):
+        write_scenario(tmp_path / f"{name}.xml")
+    assert members(read(scenarios=[{"path": "*.xml"}]), "acrn_hosts") == ["one", "two"]
+    with pytest.raises(Refused, match="stands for 2 files; leave hosts out"):
+        read(scenarios=[{"path": "*.xml", "hosts": ["m"]}])
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"scenarios": [{"path": "none.xml"}]}, "none.xml: cannot be read"),
+        ({"scenarios": [{"path": "bad.xml"}]}, "bad.xml"),
+        ({"scenarios": [{}]}, "an entry of scenarios has no path"),
+        ({"scenarios": [{"path": "a.xml", "host": "x"}]}, "the unknown host; it may have path, hosts"),
+        ({"scenarios": [{"path": "a.xml"}, {"path": "./a.xml"}]}, "there are two hosts a; name this one otherwise"),
+        ({"scenarios": [{"path": "a.xml"}], "vms": {"NOBODY": {}}}, "no scenario has the VM NOBODY of vms; they have"),
+        ({"scenarios": [{"path": "a.xml", "acrn_version": "new"}]}, "new"),
+    ],
+)
+def test_mistakes_are_named(config, message, read, tmp_path):
+    write_scenario(tmp_path / "a.xml")
+    (tmp_path / "bad.xml").write_text("<a>")
+    with pytest.raises(Refused, match=message):
+        read(**config)
+
+
+def test_the_cache_never_shows_an_old_file(read, tmp_path):
+    write_scenario(tmp_path / "a.xml")
+    cache = {"cache": True, "cache_plugin": "ansible.builtin.jsonfile", "cache_connection": str(tmp_path / "cache")}
+    config = {"scenarios": [{"path": "a.xml", "acrn_version": "3.3"}], **cache}
+    assert "acrn_region_fast" in read(**config)
+    (kept,) = (tmp_path / "cache").iterdir()
+    kept.write_text(kept.read_text().replace("fast", "from_the_cache"))
+    assert "acrn_region_from_the_cache" in read(**config)
+    write_scenario(tmp_path / "a.xml", "hv:/other, 2, 0:2")
+    inventory = read(**config)
+    assert "acrn_region_other" in inventory
+    assert "acrn_region_from_the_cache" not in inventory
+
+
+def test_names_that_no_host_can_have():
+    vms = [
+        {"id": 0, "name": "ACRN PRE-LAUNCHED VM0", "load_order": "pre_launched"},
+        {"id": 1, "name": "SOS", "load_order": "service"},
+        {"id": 2, "name": "VM 1", "load_order": "post_launched"},
+        {"id": 3, "name": "VM_1", "load_order": "post_launched"},
+    ]
+    names = scenario.host_names("m", vms)
+    assert names == {0: "m-ACRN_PRE-LAUNCHED_VM0", 1: "m", 2: "m-VM_1", 3: "m-VM_1-3"}
+    assert scenario.group_name("board", "whl-ipc-i5") == "acrn_board_whl_ipc_i5"
+
+
+def test_real_scenarios(read):
+    paths = [str(path) for path, _dialect in scenarios.real_files()]
+    if not paths:
+        pytest.skip(f"no reference data in {scenarios.SHARED}")
+    machines = [f"m{number}" for number in range(len(paths))]
+    inventory = read(scenarios=[{"path": path, "hosts": [machine]} for path, machine in zip(paths, machines)])
+    assert members(inventory, "acrn_hosts") == sorted(machines)
+    for machine, path in zip(machines, paths):
+        assert variables(inventory, machine)["acrn_scenario"] == path
+        assert any(host.startswith(f"{machine}-") for host in inventory["acrn_vms"]["hosts"])

@@ -29,6 +29,8 @@ from typing import IO, Any, Callable, Iterable, Mapping, Sequence
 import machine
 
 LOGS = machine.CACHE / "log"
+# What virtual machines need.
+LAB = ("tools", "lab", "host")
 TAIL = 60  # lines of a failed step's log that are shown
 
 
@@ -413,7 +415,14 @@ def steps(options: Options) -> list[Step]:
         Step("artefact", "build, content, installation and use of the artefact", check_artefact, ("galaxy",)),
         Step("importer", "galaxy-importer on the artefact", check_importer, ("galaxy",), venv="importer"),
         Step("integration", "tests/integration with pytest", check_integration, apt=("tools",)),
-        Step("lab", "tests/lab with pytest: virtual machines", check_lab, apt=("tools", "lab"), alone=True, minutes=60),
+        Step(
+            "lab",
+            "tests/lab with pytest: virtual machines",
+            check_lab,
+            apt=("tools", "lab", "host"),
+            alone=True,
+            minutes=60,
+        ),
     ]
     scenarios = sorted((machine.ROOT / "molecule").glob("*/molecule.yml"))
     for path in scenarios:
@@ -422,7 +431,15 @@ def steps(options: Options) -> list[Step]:
             about = f"molecule scenario {name}"
             check = check_molecule(name)
             found.append(
-                Step(f"molecule-{name}", about, check, ("molecule",), apt=("tools", "lab"), alone=True, minutes=60)
+                Step(
+                    f"molecule-{name}",
+                    about,
+                    check,
+                    ("molecule",),
+                    apt=("tools", "lab", "host"),
+                    alone=True,
+                    minutes=60,
+                )
             )
     return found
 

@@ -50,6 +50,15 @@ APT = {
         "ssh": "openssh-client",
         "ssh-keygen": "openssh-client",
     },
+    # A Service VM that boots through GRUB.
+    "host": {
+        "/usr/lib/grub/i386-pc": "grub-pc-bin",
+        "/usr/lib/grub/x86_64-efi": "grub-efi-amd64-bin",
+        "/usr/share/OVMF/OVMF_CODE.fd": "ovmf",
+        "grub-mkimage": "grub-common",
+        "mcopy": "mtools",
+        "mkfs.vfat": "dosfstools",
+    },
 }
 
 # Name -> versions of Python that its requirements install on, the best one first.
@@ -100,10 +109,15 @@ def which(command: str) -> str | None:
     return shutil.which(command, path=os.pathsep.join(search_path()))
 
 
+def present(what: str) -> bool:
+    """Whether there is a command, or a file or directory where a path is given."""
+    return os.path.exists(what) if what.startswith("/") else which(what) is not None
+
+
 def apt(group: str, say: Say = quiet) -> None:
-    """Install the packages of a group whose commands are missing. Raises MachineError where that is not possible."""
+    """Install the packages of a group that are missing. Raises MachineError where that is not possible."""
     with locked("apt"):
-        missing = sorted({package for command, package in APT[group].items() if which(command) is None})
+        missing = sorted({package for what, package in APT[group].items() if not present(what)})
         if missing:
             apt_install(missing, say)
 

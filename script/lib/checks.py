@@ -419,7 +419,7 @@ def steps(options: Options) -> list[Step]:
             "lab",
             "tests/lab with pytest: virtual machines",
             check_lab,
-            apt=("tools", "lab", "host"),
+            apt=LAB,
             alone=True,
             minutes=60,
         ),
@@ -436,7 +436,7 @@ def steps(options: Options) -> list[Step]:
                     about,
                     check,
                     ("molecule",),
-                    apt=("tools", "lab", "host"),
+                    apt=LAB,
                     alone=True,
                     minutes=60,
                 )

@@ -161,7 +161,7 @@ def settings_of(vm: Mapping[str, Any], *tables: Mapping[Any, Any]) -> dict[str, 
     return found
 
 
-class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: ignore[misc]  # ansible-core has no types
+class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
     """ACRN machines and their VMs."""
 
     NAME = "acrn.ivshmem.scenario"

@@ -155,7 +155,7 @@ def settings_of(vm: Mapping[str, Any], *tables: Mapping[Any, Any]) -> dict[str, 
     for key in (*(["all"] if vm["load_order"] != SERVICE else []), vm["load_order"], vm["id"], vm["name"]):
         for table in tables:
             # YAML makes numbers of IDs, JSON and quotes do not.
-            for spelled in {key, str(key)}:
+            for spelled in dict.fromkeys((key, str(key))):
                 if spelled in table:
                     found = {**(found or {}), **(table[spelled] or {})}
     return found

@@ -19,8 +19,9 @@ description:
   - Further groups are C(acrn_load_ORDER) (pre_launched, service, post_launched), C(acrn_region_NAME),
     C(acrn_land_hv) and C(acrn_land_dm), C(acrn_board_BOARD) and C(acrn_scenario_NAME). Characters that no group name
     can have become underscores.
-  - The group C(acrn_scenario_NAME) has the regions of the file as C(ivshmem_regions), so that the playbooks keep what
-    the file declares. Group and host variables that you set yourself count for more.
+  - A machine has the regions of its file as C(acrn_scenario_regions), and the group C(all) sets C(ivshmem_regions) to
+    them, so that the playbooks keep what the file declares. Wherever else you set C(ivshmem_regions), that counts for
+    more.
 extends_documentation_fragment:
   - ansible.builtin.constructed
   - ansible.builtin.inventory_cache
@@ -43,8 +44,8 @@ options:
         required: true
       hosts:
         description:
-          - Names of the machines. One file can be that of many. By default there is one machine, with the name of the
-            file without C(.xml).
+          - Names of the machines, or ranges of names such as V(press-[1:20]). One file can be that of many. By default
+            there is one machine, with the name of the file without C(.xml).
         type: list
         elements: str
       board_path:
@@ -66,6 +67,9 @@ options:
         VM, which is the machine itself.
     type: dict
     default: {}
+  compose:
+    description:
+      - Create variables of VMs from Jinja expressions. The machines themselves have C(vars) of O(scenarios).
 notes:
   - With O(cache=true), what was read of a file is kept until the file changes.
 """
@@ -99,6 +103,15 @@ from typing import Any, Iterator, Mapping
 from ansible.errors import AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 
+try:
+    from ansible.template import trust_as_template
+except ImportError:  # before ansible-core 2.19 every text is a template that is not marked as unsafe
+    from ansible.utils.unsafe_proxy import wrap_var as as_found
+
+    trust_as_template = str
+else:
+    as_found = None
+
 from ansible_collections.acrn.ivshmem.plugins.module_utils._board import read_board
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import read_file
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
@@ -108,6 +121,12 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import pars
 SERVICE = "service"
 LANDS = {"hypervisor": "hv", "device_model": "dm"}
 SUBOPTIONS = ("path", "hosts", "board_path", "acrn_version", "vars", "vms")
+KINDS = frozenset({"all", "pre_launched", "post_launched", SERVICE})
+
+
+def no_template(value: Any) -> Any:
+    """A value of a scenario file, which is never a template, whatever stands in it."""
+    return as_found(value) if as_found else value
 
 
 def group_name(*words: Any) -> str:
@@ -149,6 +168,23 @@ def of_vm(vm: Mapping[str, Any], regions: list[dict[str, Any]], names: Mapping[i
     return found
 
 
+def references(vms: list[dict[str, Any]]) -> dict[int, Any]:
+    """What names each VM for certain, by ID: its name, or its ID where two have one name."""
+    names = [vm["name"] for vm in vms]
+    return {vm["id"]: vm["name"] if names.count(vm["name"]) == 1 else vm["id"] for vm in vms}
+
+
+def check_settings(table: Any, what: str, vms: list[dict[str, Any]]) -> None:
+    """Raise IvshmemError where variables of VMs are none, or are for a VM that is not there."""
+    if not isinstance(table, Mapping) or not all(isinstance(each, (Mapping, type(None))) for each in table.values()):
+        raise IvshmemError(f"{what} maps VMs to mappings of variables, such as {{VM1: {{ansible_user: root}}}}")
+    known = {str(value) for vm in vms for value in (vm["name"], vm["id"])}
+    lost = sorted({str(key) for key in table} - KINDS - known)
+    if lost:
+        have = ", ".join(dict.fromkeys(f"{vm['name']} ({vm['id']})" for vm in vms))
+        raise IvshmemError(f"no scenario has the VM {', '.join(lost)} of {what}; they have {have}")
+
+
 def settings_of(vm: Mapping[str, Any], *tables: Mapping[Any, Any]) -> dict[str, Any] | None:
     """Variables for a VM, the most particular last; None where nothing names it."""
     found: dict[str, Any] | None = None
@@ -183,44 +219,74 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             except KeyError:
                 kept = {}
         fresh: dict[str, Any] = {}
-        named: set[Any] = set()
         try:
-            for entry in self._entries(os.path.dirname(os.path.abspath(path))):
+            entries = list(self._entries(os.path.dirname(os.path.abspath(path))))
+            for entry in entries:
                 fresh[entry["digest"]] = kept.get(entry["digest"]) or self._read(entry)
-                for machine in entry["hosts"]:
-                    named |= self._add(machine, entry, fresh[entry["digest"]])
+            # All is checked before the first host is there: Ansible goes on with what a failed source has left.
+            self._check(entries, fresh)
         except IvshmemError as exc:
             raise AnsibleParserError(f"{path}: {exc}") from exc
         if use and fresh != kept:
             self._cache[key] = fresh
-        wanted = {str(name) for name in self.get_option("vms")} - {"all", "pre_launched", "post_launched", SERVICE}
-        lost = sorted(wanted - named)
-        if lost:
-            have = ", ".join(sorted(named))
-            raise AnsibleParserError(f"{path}: no scenario has the VM {', '.join(lost)} of vms; they have {have}")
+        everybody = self.inventory.groups["all"]
+        if "ivshmem_regions" not in everybody.vars:
+            # There, for no other place counts for less: a declaration of the user's is not to be lost.
+            template = trust_as_template("{{ acrn_scenario_regions | default([]) }}")
+            self.inventory.set_variable("all", "ivshmem_regions", template)
+        for entry in entries:
+            for machine in entry["hosts"]:
+                self._add(machine, entry, fresh[entry["digest"]])
+
+    def _check(self, entries: list[dict[str, Any]], found: Mapping[str, Any]) -> None:
+        """Raise IvshmemError where settings are of no use, or where two hosts would be one."""
+        owners: dict[str, str] = {}
+        for entry in entries:
+            vms = found[entry["digest"]]["vms"]
+            check_settings(entry["vms"], f"vms beside {entry['path']}", vms)
+            for machine in entry["hosts"]:
+                # A machine without a Service VM is a host as well.
+                for host in (machine, *(name for name in host_names(machine, vms).values() if name != machine)):
+                    if host in owners:
+                        raise IvshmemError(
+                            f"{entry['path']}: there are two hosts {host}; name this one otherwise in hosts "
+                            f"(the other comes from {owners[host]})"
+                        )
+                    owners[host] = entry["path"]
+        check_settings(self.get_option("vms"), "vms", [vm for each in found.values() for vm in each["vms"]])
 
     def _entries(self, folder: str) -> Iterator[dict[str, Any]]:
         """The scenario files, each with the names of its machines and a digest of all that is read."""
         for given in self.get_option("scenarios"):
+            if not isinstance(given, Mapping):
+                raise IvshmemError(
+                    f"an entry of scenarios is a mapping with path, not {given!r}: write - path: {given}"
+                )
             unknown = sorted(set(given) - set(SUBOPTIONS))
             if unknown or not given.get("path"):
                 what = f"the unknown {', '.join(unknown)}" if unknown else "no path"
                 raise IvshmemError(f"an entry of scenarios has {what}; it may have {', '.join(SUBOPTIONS)}")
-            pattern = os.path.join(folder, str(given["path"]))
+            pattern = os.path.join(folder, os.path.expanduser(str(given["path"])))
+            if not isinstance(given.get("vars") or {}, Mapping):
+                raise IvshmemError(f"vars beside {given['path']} is a mapping of variables, not {given['vars']!r}")
+            # One name without a list is what many write.
+            asked = [given["hosts"]] if isinstance(given.get("hosts"), str) else list(given.get("hosts") or [])
+            hosts = [host for each in asked for host in self._expand_hostpattern(str(each))[0]]
             paths = sorted(glob.glob(pattern)) or [pattern]
-            if given.get("hosts") and len(paths) > 1:
+            if hosts and len(paths) > 1:
                 raise IvshmemError(f"{given['path']} stands for {len(paths)} files; leave hosts out, or name one file")
             for path in paths:
                 name = re.sub(r"\.xml$", "", os.path.basename(path))
                 data = read_file(path)
-                board = os.path.join(folder, str(given["board_path"])) if given.get("board_path") else None
+                board = given.get("board_path")
+                board = os.path.join(folder, os.path.expanduser(str(board))) if board else None
                 version = str(given["acrn_version"]) if given.get("acrn_version") else None
                 parts = [data, read_file(board) if board else b"", (version or str(find_version(path))).encode()]
                 yield {
                     "path": path,
                     "data": data,
                     "name": name,
-                    "hosts": [str(host) for host in given.get("hosts") or [name]],
+                    "hosts": hosts or [name],
                     "board": board,
                     "version": version,
                     "vars": given.get("vars") or {},
@@ -232,15 +298,20 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         version = parse_version(entry["version"]) if entry["version"] else find_version(entry["path"])
         board = read_board(read_file(entry["board"]), entry["board"]) if entry["board"] else None
         found = describe(read_scenario(entry["data"], entry["path"]), version, board)
-        return {key: found[key] for key in ("dialect", "acrn_version", "board", "scenario", "vms", "regions")}
+        kept = {key: found[key] for key in ("dialect", "acrn_version", "board", "scenario", "vms", "regions")}
+        # Scenarios of v3.x do not name their board.
+        return {**kept, "board": found["board"] or (board.name if board else "")}
 
-    def _add(self, machine: str, entry: Mapping[str, Any], found: Mapping[str, Any]) -> set[Any]:
-        """Add a machine and its VMs; returns the names and IDs of these."""
-        if machine in self.inventory.hosts:
-            raise IvshmemError(f"{entry['path']}: there are two hosts {machine}; name this one otherwise in hosts")
+    def _add(self, machine: str, entry: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+        """Add a machine and its VMs."""
         names = host_names(machine, found["vms"])
         self.inventory.add_host(machine)
-        values = {"acrn_scenario": entry["path"], "acrn_version": found["acrn_version"], "acrn_board": entry["board"]}
+        values = {
+            "acrn_scenario": entry["path"],
+            "acrn_version": found["acrn_version"],
+            "acrn_board": entry["board"],
+            "acrn_scenario_regions": no_template(declared(found["regions"])),
+        }
         for name, value in {**values, **entry["vars"]}.items():
             if value is not None:
                 self.inventory.set_variable(machine, name, value)
@@ -248,11 +319,9 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         self._join(machine, "acrn_hosts", scenario)
         if found["board"]:
             self._join(machine, group_name("board", found["board"]))
-        self.inventory.set_variable(scenario, "ivshmem_regions", declared(found["regions"]))
         for vm in found["vms"]:
             self._add_vm(machine, names[vm["id"]], vm, names, entry, found)
-        self._construct(machine)
-        return {value for vm in found["vms"] for value in (vm["name"], str(vm["id"]))}
+        self._construct(machine, {})
 
     def _add_vm(
         self,
@@ -265,19 +334,17 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
     ) -> None:
         service = host == machine
         if not service:
-            if host in self.inventory.hosts:
-                raise IvshmemError(f"{entry['path']}: there are two hosts {host}; name the machine otherwise in hosts")
             self.inventory.add_host(host)
         regions = of_vm(vm, found["regions"], names)
         settings = settings_of(vm, self.get_option("vms"), entry["vms"])
         values = {
             # A machine is a guest as well only where it is asked for.
             **({} if service and settings is None else {"acrn_host": machine}),
-            "acrn_vm": vm["name"],
+            "acrn_vm": no_template(references(found["vms"])[vm["id"]]),
             "acrn_vm_id": vm["id"],
             "acrn_vm_load_order": vm["load_order"],
-            "acrn_vm_type": vm["vm_type"],
-            "acrn_vm_regions": regions,
+            "acrn_vm_type": no_template(vm["vm_type"]),
+            "acrn_vm_regions": no_template(regions),
         }
         for name, value in {**values, **(settings or {})}.items():
             self.inventory.set_variable(host, name, value)
@@ -287,7 +354,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             self._join(host, group_name("region", region["name"]), group_name("land", land))
         if not service:
             self._join(host, "acrn_vms")
-            self._construct(host)
+            self._construct(host, self.get_option("compose"))
         if settings is not None:
             self._join(host, "acrn_guests")
 
@@ -296,10 +363,10 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             self.inventory.add_group(group)
             self.inventory.add_child(group, host)
 
-    def _construct(self, host: str) -> None:
+    def _construct(self, host: str, compose: Mapping[str, str]) -> None:
         strict = self.get_option("strict")
         variables = self.inventory.get_host(host).get_vars()
-        self._set_composite_vars(self.get_option("compose"), variables, host, strict)
+        self._set_composite_vars(compose, variables, host, strict)
         variables = self.inventory.get_host(host).get_vars()
         self._add_host_to_composed_groups(self.get_option("groups"), variables, host, strict)
         self._add_host_to_keyed_groups(self.get_option("keyed_groups"), variables, host, strict)

@@ -28,6 +28,7 @@ def project_files():
 
 FILES = list(project_files())
 MODULES = sorted(p.stem for p in FILES if p.parts[:2] == ("plugins", "modules") and p.suffix == ".py")
+INVENTORIES = sorted(p.stem for p in FILES if p.parts[:2] == ("plugins", "inventory") and p.suffix == ".py")
 ROLES = sorted({p.parts[1] for p in FILES if p.parts[0] == "roles" and len(p.parts) > 2})
 PLAYBOOKS = sorted(f"acrn.ivshmem.{path.stem}" for path in (ROOT / "playbooks").glob("*.yml"))
 
@@ -85,6 +86,26 @@ def test_readme_names_every_part():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     parts = [*MODULES, *ROLES, *PLAYBOOKS]
     assert [part for part in parts if not re.search(rf"(?<![\w-]){re.escape(part)}(?![\w-])", text)] == []
+
+
+@pytest.mark.parametrize("plugin", INVENTORIES)
+def test_inventory_plugin_has_unit_tests_and_a_word_in_the_readme(plugin):
+    assert (ROOT / f"tests/unit/plugins/inventory/test_{plugin}.py").is_file()
+    # A role or a module may have the same name.
+    words = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"inventory plugin `acrn.ivshmem.{plugin}`" in words
+
+
+def test_execution_environment_has_what_the_readme_promises():
+    dependencies = load("meta", "execution-environment.yml")["dependencies"]
+    lines = {}
+    for kind in ("python", "system"):
+        text = (ROOT / dependencies[kind]).read_text(encoding="utf-8")
+        lines[kind] = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    assert lines["python"] == [], "the README promises that no Python package is needed"
+    # ansible-builder installs the profile compile where wheels are built, and not in the image.
+    wrong = [line for line in lines["system"] if not re.fullmatch(r"[a-z0-9.+-]+( \[platform:(dpkg|rpm)\])?", line)]
+    assert (wrong, len(lines["system"]) > 0) == ([], True)
 
 
 def test_links_between_pages_lead_somewhere():

@@ -38,18 +38,47 @@ def read(tmp_path):
     if not os.path.exists(program):
         pytest.skip("needs ansible-inventory beside the Python of the tests")
 
-    def run(**config):
-        """What ansible-inventory says of a file with these settings."""
+    def run(*others, **config):
+        """What ansible-inventory says of a file with these settings, and of other sources."""
         path = tmp_path / "plant.acrn_scenario.yml"
         path.write_text(yaml.safe_dump({"plugin": "acrn.ivshmem.scenario", **config}))
         environment = {**os.environ, "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "true", "ANSIBLE_NOCOLOR": "1"}
-        words = [program, "-i", str(path), "--list", "--export"]
+        sources = [word for source in (*others, path) for word in ("-i", str(source))]
+        words = [program, *sources, "--list", "--export"]
         done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
         if done.returncode:
-            raise Refused(done.stderr)
+            # Older versions of ansible-core wrap lines.
+            raise Refused(" ".join(done.stderr.split()))
         return json.loads(done.stdout, object_hook=unwrap)
 
     return run
+
+
+class AdHoc:
+    """The program ansible, with an inventory file of this plugin and others beside it."""
+
+    def __init__(self, program, folder):
+        self.program = program
+        self.folder = folder
+
+    def write(self, **config):
+        text = yaml.safe_dump({"plugin": "acrn.ivshmem.scenario", **config})
+        (self.folder / "plant.acrn_scenario.yml").write_text(text)
+
+    def __call__(self, *words, sources=("plant.acrn_scenario.yml",)):
+        inventories = [word for name in sources for word in ("-i", str(self.folder / name))]
+        # As Ansible does by default: a source that fails is a warning.
+        environment = {**os.environ, "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "false"}
+        words = (self.program, *inventories, *words)
+        return subprocess.run(words, capture_output=True, text=True, env=environment, check=False).stdout
+
+
+@pytest.fixture
+def ad_hoc(tmp_path):
+    program = f"{os.path.dirname(sys.executable)}/ansible"
+    if not os.path.exists(program):
+        pytest.skip("needs ansible beside the Python of the tests")
+    return AdHoc(program, tmp_path)
 
 
 def unwrap(value):
@@ -96,7 +125,8 @@ def test_the_regions_of_the_file_are_what_site_would_keep(read, tmp_path):
     path = tmp_path / "line.xml"
     write_scenario(path)
     inventory = read(scenarios=[{"path": "line.xml", "hosts": ["m1"], "acrn_version": "3.3"}])
-    regions = inventory["acrn_scenario_line"]["vars"]["ivshmem_regions"]
+    assert inventory["all"]["vars"]["ivshmem_regions"] == "{{ acrn_scenario_regions | default([]) }}"
+    regions = variables(inventory, "m1")["acrn_scenario_regions"]
     params = dict.fromkeys(scenario_regions.ARGUMENTS["argument_spec"])
     params.update(path=str(path), regions=regions, state="exact", acrn_version="3.3", backup=False)
     assert call(scenario_regions.main, Light(params))["changed"] is False
@@ -125,6 +155,73 @@ def test_settings_of_vms_from_the_general_to_the_particular(read, tmp_path):
     assert f"a-{names[2]}" in members(inventory, "by_post_launched")
 
 
+def test_files_of_one_name_keep_their_own_regions(read, tmp_path):
+    write_scenario(tmp_path / "a/line.xml", "hv:/one, 2, 0:2")
+    write_scenario(tmp_path / "b/line.xml", "hv:/two, 2, 0:2")
+    paths = [{"path": f"{name}/line.xml", "hosts": [f"m{name}"]} for name in "ab"]
+    inventory = read(scenarios=paths)
+    for machine, name in (("ma", "one"), ("mb", "two")):
+        assert [region["name"] for region in variables(inventory, machine)["acrn_scenario_regions"]] == [name]
+
+
+@pytest.mark.parametrize("group", ["acrn_hosts", "all"])
+def test_regions_that_the_user_declares_count_for_more(group, ad_hoc, tmp_path):
+    write_scenario(tmp_path / "a.xml")
+    ad_hoc.write(scenarios=[{"path": "a.xml"}])
+    (tmp_path / "own.yml").write_text(yaml.safe_dump({group: {"vars": {"ivshmem_regions": ["hv:/mine, 2, 0:2"]}}}))
+    words = ("acrn_hosts", "-m", "ansible.builtin.debug", "-a", "var=ivshmem_regions")
+    assert "log_1" in ad_hoc(*words)
+    for sources in (("plant.acrn_scenario.yml", "own.yml"), ("own.yml", "plant.acrn_scenario.yml")):
+        said = ad_hoc(*words, sources=sources)
+        assert ("hv:/mine" in said, "log_1" in said) == (True, False)
+
+
+def test_compose_is_for_vms(read, tmp_path):
+    write_scenario(tmp_path / "a.xml")
+    names = {vm.id: vm.name for vm in vms_of(tmp_path / "a.xml")}
+    compose = {"ansible_host": "acrn_host ~ '-vm' ~ acrn_vm_id"}
+    inventory = read(scenarios=[{"path": "a.xml"}], vms={"service": {}}, compose=compose, strict=True)
+    assert variables(inventory, "a")["acrn_host"] == "a"
+    assert "ansible_host" not in variables(inventory, "a")
+    assert variables(inventory, f"a-{names[2]}")["ansible_host"] == "a-vm2"
+
+
+def test_a_machine_may_be_in_another_source_too(read, tmp_path):
+    write_scenario(tmp_path / "a.xml")
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": {"a": {"ansible_host": "192.0.2.1"}}}}))
+    machine = variables(read(tmp_path / "hosts.yml", scenarios=[{"path": "a.xml"}]), "a")
+    assert (machine["ansible_host"], machine["acrn_scenario"]) == ("192.0.2.1", str(tmp_path / "a.xml"))
+
+
+@pytest.mark.parametrize("mistake", [{"vms": {"NOBODY": {}}}, {"scenarios": [{"path": "a.xml"}, {"path": "none.xml"}]}])
+def test_a_source_with_a_mistake_leaves_no_part_of_a_fleet(mistake, ad_hoc, tmp_path):
+    write_scenario(tmp_path / "a.xml")
+    ad_hoc.write(**{"scenarios": [{"path": "a.xml"}], **mistake})
+    assert "hosts (0):" in ad_hoc("acrn_hosts,acrn_vms", "--list-hosts")
+
+
+@pytest.mark.parametrize(
+    ("hosts", "machines"), [("m-1", ["m-1"]), (["m-[1:3]", "n"], ["m-1", "m-2", "m-3", "n"])], ids=["text", "range"]
+)
+def test_names_and_ranges_of_machines(hosts, machines, read, tmp_path):
+    write_scenario(tmp_path / "a.xml")
+    assert members(read(scenarios=[{"path": "a.xml", "hosts": hosts}]), "acrn_hosts") == machines
+
+
+def test_the_board_of_a_scenario_that_does_not_name_it(read, tmp_path):
+    (tmp_path / "board.xml").write_text(scenarios.board_xml().replace('board="board"', 'board="its-name"'))
+    (tmp_path / "a.xml").write_text(scenarios.scenario("v3").replace('board="board" scenario="line"', ""))
+    inventory = read(scenarios=[{"path": "a.xml", "board_path": "board.xml"}])
+    assert members(inventory, "acrn_board_its_name") == ["a"]
+
+
+def test_a_name_in_a_scenario_is_no_template(ad_hoc, tmp_path):
+    (tmp_path / "a.xml").write_text(scenarios.scenario("v3").replace("<name>POST3<", "<name>{{ 6 * 7 }}<"))
+    ad_hoc.write(scenarios=[{"path": "a.xml"}])
+    said = ad_hoc("acrn_vms", "-m", "ansible.builtin.debug", "-a", "var=acrn_vm")
+    assert ("{{ 6 * 7 }}" in said, "42" in said) == (True, False)
+
+
 def test_a_glob_stands_for_one_machine_a_file(read, tmp_path):
     for name in ("one", "two"):
         write_scenario(tmp_path / f"{name}.xml")
@@ -143,6 +240,10 @@ def test_a_glob_stands_for_one_machine_a_file(read, tmp_path):
         ({"scenarios": [{"path": "a.xml"}, {"path": "./a.xml"}]}, "there are two hosts a; name this one otherwise"),
         ({"scenarios": [{"path": "a.xml"}], "vms": {"NOBODY": {}}}, "no scenario has the VM NOBODY of vms; they have"),
         ({"scenarios": [{"path": "a.xml", "acrn_version": "new"}]}, "new"),
+        ({"scenarios": ["a.xml"]}, "is a mapping with path, not 'a.xml': write - path: a.xml"),
+        ({"scenarios": [{"path": "a.xml", "vars": "x"}]}, "vars beside a.xml is a mapping of variables, not 'x'"),
+        ({"scenarios": [{"path": "a.xml", "vms": {"NOBODY": {}}}]}, "has the VM NOBODY of vms beside .*a.xml; they"),
+        ({"scenarios": [{"path": "a.xml"}], "vms": {2: "root"}}, "vms maps VMs to mappings of variables"),
     ],
 )
 def test_mistakes_are_named(config, message, read, tmp_path):
@@ -175,6 +276,8 @@ def test_names_that_no_host_can_have():
     ]
     names = scenario.host_names("m", vms)
     assert names == {0: "m-ACRN_PRE-LAUNCHED_VM0", 1: "m", 2: "m-VM_1", 3: "m-VM_1-3"}
+    assert scenario.references(vms) == {vm["id"]: vm["name"] for vm in vms}
+    assert scenario.references([*vms, {**vms[0], "id": 4}]) == {0: 0, 1: "SOS", 2: "VM 1", 3: "VM_1", 4: 4}
     assert scenario.group_name("board", "whl-ipc-i5") == "acrn_board_whl_ipc_i5"
 
 

@@ -66,7 +66,7 @@ def bench_fleet(folder: Path, hosts: list[int], repeats: int) -> list[dict[str, 
         inventory = place / "inventory.yml"
         first = site(inventory)[0]
         samples = []
-        for _ in range(repeats):
+        for _number in range(repeats):
             ping = run(str(BIN / "ansible"), "all", "-i", str(inventory), "-m", "ansible.builtin.ping")[0]
             again, output = site(inventory)
             if changed(output):
@@ -91,7 +91,7 @@ def bench_builds(folder: Path, hosts: int, configurations: int) -> dict[str, Any
         values["ivshmem_host_regions"] = [{"name": f"own_{index % configurations}", "size": 2, "vms": ["VM0", "VM1"]}]
     inventory.write_text(json.dumps(text))
     counts = []
-    for _ in range(2):
+    for _number in range(2):
         output = site(inventory, "--limit", "acrn_hosts,builder")[1]
         line = next(line for line in output.splitlines() if line.startswith("builder "))
         artefacts = len([path for path in (place / "artifacts").iterdir() if (path / "manifest.json").exists()])
@@ -104,7 +104,7 @@ def bench_builds(folder: Path, hosts: int, configurations: int) -> dict[str, Any
 def seconds(action: Callable[[], Any], repeats: int) -> float:
     """CPU seconds of one call, from many."""
     before = time.process_time()
-    for _ in range(repeats):
+    for _number in range(repeats):
         action()
     return (time.process_time() - before) / repeats
 
@@ -122,7 +122,7 @@ def bench_edit(folder: Path, repeats: int) -> dict[str, Any]:
     def edit() -> bytes:
         return decide(original, "scenario.xml", regions, "exact", version=(3, 3)).data
 
-    samples = [(seconds(edit, 50), seconds(lambda: lxml.etree.fromstring(original), 500)) for _ in range(repeats)]
+    samples = [(seconds(edit, 50), seconds(lambda: lxml.etree.fromstring(original), 500)) for _number in range(repeats)]
     in_process, parse = (statistics.median(column) for column in zip(*samples))
 
     def play(name: str, calls: list[list[dict[str, Any]]]) -> float:
@@ -141,7 +141,9 @@ def bench_edit(folder: Path, repeats: int) -> dict[str, Any]:
         path.write_bytes(original)
         return run(str(BIN / "ansible-playbook"), "-i", "localhost,", "-c", "local", str(folder / name))[0]
 
-    pairs = [(play("one.json", [regions]), play("eight.json", [[each] for each in regions])) for _ in range(repeats)]
+    pairs = [
+        (play("one.json", [regions]), play("eight.json", [[each] for each in regions])) for _number in range(repeats)
+    ]
     ratio = statistics.median(eight / one for one, eight in pairs)
     print(f"edit    eight calls against one: {ratio:.2f}; the edit alone {in_process * 1000:.1f} ms", end="")
     print(f", {in_process / parse:.0f} times one lxml parse of the file ({parse * 1000:.2f} ms)", flush=True)

@@ -277,6 +277,7 @@ class State:
     """What the host remembers beside grubenv, in state.json. Times are in seconds since 1970."""
 
     previous: str | None = None
+    wanted: str | None = None  # the entry that the last run worked towards
     trial: str | None = None
     came_up: bool = False  # the trial's kernel was seen running
     failed: dict[str, str] = field(default_factory=dict)
@@ -290,6 +291,7 @@ class State:
             raise IvshmemError("state.json is of no version that this collection knows")
         return cls(
             previous=value.get("previous"),
+            wanted=value.get("wanted"),
             trial=value.get("trial"),
             came_up=bool(value.get("came_up")),
             failed=dict(value.get("failed") or {}),
@@ -302,6 +304,7 @@ class State:
         return {
             "version": 1,
             "previous": self.previous,
+            "wanted": self.wanted,
             "trial": self.trial,
             "came_up": self.came_up,
             "failed": self.failed,
@@ -370,12 +373,40 @@ def decide(wanted: str | None, boot: Boot, state: State, retry: bool = False) ->
     return ARM
 
 
+def fallen(boot: Boot, state: State) -> str | None:
+    """The entry whose trial began, and ended with another one running, before a run has judged it."""
+    trial = state.trial
+    if trial and trial == boot.tried and trial not in (boot.running, boot.next) and not state.came_up:
+        return trial
+    return None
+
+
+def why_fallen(boot: Boot) -> str:
+    """The reason that is kept for such an entry."""
+    return f"its trial boot ended with {boot.running or 'the entry of the host'} running"
+
+
+def pending(boot: Boot, state: State) -> tuple[bool, str | None]:
+    """Whether the host waits for a reboot, and for which entry (None: the host's own)."""
+    goal = boot.default
+    if boot.next:
+        goal = boot.next
+    elif state.wanted and state.wanted not in state.failed and state.wanted != fallen(boot, state):
+        goal = state.wanted  # if it is not armed: its trial is due, and nobody has allowed it yet
+    return (False, None) if goal == boot.running else (True, goal)
+
+
+def with_found(installed: Sequence[str], found: Sequence[str]) -> list[str]:
+    """Keys of builds, the oldest first: those on record, and before them those that only the disk knows."""
+    return [*(key for key in found if key not in installed), *installed]
+
+
 def kept_keys(wanted: str | None, boot: Boot, state: State, keep: int) -> list[str]:
     """Keys whose files stay: those that a boot may need, and the last ones until there are ``keep``; oldest first.
 
     An entry that failed is not among the last ones.
     """
-    needed = {key_of(entry) for entry in (wanted, boot.running, boot.default, state.previous, state.trial)}
+    needed = {key_of(entry) for entry in (wanted, boot.running, boot.default, boot.next, state.previous, state.trial)}
     bad = {key_of(entry) for entry in state.failed}
     good = [key for key in state.installed if key not in bad or key in needed]
     last = good[-keep:] if keep > 0 else []

@@ -37,6 +37,8 @@ MEGABYTE = 1024 * 1024
 SPARE = 8 * MEGABYTE
 IMAGE = "acrn.bin"
 MANIFEST = "manifest.json"
+# Where GRUB looks for a file's signature.
+SIGNATURE = ".sig"
 SCENARIO = "scenario.xml"
 _BOOT_FILES = re.compile(r"acrn\.bin|acpi/ACPI_VM\d+\.bin|serial\.conf|scenario\.xml|board\.xml")
 _SECURE_BOOT = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
@@ -214,14 +216,22 @@ class Host:
             raise IvshmemError(f"{folder}: this host has no build {key}; give the directory of the artefact")
         return Artifact.parse(self.text(os.path.join(folder, MANIFEST)), self.text(os.path.join(folder, SCENARIO)))
 
-    def lacking(self, artifact: Artifact) -> list[str]:
-        """Files of a build that are missing here or have other bytes."""
+    def builds(self) -> list[str]:
+        """The keys of the builds on the disk, the oldest first."""
+        found = []
+        for path in glob.glob(os.path.join(glob.escape(self.boot_dir), "*", MANIFEST)):
+            found.append((os.path.getmtime(path), os.path.basename(os.path.dirname(path))))
+        return [key for _time, key in sorted(found)]
+
+    def lacking(self, artifact: Artifact, sign: str = "") -> list[str]:
+        """Files of a build that are missing here, have other bytes, or lack the signature that they shall have."""
         folder = os.path.join(self.boot_dir, artifact.key)
         found = []
         for name, facts in artifact.files.items():
             path = os.path.join(folder, name)
             try:
                 whole = os.path.getsize(path) == facts["size"] and digest_of(path) == facts["sha256"]
+                whole = whole and (not sign or os.path.exists(path + SIGNATURE))
             except OSError:
                 whole = False
             if not whole:
@@ -391,12 +401,10 @@ class Host:
             for path in glob.glob(os.path.join(glob.escape(folder), ".*ivshmem-new*")):
                 forget(path)
 
-    def check_room(self, artifact: Artifact) -> None:
-        """Raise IvshmemError if a build's files do not fit in /boot."""
-        folder = os.path.join(self.boot_dir, artifact.key)
-        needed = sum(
-            facts["size"] for name, facts in artifact.files.items() if not os.path.exists(os.path.join(folder, name))
-        )
+    def check_room(self, artifact: Artifact, lacking: Iterable[str]) -> None:
+        """Raise IvshmemError if files of a build do not fit in /boot."""
+        # A damaged file is replaced by a rename: until then both are there.
+        needed = sum(artifact.files[name]["size"] for name in lacking if name != MANIFEST)
         near = self.boot_dir if os.path.isdir(self.boot_dir) else os.path.dirname(self.boot_dir)
         info = os.statvfs(near)
         free = info.f_bavail * info.f_frsize
@@ -429,7 +437,7 @@ class Host:
                 raise IvshmemError(f"{name} of the artefact {artifact.key} is no multiboot2 image; build it again")
             write_new(path, data, 0o644)
             if sign and name != MANIFEST:
-                self.ask(*shlex.split(sign), path)
+                self._sign(sign, path)
         for directory, _folders, _files in os.walk(folder):
             sync_directory(directory)
         if whole:
@@ -480,12 +488,28 @@ class Host:
             raise IvshmemError(
                 f"grub-script-check refuses the new grub.cfg, and the old one stays: {(errors or output).strip()}"
             )
+        target = os.path.join(folder, name)
         if sign:
-            self.ask(*shlex.split(sign), fresh)
-        for suffix in (".sig", ""):
-            if os.path.exists(fresh + suffix):
-                os.rename(fresh + suffix, self.grub_cfg + suffix)
+            self._sign(sign, fresh)
+            os.rename(fresh + SIGNATURE, target + SIGNATURE)
+        os.rename(fresh, target)
         sync_directory(folder)
+
+    def _sign(self, sign: str, path: str) -> None:
+        """Sign a file. The signature lies beside it, since the file has to stay what its digest says."""
+        forget(path + SIGNATURE)
+        self.ask(*shlex.split(sign), path)
+        try:
+            handle = os.open(path + SIGNATURE, os.O_RDONLY)
+        except FileNotFoundError as exc:
+            raise IvshmemError(
+                f"{sign}: this left no {path}{SIGNATURE}, where GRUB looks for the signature; "
+                "use a command that makes a detached one, such as gpg --batch --detach-sign"
+            ) from exc
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
     def prune(self, keys: Sequence[str], entries: Sequence[str]) -> list[str]:
         """Remove builds and entries that are not named; the menu must be without them. Returns the keys that went."""

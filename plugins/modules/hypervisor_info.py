@@ -69,6 +69,20 @@ next:
   description: The entry that only the next boot takes, or null.
   returned: success
   type: str
+waiting:
+  description:
+    - The entry that the host will run when it has been rebooted as often as it takes, where that is not the one that
+      runs. Null for the host's own entry, and where RV(reboot_needed) is false.
+  returned: success
+  type: str
+waiting_key:
+  description: Its key, or null.
+  returned: success
+  type: str
+reboot_needed:
+  description: Whether the host waits for a reboot.
+  returned: success
+  type: bool
 previous:
   description: The entry that a rollback goes to; null for the host's own entry.
   returned: success
@@ -78,7 +92,7 @@ trial:
   returned: success
   type: str
 refused:
-  description: Entries that are refused, with the reason.
+  description: Entries that failed here, or were left on request, with the reason. No run tries them again by itself.
   returned: success
   type: dict
 builds:
@@ -110,7 +124,7 @@ history:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import key_of
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import fallen, key_of, pending, why_fallen, with_found
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot_host import Host
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
@@ -119,18 +133,27 @@ def look(host):
     boot = host.boot()
     state = host.state()
     builds = []
-    for key in state.installed:
+    found = host.builds()
+    for key in with_found(state.installed, found):
+        if key not in found:
+            continue  # removed by hand
         manifest = host.artifact(key).manifest
         builds.append({"key": key, **{name: manifest.get(name) for name in ("name", "version", "regions")}})
+    reboot_needed, waiting = pending(boot, state)
+    lost = fallen(boot, state)
+    refused = dict(state.failed, **({lost: why_fallen(boot)} if lost else {}))
     return {
         "running": boot.running,
         "running_key": key_of(boot.running),
         "default": boot.default,
         "default_key": key_of(boot.default),
         "next": boot.next,
+        "waiting": waiting,
+        "waiting_key": key_of(waiting),
+        "reboot_needed": reboot_needed,
         "previous": state.previous,
         "trial": state.trial,
-        "refused": state.failed,
+        "refused": refused,
         "builds": builds,
         "history": state.history,
     }

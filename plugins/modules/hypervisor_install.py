@@ -124,9 +124,9 @@ options:
     default: 2
   sign:
     description:
-      - A command that signs the file whose path it gets as its last argument, such as C(gpg --batch --detach-sign).
-        It is called for
-        each file of the build and for C(grub.cfg).
+      - A command that signs the file whose path it gets as its last argument, such as C(gpg --batch --detach-sign),
+        and leaves the signature beside it in a file with C(.sig) added to the name.
+      - It is called on the host, for each file of the build and for C(grub.cfg), with O(state=absent) too.
       - Needed where Secure Boot is on.
     type: str
     default: ""
@@ -351,21 +351,17 @@ class Install:
             artifact = self.host.artifact(self.params["key"])
         else:
             raise IvshmemError("state=present wants key or artifact_dir")
-        if self.host.secure_boot() and not self.params["sign"]:
-            raise IvshmemError(
-                "Secure Boot is on, and GRUB loads signed files only; say how files are signed "
-                "(sign, in the role hypervisor_sign), "
-                "or switch Secure Boot off in the firmware"
-            )
+        self.check_signing()
         settings = self.settings()
         entry, text = self.host.render(artifact, settings)
         facts = {"key": artifact.key, "entry": entry}
         step = core.decide(entry, self.boot, self.state, self.params["retry"])
         self.stop_if_bad(step, entry)
 
-        lacking = self.host.lacking(artifact)
+        lacking = self.host.lacking(artifact, settings.sign)
+        if lacking:
+            self.host.check_room(artifact, lacking)
         if lacking and not self.host.dry:
-            self.host.check_room(artifact)
             if not given:
                 raise IvshmemError(
                     f"{artifact.key}: {', '.join(lacking)} of this build are damaged here; give artifact_dir"
@@ -376,24 +372,51 @@ class Install:
         if artifact.key not in self.state.installed:
             self.state.installed.append(artifact.key)
             self.note("installed", entry)
+        # A record that was lost must not cost the files of what runs.
+        self.state.installed = core.with_found(self.state.installed, self.host.builds())
+        self.state.wanted = entry
         self.host.add_entry(entry, text)
         # The new entry comes first, then what it is for, and only then what nobody needs any more goes.
         texts = dict(self.host.entries(), **{entry: text})
         self.menu([texts[name] for name in core.menu_order(texts, self.state.installed)])
+        self.forget_other_trial(entry)
         facts.update(self.go_on(step, entry, artifact))
         keys = core.kept_keys(entry, self.boot, self.state, settings.keep)
         entries = core.menu_order(core.kept_entries(texts, keys, entry, self.boot, self.state), self.state.installed)
         self.menu([texts[name] for name in entries])
         gone = self.host.prune(keys, entries)
         self.state.installed = [key for key in self.state.installed if key not in gone]
-        self.state.failed = {name: why for name, why in self.state.failed.items() if core.key_of(name) not in gone}
+        if len(self.state.failed) > core.HISTORY:
+            kept = self.state.installed
+            self.state.failed = {name: why for name, why in self.state.failed.items() if core.key_of(name) in kept}
         self.save()
         return facts
+
+    def check_signing(self):
+        if self.host.secure_boot() and not self.params["sign"]:
+            raise IvshmemError(
+                "Secure Boot is on, and GRUB loads signed files only; say how files are signed "
+                "(sign, in the role hypervisor_sign), or switch Secure Boot off in the firmware"
+            )
+
+    def forget_other_trial(self, entry):
+        """Judge the trial of an entry that nobody wants any more, or take it back."""
+        lost = core.fallen(self.boot, self.state)
+        if lost and lost != entry:
+            self.state.failed[lost] = core.why_fallen(self.boot)
+            self.state.trial = None
+            self.note("fell_back", lost, self.state.failed[lost])
+        left = self.boot.next
+        if left and left != entry and left == self.state.trial:
+            self.host.set_env({core.NEXT: None}, "no trial boot")
+            self.boot = replace(self.boot, next=None)
+            self.state.trial, self.state.came_up = None, False
+            self.note("disarmed", left)
 
     def stop_if_bad(self, step, entry):
         """Record and report a trial that failed."""
         if step == core.FELL_BACK:
-            why = f"its trial boot ended with {self.boot.running or 'the entry of the host'} running"
+            why = core.why_fallen(self.boot)
             self.fail(entry, "fell_back", why)
             raise Failure(
                 "fell_back",
@@ -495,6 +518,7 @@ class Install:
             state.failed[boot.default] = "it was left on request"
             state.previous = boot.default
             self.note("rolled back", target, f"from {boot.default}")
+        state.wanted = None
         self.save()
         if target:
             self.host.sync_packaged(self.host.artifact(core.key_of(target)))
@@ -510,6 +534,8 @@ class Install:
 
     def absent(self):
         host, boot = self.host, self.boot
+        if os.path.exists(host.script):
+            self.check_signing()
         gone = {core.DEFAULT: None, core.TRIED: None, **({core.NEXT: None} if boot.next else {})}
         if os.path.exists(host.grubenv):
             host.set_env(gone, "default")

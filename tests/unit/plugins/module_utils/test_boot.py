@@ -280,6 +280,34 @@ def test_kept_keys():
     assert core.kept_keys("e111.00000000", boot, state, 0) == ["a111", "b111", "e111"]
 
 
+def test_the_next_boot_finds_its_files():
+    state = State(installed=["a111", "b111", "c111"])
+    boot = Boot("a111.00000000", "a111.00000000", "b111.00000000", None)
+    assert core.kept_keys("c111.00000000", boot, state, 1) == ["a111", "b111", "c111"]
+
+
+@pytest.mark.parametrize(
+    ("boot", "state", "found"),
+    [
+        (Boot(None, None, None, None), State(), (False, None)),
+        (Boot(None, None, None, None), State(wanted=A), (True, A)),  # not armed
+        (Boot(B, B, A, None), State(wanted=A, trial=A), (True, A)),
+        (Boot(A, None, None, A), State(wanted=A, trial=A), (False, None)),  # not judged
+        (Boot(A, A, None, A), State(wanted=A), (False, None)),
+        (Boot(A, B, None, A), State(wanted=A, failed={A: "x"}), (True, B)),  # without proof
+        (Boot(B, B, None, A), State(wanted=A, failed={A: "x"}), (False, None)),  # rolled back
+        (Boot(A, None, None, None), State(failed={A: "x"}), (True, None)),  # left on request
+        (Boot(None, A, None, None), State(wanted=A), (True, A)),  # the default did not come up
+    ],
+)
+def test_pending(boot, state, found):
+    assert core.pending(boot, state) == found
+
+
+def test_builds_without_a_record_count_as_the_oldest():
+    assert core.with_found(["a111", "b111"], ["b111", "c111"]) == ["c111", "a111", "b111"]
+
+
 def test_kept_entries():
     entries = [A, "aaaa.00000009", B, "bbbb.00000009", C]
     boot = Boot(A, A, None, None)
@@ -289,11 +317,12 @@ def test_kept_entries():
 
 
 def test_state_round_trip():
-    state = State(previous=A, trial=B, failed={C: "why"}, installed=["aaaa"])
+    state = State(previous=A, wanted=B, trial=B, failed={C: "why"}, installed=["aaaa"])
     for number in range(core.HISTORY + 5):
         state.note(number, "armed", A)
     again = State.parse(state.as_dict())
-    assert (again.previous, again.trial, again.failed, again.installed) == (A, B, {C: "why"}, ["aaaa"])
+    assert (again.previous, again.wanted, again.trial, again.failed) == (A, B, B, {C: "why"})
+    assert again.installed == ["aaaa"]
     assert [line["time"] for line in again.history] == list(range(5, core.HISTORY + 5))
     with pytest.raises(IvshmemError):
         State.parse({"version": 2})

@@ -231,6 +231,25 @@ def test_hang_is_rolled_back(machine, artifact):
     assert machine.info()["refused"] == {}
 
 
+def test_hang_is_told_and_kept_whoever_comes_next(machine, artifact):
+    bad = machine.call(artifact=artifact("bbbb"), trial=True)["entry"]
+    machine.boot(works=False)
+    assert machine.boot() is None
+    info = machine.info()
+    assert info["refused"] == {bad: "its trial boot ended with the entry of the host running"}
+    assert (info["running"], info["default"], info["reboot_needed"]) == (None, None, False)
+    mended = artifact("cccc")
+    assert machine.call(artifact=mended, trial=True)["outcome"] == "armed"
+    assert machine.info()["refused"].keys() == {bad}
+    assert [line["event"] for line in machine.info()["history"]] == [
+        *("installed", "armed"),
+        *("installed", "fell_back", "armed"),
+    ]
+    machine.boot()
+    assert machine.call(artifact=mended)["outcome"] == "default"
+    assert machine.call(artifact=machine.root.parent / "artifacts/bbbb", trial=True)["outcome"] == "refused"
+
+
 def test_running_without_proof_is_not_the_default(machine, artifact):
     good = artifact("aaaa")
     machine.call(artifact=good, trial=True)
@@ -311,6 +330,44 @@ def test_old_builds_go(machine, artifact):
     assert sorted(path.name for path in (machine.root / "boot/acrn").iterdir()) == ["key2", "key3", "state.json"]
     menu = (machine.root / "boot/grub/grub.cfg").read_text()
     assert [entry in menu for entry in entries] == [False, False, True, True]
+
+
+def test_lost_record_costs_no_files(machine, artifact):
+    old = promote(machine, artifact("aaaa"))
+    (machine.root / "boot/acrn/state.json").unlink()
+    machine.call(artifact=artifact("bbbb"), trial=True, keep=1)
+    assert (machine.root / "boot/acrn/aaaa/acrn.bin").exists()
+    assert [build["key"] for build in machine.info()["builds"]] == ["aaaa", "bbbb"]
+    assert machine.boot(works=False) == "hangs"
+    assert machine.boot() == old
+
+
+def test_builds_that_somebody_removed_are_not_told(machine, artifact):
+    machine.call(artifact=artifact("aaaa"))
+    shutil.rmtree(machine.root / "boot/acrn/aaaa")
+    assert machine.info()["builds"] == []
+
+
+def test_trial_that_nobody_wants_any_more_is_taken_back(machine, artifact):
+    good = artifact("aaaa")
+    old = promote(machine, good)
+    other = machine.call(artifact=artifact("bbbb"), trial=True)["entry"]
+    assert machine.info()["waiting"] == other
+    assert machine.call(artifact=good)["steps"] == ["no trial boot"]
+    assert machine.info()["reboot_needed"] is False
+    assert machine.boot() == old
+    assert machine.call(artifact=good)["changed"] is False
+
+
+def test_what_a_host_waits_for(machine, artifact):
+    good = artifact("aaaa")
+    assert machine.info()["reboot_needed"] is False
+    entry = machine.call(artifact=good)["entry"]
+    assert [machine.info()[name] for name in ("waiting", "waiting_key", "reboot_needed")] == [entry, "aaaa", True]
+    promote(machine, good)
+    assert [machine.info()[name] for name in ("waiting", "reboot_needed")] == [None, False]
+    machine.call(state="previous")
+    assert [machine.info()[name] for name in ("waiting", "reboot_needed")] == [None, True]
 
 
 def test_rollback_and_back(machine, artifact):
@@ -429,6 +486,38 @@ def test_secure_boot_wants_a_signing_command(machine, artifact):
     (folder / "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c").write_bytes(b"\6\0\0\0\1")
     with pytest.raises(IvshmemError, match="Secure Boot"):
         machine.call(artifact=artifact("aaaa"))
+
+
+def test_signatures_lie_beside_the_files(machine, artifact):
+    def sign(words):
+        if words[0] != "sign":
+            return command(words)
+        (machine.root / words[1]).with_name(os.path.basename(words[1]) + ".sig").write_text("signature")
+        return 0, "", ""
+
+    command, good = machine.command, artifact("aaaa")
+    machine.call(artifact=good)
+    machine.command = sign
+    # Signing was switched on later.
+    assert machine.call(artifact=good, sign="sign")["steps"] == ["files of aaaa"]
+    assert machine.call(artifact=good, sign="sign")["changed"] is False
+    assert (machine.root / "boot/acrn/aaaa/acrn.bin.sig").exists()
+    machine.call(artifact=artifact("bbbb"), sign="sign")
+    assert (machine.root / "boot/grub/grub.cfg.sig").exists()
+    machine.command = command
+    with pytest.raises(IvshmemError, match="detached"):
+        machine.call(artifact=artifact("cccc"), sign="true")
+
+
+def test_removal_leaves_no_menu_that_secure_boot_refuses(machine, artifact):
+    machine.call(artifact=artifact("aaaa"))
+    folder = machine.root / "sys/firmware/efi/efivars"
+    folder.mkdir(parents=True)
+    (folder / "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c").write_bytes(b"\6\0\0\0\1")
+    before = (machine.root / "boot/grub/grub.cfg").read_bytes()
+    with pytest.raises(IvshmemError, match="Secure Boot"):
+        machine.call(state="absent")
+    assert (machine.root / "boot/grub/grub.cfg").read_bytes() == before
 
 
 def test_full_boot_partition(machine, artifact, monkeypatch):

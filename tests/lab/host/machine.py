@@ -59,15 +59,12 @@ def pid_of(place: Path, name: str) -> int | None:
 
 def supervise(place: Path) -> None:
     """Run QEMU again and again until the machine is switched off."""
+    turn_page(place)
     (place / "supervisor.pid").write_text(str(os.getpid()))
     while not (place / "off").exists():
         with open(place / "qemu.log", "ab") as log:
             began = time.monotonic()
-            console = place / "console.log"
-            if console.exists():  # QEMU begins its log anew
-                with open(place / "consoles.log", "ab") as whole:
-                    whole.write(console.read_bytes())
-                console.unlink()
+            turn_page(place)
             process = subprocess.Popen(command(place), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
             (place / "qemu.pid").write_text(str(process.pid))
             if (place / "off").exists():
@@ -77,6 +74,15 @@ def supervise(place: Path) -> None:
             if time.monotonic() - began < 1:
                 log.write(b"machine: QEMU ended at once\n")
                 return
+
+
+def turn_page(place: Path) -> None:
+    """Put the console of the last boot away, so that nobody takes it for that of the next one."""
+    console = place / "console.log"
+    if console.exists():
+        with open(place / "consoles.log", "ab") as whole:
+            whole.write(console.read_bytes())
+        console.unlink()
 
 
 def boots(place: Path) -> int:
@@ -106,12 +112,21 @@ def on(place: Path) -> None:
         time.sleep(0.05)
 
 
-def cut(place: Path) -> None:
-    """End QEMU at once."""
+def cut(place: Path) -> int | None:
+    """End QEMU at once, and return its process."""
     pid = pid_of(place, "qemu.pid")
-    if pid and b"qemu" in Path(f"/proc/{pid}/cmdline").read_bytes():
-        with contextlib.suppress(ProcessLookupError):
+    # A number that was left behind may be somebody else's by now.
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        if pid and f"file={place}/disk.qcow2".encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
             os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def cycle(place: Path) -> None:
+    """Cut the power for a moment, and return when it is back."""
+    pid = cut(place)
+    while pid and pid_of(place, "supervisor.pid") and pid_of(place, "qemu.pid") in (None, pid):
+        time.sleep(0.05)
 
 
 def off(place: Path) -> None:
@@ -123,14 +138,14 @@ def off(place: Path) -> None:
 
 def wait(place: Path, seconds: float) -> None:
     end = time.monotonic() + seconds
+    console = place / "console.log"
     while time.monotonic() < end:
-        console = place / "console.log"
         if console.exists() and READY in console.read_text(errors="replace"):
             return
         if not pid_of(place, "supervisor.pid"):
             sys.exit(f"machine: {place} is off; see {place}/qemu.log")
         time.sleep(0.3)
-    tail = "\n".join((place / "console.log").read_text(errors="replace").splitlines()[-15:])
+    tail = "\n".join(console.read_text(errors="replace").splitlines()[-15:]) if console.exists() else ""
     sys.exit(f"machine: {place} is not up after {seconds:.0f} s\n{tail}")
 
 
@@ -162,7 +177,7 @@ def main() -> None:
     elif args.what == "off":
         off(place)
     elif args.what == "cycle":
-        cut(place)  # the supervisor starts it again
+        cycle(place)
     elif args.what == "wait":
         wait(place, args.timeout)
     elif args.what == "status":

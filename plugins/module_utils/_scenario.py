@@ -454,7 +454,7 @@ class Scenario:
         pairs: Pairs = [(child, document.raw(child)) for child in parent.children]
         at = next((index for index, child in enumerate(parent.children) if child.tag in followers), len(pairs))
         eol = document.eol(parent.start)
-        pairs.insert(at, (None, document.build(tag, content, document.child_indent(parent), eol)))
+        pairs.insert(at, (None, document.build(tag, content, document.child_indent(parent) or b"", eol)))
         return document.replaced(parent, document.with_children(parent, pairs))
 
     def _pairs_v3(
@@ -477,7 +477,9 @@ class Scenario:
         for placed in regions:
             if placed.region.name not in self._nodes:
                 tag, content = self._spec_v3(placed, version)
-                of_provider[placed.region.provided_by].append((None, document.build(tag, content, indent, eol)))
+                # Its children stand on lines of their own even where the file is not indented (see _updated_v3).
+                raw = document.build(tag, content, indent or b"", eol)
+                of_provider[placed.region.provided_by].append((None, raw))
         # The build numbers all regions but counts the hypervisor's alone (static_allocators/lib/lib.py,
         # get_ivshmem_regions_by_tree), so these must come first.
         return others + of_provider[HYPERVISOR] + of_provider[DEVICE_MODEL]
@@ -534,7 +536,10 @@ class Scenario:
         if "IVSHMEM_VMS" not in seen:
             content = [self._vm_spec_v3(vm) for vm in placed.vms]
             pairs.append((None, document.build("IVSHMEM_VMS", content, indent, eol)))
-        return self._children(node, pairs)
+        raw = self._children(node, pairs)
+        # ACRN leaves out a region without any text between its children (xforms/ivshmem_cfg.h.xsl tests text()).
+        head = node.body - node.start
+        return raw if node.text else raw[:head] + eol + raw[head:]
 
     def _updated_vms_v3(self, node: Node, placed: PlacedRegion) -> bytes:
         document = self.document

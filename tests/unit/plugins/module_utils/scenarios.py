@@ -76,7 +76,7 @@ def region_v3(name, *vms, size=2, provider="Hypervisor", region_id=None, indent=
     number = f"<IVSHMEM_REGION_ID>{region_id}</IVSHMEM_REGION_ID>" if region_id is not None else ""
     shared = "".join(f"<IVSHMEM_VM><VM_NAME>{vm}</VM_NAME><VBDF>{vbdf}</VBDF></IVSHMEM_VM>" for vm, vbdf in vms)
     return (
-        f"{indent}<IVSHMEM_REGION><NAME>{name}</NAME><PROVIDED_BY>{provider}</PROVIDED_BY>{number}"
+        f"{indent}<IVSHMEM_REGION> <NAME>{name}</NAME><PROVIDED_BY>{provider}</PROVIDED_BY>{number}"
         f"<IVSHMEM_SIZE>{size}</IVSHMEM_SIZE><IVSHMEM_VMS>{shared}</IVSHMEM_VMS></IVSHMEM_REGION>\n"
     )
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+from xml.etree import ElementTree
 
 import pytest
 
@@ -101,7 +102,28 @@ def test_hypervisor_regions_come_first():
     )
     text = edit(scenarios.scenario("v3", wrong), *regions)
     assert list(found(text, "v3")) == ["h", "d"]
-    assert re.search(r"<!-- of d -->\s*<IVSHMEM_REGION><NAME>d<", text)
+    assert re.search(r"<!-- of d -->\s*<IVSHMEM_REGION>\s<NAME>d<", text)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "<IVSHMEM/>",
+        "<IVSHMEM></IVSHMEM>",
+        "",
+        block_v3(region_v3("a", ("PRE0", "00:08.0"), ("POST2", "00:08.0"))),
+        block_v3(region_v3("a", ("PRE0", "00:08.0"))),
+    ],
+)
+@pytest.mark.parametrize("state", ["exact", "present"])
+def test_acrn_sees_a_region_of_a_file_without_white_space(block, state):
+    """ACRN leaves out a region without text between its children (xforms/ivshmem_cfg.h.xsl, v3.0 to v3.3)."""
+    text = re.sub(r">\s+<", "><", scenarios.scenario("v3", block).partition("\n")[2])
+    text = f'<acrn-config board="board">\n{text}'
+    new = edit(text, "hv:/a, 2, 0:2", "hv:/b, 4, 0:2", state=state)
+    assert list(found(new, "v3")) == ["a", "b"]
+    for node in ElementTree.fromstring(new).iter("IVSHMEM_REGION"):
+        assert node.text or any(child.tail for child in node)
 
 
 def test_dm_regions_are_not_written_to_a_v2_scenario_but_returned():

@@ -297,6 +297,24 @@ def _vm_name(context: Context) -> Iterator[tuple[str, str]]:
 
 
 @_rule(
+    "vm-name-duplicate",
+    ERROR,
+    "A VM of a region has a name that no other VM has.",
+    "rename one of them in the scenario and in its launch script",
+    "schema/config.xsd (vmNameUnique); regions of v3.x say which VMs they mean by name, and so does acrn-dm from v2.7",
+    since=(2, 7),
+)
+def _vm_name_duplicate(context: Context) -> Iterator[tuple[str, str]]:
+    counts = Counter(vm.name for vm in context.scenario.vms)
+    told = set()
+    for region, vm, _vbdf in context.vms():
+        if counts[vm.name] > 1 and vm.name not in told:
+            told.add(vm.name)
+            ids = " and ".join(str(each.id) for each in context.scenario.vms if each.name == vm.name)
+            yield region.name, f"the VMs {ids} have the same name '{vm.name}'"
+
+
+@_rule(
     "dm-vm-kind",
     ERROR,
     "Only post-launched VMs share a dm-land region.",

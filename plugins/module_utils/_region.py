@@ -197,17 +197,15 @@ def parse_region(value: Any) -> Region:
     raise IvshmemError(f"a region is a mapping or a string, not {value!r}: {_COMPACT_HINT}")
 
 
-def parse_regions(values: Iterable[Any]) -> tuple[Region, ...]:
-    """Read a list of regions. Raises one IvshmemError that tells of every unreadable one, a line each."""
+def parse_regions(values: Iterable[Any]) -> tuple[tuple[Region, ...], list[str]]:
+    """Read a list of regions. Returns those that can be read, and what is wrong with each of the others."""
     regions, problems = [], []
     for value in values:
         try:
             regions.append(parse_region(value))
         except IvshmemError as exc:
             problems.append(str(exc))
-    if problems:
-        raise IvshmemError("\n".join(problems))
-    return tuple(regions)
+    return tuple(regions), problems
 
 
 def to_mapping(region: Region) -> dict[str, Any]:

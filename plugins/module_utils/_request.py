@@ -100,16 +100,16 @@ def decide(
     IvshmemError for input that is not readable, or that breaks a rule of severity error; all of them are told.
     """
     scenario = read_scenario(data, where)
-    declared = names_to_remove(values) if state == "absent" else parse_regions(values)
     findings: tuple[Finding, ...] = ()
     if state == "absent":
         # Rules are not asked here: whatever is wrong with a file, its regions can be taken out.
-        new = scenario.without({region.name for region in declared})
+        new = scenario.without({region.name for region in names_to_remove(values)})
         regions = read_scenario(new, where).as_found()
     else:
+        declared, unreadable = parse_regions(values)
         wanted = scenario.merged(declared, state == "exact")
         findings = tuple(check(scenario, wanted, version, board))
-        refuse(findings, where)
+        refuse(findings, where, unreadable)
         regions = scenario.placed(wanted, board.native if board else (), _readable(earlier, where))
         new = scenario.rendered(regions, keep_unreadable=state == "present", version=version)
     new_launch = None if launch is None else render_launch(launch, launch_where, scenario, regions)

@@ -537,7 +537,9 @@ def _memory_budget(context: Context) -> Iterator[tuple[str, str]]:
     budget = shared_memory_budget(context.scenario, context.version, context.board, context.regions)
     if budget and budget["used"] > budget["limit"]:
         regions = "regions of both providers" if DEVICE_MODEL in budget["counts"] else "hypervisor regions"
-        yield "", f"the {regions} take {budget['used']} MB, at most {budget['limit']} MB fit"
+        fixed = context.scenario.hv_ram_size if context.version and context.version <= (2, 4) else 0
+        within = f" within the HV_RAM_SIZE of {fixed} MB that the scenario sets" if fixed else ""
+        yield "", f"the {regions} take {budget['used']} MB, at most {budget['limit']} MB fit{within}"
 
 
 @_rule(
@@ -638,9 +640,13 @@ def check(
     return sorted(findings, key=lambda finding: finding.severity != ERROR)
 
 
-def refuse(findings: Iterable[Finding], where: str) -> None:
-    """Raise one IvshmemError with every error among the findings, a line each; do nothing without errors."""
-    errors = [str(finding) for finding in findings if finding.severity == ERROR]
-    if errors:
-        count = f"{len(errors)} rules" if len(errors) > 1 else "a rule"
-        raise IvshmemError(f"{where}: the regions break {count}; nothing was changed\n" + "\n".join(errors))
+def refuse(findings: Iterable[Finding], where: str, unreadable: Iterable[str] = ()) -> None:
+    """Raise one IvshmemError with every error among the findings, a line each; do nothing without errors.
+
+    ``unreadable`` tells what is wrong with regions that no rule could be asked about.
+    """
+    mistakes = [f"{ERROR}: {problem}" for problem in unreadable]
+    mistakes += [str(finding) for finding in findings if finding.severity == ERROR]
+    if mistakes:
+        count = f"{len(mistakes)} mistakes" if len(mistakes) > 1 else "a mistake"
+        raise IvshmemError("\n".join([f"{where}: {count} in the regions; nothing was changed", *mistakes]))

@@ -381,7 +381,10 @@ class Scenario:
             if (region.name, vm.id) not in places:
                 device = next((slot for slot in SLOT_ORDER if slot not in taken[vm.id]), None)
                 if device is None:
-                    raise IvshmemError(f"{self.where}: VM '{vm.name}' has no free PCI slot for region '{region.name}'")
+                    raise IvshmemError(
+                        f"{self.where}: VM '{vm.name}' has no free PCI slot left for region '{region.name}'; "
+                        "put it into fewer regions"
+                    )
                 settle(region, vm, Bdf(0, device, 0))
         return tuple(
             PlacedRegion(

@@ -285,6 +285,8 @@ def test_memory_budget(version, vms, limit):
 def test_memory_budget_by_the_settings_of_the_scenario():
     text = scenarios.scenario("v2", hv="<MEMORY><HV_RAM_SIZE>0x20000000</HV_RAM_SIZE></MEMORY>")
     assert _rules.shared_memory_budget(read_scenario(text.encode(), "f"), (2, 4), None)["limit"] == 512 - 190
+    (told,) = findings([region(size=512, vms=[0, 2])], version=(2, 4), text=text)
+    assert "at most 322 MB fit within the HV_RAM_SIZE of 512 MB that the scenario sets; " in str(told)
     more = {"POST2": "<secure_world_support>y</secure_world_support>"}
     text = scenarios.scenario("v3", hv="<CAPACITIES><MAX_VM_NUM>4</MAX_VM_NUM></CAPACITIES>", more=more)
     assert _rules.shared_memory_budget(read_scenario(text.encode(), "f"), (3, 2), None)["limit"] == 1024 - 20 - 16 - 16
@@ -308,7 +310,7 @@ def test_everything_is_told_at_once_errors_first():
     with pytest.raises(IvshmemError) as caught:
         refuse(told, "line.xml")
     lines = str(caught.value).splitlines()
-    assert lines[0] == "line.xml: the regions break 4 rules; nothing was changed"
+    assert lines[0] == "line.xml: 4 mistakes in the regions; nothing was changed"
     assert [line.split("[")[-1] for line in lines[1:]] == [f"{rule}]" for rule in errors]
     refuse([finding for finding in told if finding.severity == WARNING], "line.xml")
 

@@ -7,12 +7,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _region
+
+# Ansible's YAML output folds lines of more than 80 characters, its own indentation included.
+_TABLE_WIDTH = 74
 
 
 def from_compact(value: Any) -> dict[str, Any]:
@@ -90,21 +93,38 @@ def built_for(
 
 
 def plan_table(hosts: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The plans of hosts as the lines of a table, one line for each region."""
-    rows = [("HOST", "ACRN", "REGION", "MB", "ID", "VMS AND SLOTS")]
+    """The plans of hosts as the lines of a table, one line for each region and more for one with many VMs."""
+    rows: list[tuple[list[str], list[str]]] = [(["HOST", "ACRN", "REGION", "MB", "ID"], ["VMS AND SLOTS"])]
     for host in hosts:
         plan = host.get("scenario_plan")
         if not plan:
             continue
-        start = (host["inventory_hostname"], plan["acrn_version"] or "?")
+        start = [host["inventory_hostname"], plan["acrn_version"] or "?"]
         for region in plan["regions"]:
-            vms = ", ".join(f"{vm['name']} {'by build' if vm['slot'] is None else vm['slot']}" for vm in region["vms"])
+            vms = [f"{vm['name']} {'by build' if vm['slot'] is None else vm['slot']}" for vm in region["vms"]]
             name = _region.PREFIXES[region["provided_by"]] + region["name"]
-            rows.append((*start, name, str(region["size"]), str(region["region_id"] or "-"), vms))
+            rows.append(([*start, name, str(region["size"]), str(region["region_id"] or "-")], vms))
         if not plan["regions"]:
-            rows.append((*start, "(none)", "-", "-", "-"))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+            rows.append(([*start, "(none)", "-", "-"], ["-"]))
+    widths = [max(map(len, column)) for column in zip(*(cells for cells, _vms in rows))]
+    lines = []
+    for cells, vms in rows:
+        for text in _filled(vms, _TABLE_WIDTH - sum(widths) - 2 * len(widths)):
+            lines.append("  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths)), text]))
+            cells[1:] = [""] * 4
+    return lines
+
+
+def _filled(words: Sequence[str], width: int) -> list[str]:
+    """Words as a list in lines of at most a width, at least one word in each."""
+    lines: list[str] = []
+    for number, word in enumerate(words):
+        item = word if number + 1 == len(words) else f"{word},"
+        if lines and len(lines[-1]) + 1 + len(item) <= width:
+            lines[-1] += f" {item}"
+        else:
+            lines.append(item)
+    return lines
 
 
 def just_started(guests: Iterable[str], hostvars: Mapping[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.acrn.ivshmem.plugins.filter import regions as filters
@@ -86,6 +87,21 @@ def test_plan_table_has_a_line_for_each_region_and_for_a_host_without_any():
         "press-1  3.3   dm:/b   64  -     HMI 16, LOG 8",
         "b        ?     (none)  -   -     -",
     ]
+
+
+def test_plan_table_is_narrow_enough_for_the_output_of_ansible():
+    vms = [{"id": number, "name": f"POST_STD_VM{number}", "slot": 8} for number in range(7)]
+    region = {"name": "frames", "provided_by": "hypervisor", "size": 2, "region_id": None, "vms": vms}
+    lines = filters.plan_table([{"inventory_hostname": "a", "scenario_plan": {**PLAN, "regions": [region]}}])
+    assert lines[1:] == [
+        "a     3.3   hv:/frames  2   -   POST_STD_VM0 8, POST_STD_VM1 8,",
+        "a                               POST_STD_VM2 8, POST_STD_VM3 8,",
+        "a                               POST_STD_VM4 8, POST_STD_VM5 8,",
+        "a                               POST_STD_VM6 8",
+    ]
+    assert yaml.safe_dump(lines) == "".join(f"- {line}\n" for line in lines)
+    region["name"] = "f" * 60
+    assert len(filters.plan_table([{"inventory_hostname": "a", "scenario_plan": {**PLAN, "regions": [region]}}])) == 8
 
 
 def test_guests_whose_vm_was_started_just_now():

@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Bdf, IvshmemError
+
 Vm = Mapping[str, Any]
 
 # A shell, or acrn-dm's own commas, would make something else of other characters.
@@ -28,9 +30,10 @@ _BDF = re.compile(r"[0-9a-fA-F]{2}:[01][0-9a-fA-F]\.[0-7]")
 _CONTROL = re.compile(r"[\x00-\x1f]")
 # acrn-dm takes no less (devicemodel/core/main.c).
 _MEMORY = 128
-# Slots 8 to 15 come last: shared memory without a place of its own goes there. 31 is the LPC bridge of some guests.
+# Slots 8 to 15 come last: shared memory without a place of its own goes there.
 _FREE = (*range(3, 8), *range(16, 31), *range(8, 16))
-_TAKEN = (0, 1, 2, 31)
+# The bridges are in every script; a passed-through GPU has 2, and its LPC bridge 31.
+_FOR_PASSTHROUGH = (2, 31)
 
 
 @dataclass(frozen=True)
@@ -104,11 +107,27 @@ def _problems(vm: Vm, vms: Sequence[Vm], plan: Mapping[str, Any], settings: Sett
     for device in vm.get("passthrough") or []:
         if not _BDF.fullmatch(str(device.get("bdf"))):
             yield f"passthrough {json.dumps(device.get('bdf'))} is no PCI address such as 00:14.0"
+    yield from _slot_problems(vm)
     texts = [*(vm.get("extra_args") or []), vm.get("bootargs"), vm.get("console")]
     texts += [each.get("options") for key in ("disks", "passthrough") for each in vm.get(key) or []]
     for text in texts:
         if _CONTROL.search(str(text or "")):
             yield f"{json.dumps(text)} has a line break or another control character"
+
+
+def _slot_problems(vm: Vm) -> Iterator[str]:
+    """Slots of disks and the like that acrn-dm would end at; those of shared memory are looked at in the script."""
+    holders: dict[int, str] = {}
+    for key, what in (("disks", "path"), ("nics", "tap"), ("passthrough", "bdf")):
+        for item in vm.get(key) or []:
+            if item.get("slot") is None:
+                continue
+            slot, told = int(item["slot"]), f"{key} {json.dumps(item.get(what))}"
+            if slot not in _FREE and not (key == "passthrough" and slot in _FOR_PASSTHROUGH):
+                yield f"{told} cannot have slot {slot}: write 3 to 30 in decimal, for passthrough of a GPU also 2 or 31"
+            elif slot in holders:
+                yield f"{told} is at slot {slot}, where {holders[slot]} is; give one of them another slot, or none"
+            holders.setdefault(slot, told)
 
 
 def dm_regions(plan: Mapping[str, Any], found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -159,7 +178,7 @@ def wish(
 ) -> dict[str, Any]:
     """All that the role wants of a Service VM. ``planned`` gives the devices of a VM in the plan.
 
-    Where something is refused, there is nothing else.
+    Where something is refused, ``state`` has nothing else.
     """
     found = problems(vms, plan, settings)
     result: dict[str, Any] = {"paths": {}, "devices": {}, "texts": {}, "state": {"refused": found}}
@@ -172,7 +191,10 @@ def wish(
         result["paths"][name] = path(vm, settings)
         result["devices"][name] = own
         if settings.mode == "template":
-            result["texts"][name] = script(vm, own, plan, settings)
+            try:
+                result["texts"][name] = script(vm, own, plan, settings)
+            except IvshmemError as exc:
+                found.append(f"VM '{name}': {exc}")
         scripts.append(
             {
                 "path": result["paths"][name],
@@ -185,7 +207,7 @@ def wish(
                 "mode": None if settings.mode == "edit" else "0755",
             }
         )
-    if vms:
+    if vms and not found:
         result["state"].update(
             # What the generator will write is not known before it has run.
             scripts=scripts if settings.mode != "generate" else [],
@@ -238,18 +260,22 @@ class _Slots:
     """Hands out slots to what has none of its own."""
 
     def __init__(self, vm: Vm, found: Iterable[Mapping[str, Any]]) -> None:
-        used = set(_TAKEN)
+        used = set()
         for device in found:
-            if isinstance(device.get("slot"), int):
-                used.add(device["slot"])
-            if isinstance(device.get("vbdf"), str):
-                used.add(int(device["vbdf"].split(":")[-1].split(".")[0], 16))
+            try:
+                used.add(Bdf.parse(str(device["vbdf"])).slot if device.get("vbdf") else int(device["slot"]))
+            except (IvshmemError, KeyError, TypeError, ValueError):
+                continue  # it has none of its own either, or launch_script refuses it
         for key in ("disks", "nics", "passthrough"):
-            used.update(item["slot"] for item in vm.get(key) or [] if item.get("slot") is not None)
+            used.update(int(item["slot"]) for item in vm.get(key) or [] if item.get("slot") is not None)
         self._free = [slot for slot in _FREE if slot not in used]
 
-    def of(self, item: Mapping[str, Any]) -> Any:
-        return item["slot"] if item.get("slot") is not None else self._free.pop(0)
+    def of(self, item: Mapping[str, Any]) -> int:
+        if item.get("slot") is not None:
+            return int(item["slot"])
+        if not self._free:
+            raise IvshmemError(f"has more devices than the {len(_FREE)} PCI slots from 3 to 30 hold; remove some")
+        return self._free.pop(0)
 
 
 def script(vm: Vm, found: Sequence[Mapping[str, Any]], plan: Mapping[str, Any], settings: Settings) -> str:

@@ -92,6 +92,47 @@ def test_what_is_refused(vm, text):
     assert text in refused(vm)[0]
 
 
+@pytest.mark.parametrize(
+    ("vm", "text"),
+    [
+        (
+            {"disks": [{"path": "/a", "slot": 3}, {"path": "/b", "slot": "3"}]},
+            'disks "/b" is at slot 3, where disks "/a"',
+        ),
+        (
+            {"disks": [{"path": "/a", "slot": 9}], "nics": [{"tap": "tap0", "slot": 9}]},
+            'nics "tap0" is at slot 9, where',
+        ),
+        ({"disks": [{"path": "/a", "slot": 1}]}, 'disks "/a" cannot have slot 1: write 3 to 30'),
+        ({"nics": [{"tap": "tap0", "slot": 31}]}, 'nics "tap0" cannot have slot 31'),
+        ({"passthrough": [{"bdf": "00:02.0", "slot": 0}]}, 'passthrough "00:02.0" cannot have slot 0'),
+        ({"disks": [{"path": "/a", "slot": 40}]}, "cannot have slot 40"),
+    ],
+)
+def test_slots_at_which_acrn_dm_would_end(vm, text):
+    (problem,) = refused(vm)
+    assert text in problem
+
+
+def test_more_devices_than_slots():
+    disks = [{"path": f"/{number}.img"} for number in range(28)]
+    assert wish([{"name": "VM1", "memory": 512, "disks": disks, "devices": []}])["state"]["refused"] == []
+    full = wish([{"name": "VM1", "memory": 512, "disks": disks}])["state"]
+    assert full == {"refused": ["VM 'VM1': has more devices than the 28 PCI slots from 3 to 30 hold; remove some"]}
+
+
+def test_a_place_that_cannot_be_read_is_left_to_the_script():
+    """launch_script refuses it with file and line."""
+    text = _launch_vm.script({"name": "VM1", "memory": 512}, [{"name": "x", "vbdf": "zz"}], PLAN, settings())
+    assert "hostbridge" in text
+
+
+def test_slots_may_be_texts():
+    disks = [{"path": "/a", "slot": "3"}, {"path": "/b"}]
+    text = _launch_vm.script({"name": "VM1", "memory": 512, "disks": disks}, [], PLAN, settings())
+    assert ("'3,virtio-blk,/a'" in text, "'4,virtio-blk,/b'" in text) == (True, True)
+
+
 def test_a_tap_of_v2_has_tap_in_its_name():
     assert refused({"nics": [{"tap": "eth7"}]}, version="3.3") == []
     assert "up to ACRN v2.7" in refused({"nics": [{"tap": "eth7"}]}, version="v2.7")[0]

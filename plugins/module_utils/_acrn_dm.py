@@ -291,8 +291,8 @@ def devices_of_vm(scenario: Scenario, vm: Vm) -> list[dict[str, Any]]:
     ]
 
 
-def check_scenario(devices: Iterable[IvshmemDevice], scenario: Scenario, vm: Vm, where: str) -> None:
-    """Raise IvshmemError where devices and scenario contradict each other; every contradiction is told.
+def check_scenario(devices: Iterable[IvshmemDevice], scenario: Scenario, vm: Vm) -> None:
+    """Raise IvshmemError where devices and scenario contradict each other; every contradiction is told, a line each.
 
     The hypervisor compares the name with its prefix and the size with what was compiled into it
     (hypervisor/dm/vpci/ivshmem.c, create_ivshmem_vdev); a difference is only "Invalid argument" at launch.
@@ -335,7 +335,7 @@ def check_scenario(devices: Iterable[IvshmemDevice], scenario: Scenario, vm: Vm,
                 "asked for; make them equal"
             )
     if problems:
-        raise IvshmemError("\n".join(f"{where}: {problem}" for problem in problems))
+        raise IvshmemError("\n".join(problems))
 
 
 def check_manifest(devices: Iterable[IvshmemDevice], manifest: Any, where: str) -> None:

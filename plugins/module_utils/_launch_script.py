@@ -460,6 +460,7 @@ class Edited:
 
     data: bytes
     vm: str | None
+    line: int  # of the acrn-dm call
     style: str
     devices: tuple[PlacedDevice, ...]
     removed: tuple[str, ...]
@@ -533,6 +534,7 @@ class _Edit:
         return Edited(
             _encode(self.view.text),
             name,
+            calls[0].line,
             calls[0].style,
             tuple(PlacedDevice(device, lines.get(device.prefixed, calls[0].line)) for device in placed),
             tuple(dict.fromkeys(self.removed)),
@@ -606,7 +608,7 @@ class _Edit:
         found_at = dict(present)
         for name, slot in self.hints.items():
             present.setdefault(name, slot)
-        placed = place(wanted, taken, present, self.where)
+        placed = place(wanted, taken, present, f"{self.where}: line {calls[0].line}")
         for item in placed:
             before = found_at.get(item.prefixed)
             if before is not None and before != item.slot:
@@ -833,10 +835,22 @@ def launch(
         uuid = entry.uuid if version is None or version < (2, 7) else None
         if devices is None:
             wanted = devices_of_vm(scenario, entry)
-    made = make_devices(wanted, version, sized=state != "absent")
-    if scenario is not None and entry is not None and state != "absent":
-        check_scenario(made, scenario, entry, where)
+    try:
+        made = make_devices(wanted, version, sized=state != "absent")
+        if scenario is not None and entry is not None and state != "absent":
+            check_scenario(made, scenario, entry)
+    except IvshmemError as exc:
+        at = _place_of(data, where, name, uuid)
+        raise IvshmemError("\n".join(f"{at}: {line}" for line in str(exc).splitlines())) from None
     return edit_script(data, made, state=state, vm=name, uuid=uuid, hints=hints, acrn_version=version, where=where)
+
+
+def _place_of(data: bytes, where: str, vm: str | None, uuid: str | None) -> str:
+    """File and line of the acrn-dm call that starts a VM, for a message; the file alone where there is none."""
+    try:
+        return f"{where}: line {_select(_View(_decode(data), where), vm, uuid)[0].line}"
+    except IvshmemError:
+        return where
 
 
 def _scenario_vm(data: bytes, where: str, scenario: Scenario, vm: str | None) -> Vm:

@@ -42,16 +42,16 @@ def manifest_path(path: str) -> str:
     return os.path.join(path, *keys[-1:], "manifest.json")
 
 
-def hold_against_hypervisor(module: Module, devices: Sequence[Any], path: str | None) -> None:
-    """Refuse (or warn of) devices of hv-land regions that the hypervisor does not have."""
+def hold_against_hypervisor(module: Module, devices: Sequence[Any], path: str | None, where: str) -> None:
+    """Refuse (or warn of) devices of hv-land regions that the hypervisor does not have. ``where`` is the script."""
     devices = [device for device in devices if device.provided_by == HYPERVISOR]
     if not devices or not path:
         return
     path = manifest_path(path)
     if not os.path.exists(path):
         module.warn(
-            f"{path}: there is no such manifest, so it cannot be seen whether the hypervisor has the hv-land regions; "
-            "acrn-dm ends with 'Invalid argument' if it has not"
+            f"{where}: {path}: there is no such manifest, so it cannot be seen whether the hypervisor has the hv-land "
+            "regions; acrn-dm ends with 'Invalid argument' if it has not"
         )
         return
     try:
@@ -61,9 +61,10 @@ def hold_against_hypervisor(module: Module, devices: Sequence[Any], path: str | 
     try:
         check_manifest(devices, manifest, path)
     except IvshmemError as exc:
+        told = f"{where}: {exc}"
         if not module.check_mode:
-            raise
-        module.warn(str(exc))
+            raise IvshmemError(told) from None
+        module.warn(told)
 
 
 def set_script(module: Module) -> dict[str, Any]:
@@ -87,7 +88,12 @@ def set_script(module: Module) -> dict[str, Any]:
         version=parse_version(params["acrn_version"]) if params["acrn_version"] else None,
         hints=slots_of(before) if fresh and before is not None else None,
     )
-    hold_against_hypervisor(module, [placed.device for placed in edited.devices], params["hypervisor_manifest"])
+    hold_against_hypervisor(
+        module,
+        [placed.device for placed in edited.devices],
+        params["hypervisor_manifest"],
+        f"{where}: line {edited.line}",
+    )
     changed = edited.data != before
     backup = replace_file(module, path, edited.data, params["backup"]) if changed and not module.check_mode else None
     attributes = module.load_file_common_arguments(params, path=os.path.realpath(path))
@@ -187,11 +193,12 @@ def _unlike(wish: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _differences(params: Mapping[str, Any], memory: Mapping[str, Any], warnings: list[str]) -> Iterator[str]:
+def _file_differences(params: Mapping[str, Any], warnings: list[str]) -> Iterator[str]:
     for wish in params["files"]:
         problem = _unlike(wish)
         if problem:
             yield f"{wish['path']}: {problem}"
+    refused = []
     for script in params["scripts"]:
         module = Light({"src": None, "state": "exact", "backup": False, **script}, check_mode=True)
         try:
@@ -199,7 +206,14 @@ def _differences(params: Mapping[str, Any], memory: Mapping[str, Any], warnings:
                 yield f"{script['path']}: {'has other content' if os.path.exists(script['path']) else 'is missing'}"
         except Heavy:
             yield f"{script['path']}: has another mode"
+        except IvshmemError as exc:
+            refused.append(str(exc))
         warnings += module.warnings
+    if refused:
+        raise IvshmemError("\n".join(refused))
+
+
+def _vm_differences(params: Mapping[str, Any], memory: Mapping[str, Any]) -> Iterator[str]:
     for each in memory["memory"]:
         if each["stale"]:
             yield f"{each['path']}: is stale"
@@ -222,9 +236,11 @@ def compare(module: Module) -> dict[str, Any]:
         "remove": True,
         **{name: params[name] for name in ("regions", "absent", "vms", "directory")},
     }
-    memory = clear_memory(Light({**own, "acrn_version": params["acrn_version"]}, check_mode=True))
     warnings: list[str] = []
-    differences = list(_differences(params, memory, warnings))
+    # First the scripts: what they refuse, they tell with their file and line.
+    differences = list(_file_differences(params, warnings))
+    memory = clear_memory(Light({**own, "acrn_version": params["acrn_version"]}, check_mode=True))
+    differences += _vm_differences(params, memory)
     # What differs is looked at again by the modules that change it, and they warn themselves.
     for text in [] if differences else warnings:
         module.warn(text)

@@ -193,6 +193,31 @@ def test_refused_and_untouched(run, script, tmp_path, arguments, message):
     assert script.read_text() == SCRIPT
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"devices": [{"name": "dm:/a", "size": 2, "slot": 31}, {"name": "dm:/b", "size": 2, "slot": 0}]},
+        {"devices": [{"name": "dm:/a", "size": 2, "slot": 7}, {"name": "dm:/b", "size": 2, "slot": 7}]},
+        {"devices": [{"name": "dm:/te;st", "size": 4}, {"name": "dm:/b", "size": 3}]},
+        {"devices": [{"name": "hv:/shm", "size": 4}, {"name": "hv:/no", "size": 4}], "scenario": SCENARIO},
+        {"devices": [{"name": "hv:/shm", "size": 2, "slot": 9}], "scenario": SCENARIO},
+        {"devices": [{"name": "hv:/shm", "size": 2}], "manifest": '{"regions": []}'},
+        {"devices": [], "scenario": SCENARIO.replace("POST_LAUNCHED", "PRE_LAUNCHED")},
+    ],
+)
+def test_every_line_of_a_refusal_tells_where(run, script, tmp_path, arguments):
+    """File and line of the acrn-dm call, where no other line is to blame."""
+    arguments = {"path": script, **arguments}
+    for key, option in (("scenario", "scenario_path"), ("manifest", "hypervisor_manifest")):
+        if key in arguments:
+            arguments[option] = tmp_path / key
+            arguments[option].write_text(arguments.pop(key))
+    lines = run(**arguments)["msg"].splitlines()
+    assert lines
+    assert [line for line in lines if not line.startswith(f"{script}: line 2: ")] == []
+    assert script.read_text() == SCRIPT
+
+
 def test_hypervisor_without_the_region(run, script, tmp_path):
     manifest = tmp_path / "manifest.json"
     arguments = {"path": script, "devices": [{"name": "hv:/shm", "size": 2}], "hypervisor_manifest": manifest}

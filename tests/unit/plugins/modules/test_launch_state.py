@@ -151,3 +151,14 @@ def test_it_fails_where_the_script_would_be_refused(host, compare):
     result = compare(wish)
     assert result["failed"]
     assert "slot 6" in result["msg"]
+
+
+def test_every_script_that_is_refused_is_told(host, compare):
+    wish = host.wish
+    second = {**wish["scripts"][0], "path": f"{host.script.parent}/VM2.sh", "content": CONTENT.replace("VM1", "VM2")}
+    wish["scripts"][0]["devices"] = [{"name": "dm:/te;st", "size": 2}]
+    wish["vms"][0]["devices"] = wish["scripts"][0]["devices"]
+    wish["scripts"].append({**second, "vm": "VM2", "devices": [{"name": "dm:/a", "size": 2, "slot": 31}]})
+    first, last = compare(wish)["msg"].splitlines()
+    assert first.startswith(f"{host.script}: line 6: region 'dm:/te;st': ")
+    assert last.startswith(f"{host.script.parent}/VM2.sh: line 6: region 'dm:/a': slot 31 (00:1f.0) is reserved")

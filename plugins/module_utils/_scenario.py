@@ -76,6 +76,9 @@ _V3_FIELDS = ("NAME", "PROVIDED_BY", "IVSHMEM_SIZE", "IVSHMEM_REGION_ID", "IVSHM
 # Device numbers in the order in which they are handed out: first those that ACRN's Configurator fills in
 # (types.xsd, VBDF, acrn:defaults), then the rest that a post-launched VM may use (checks/vbdf_assignment.xsd).
 SLOT_ORDER = (*range(0x08, 0x10), *range(0x03, 0x08), *range(0x10, 0x1F))
+# The scenario of v2.x says nothing of slots, and launch_cfg_gen.py there counts upwards from 3 through the devices of
+# all VMs (library/launch_cfg_lib.py, virtual_dev_slot); from the other end shared memory is out of its way.
+V2_SLOT_ORDER = tuple(range(0x1E, 0x02, -1))
 
 
 @dataclass(frozen=True)
@@ -345,8 +348,8 @@ class Scenario:
         """Give every VM of every region its vBDF.
 
         A declared vBDF stands. Without one, that of the file (then of ``earlier`` files) stays if it can be used;
-        else the lowest free of SLOT_ORDER is taken, in the order of the regions. ``native`` are the PCI functions of
-        the board, which the Service VM sees. In v2.x only post-launched VMs have a place to choose. Raises
+        else the first free of SLOT_ORDER (V2_SLOT_ORDER) is taken, in the order of the regions. ``native`` are the PCI
+        functions of the board, which the Service VM sees. In v2.x only post-launched VMs have a place to choose. Raises
         IvshmemError where a VM has no free place, or where a region names a VM that is not there.
         """
         regions = tuple(regions)
@@ -358,6 +361,7 @@ class Scenario:
             places[region.name, vm.id] = vbdf
             taken[vm.id][vbdf.device] = f"region '{region.name}'"
 
+        order = V2_SLOT_ORDER if self.dialect == V2 else SLOT_ORDER
         pairs = []
         for region in regions:
             for ref in region.vms:
@@ -379,7 +383,7 @@ class Scenario:
                     settle(region, vm, vbdf)
         for region, vm in pairs:
             if (region.name, vm.id) not in places:
-                device = next((slot for slot in SLOT_ORDER if slot not in taken[vm.id]), None)
+                device = next((slot for slot in order if slot not in taken[vm.id]), None)
                 if device is None:
                     raise IvshmemError(
                         f"{self.where}: VM '{vm.name}' has no free PCI slot left for region '{region.name}'; "

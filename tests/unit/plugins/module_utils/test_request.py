@@ -144,5 +144,5 @@ def test_description_of_v2():
     text = scenarios.scenario("v2", block_v2("hv:/a, 2, 0:2"))
     told = describe(read_scenario(text.encode(), "f"), None, None)
     assert (told["acrn_version"], told["memory"]) == (None, None)
-    assert [vm["slot"] for vm in told["regions"][0]["vms"]] == [None, 8]
+    assert [vm["slot"] for vm in told["regions"][0]["vms"]] == [None, 30]
     assert [finding["rule"] for finding in told["findings"]] == ["version-unknown"]

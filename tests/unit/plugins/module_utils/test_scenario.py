@@ -131,8 +131,8 @@ def test_dm_regions_are_not_written_to_a_v2_scenario_but_returned():
     outcome = decide(data, "f", ["dm:/d, 2, 2:3", "hv:/h, 2, 0:2"], version=V27)
     assert found(outcome.data, "v2") == ("y", ["hv:/h, 2, 0:2"])
     assert [(each.region.prefixed, [str(vm.vbdf) for vm in each.vms]) for each in outcome.regions] == [
-        ("hv:/h", ["None", "00:08.0"]),
-        ("dm:/d", ["00:09.0", "00:08.0"]),
+        ("hv:/h", ["None", "00:1e.0"]),
+        ("dm:/d", ["00:1d.0", "00:1e.0"]),
     ]
     for block in (None, ""):
         data = scenarios.scenario("v2", block).encode()
@@ -589,7 +589,7 @@ def test_in_v2_only_post_launched_vms_have_a_slot():
     wanted = {"name": "b", "size": 2, "vms": [0, {"id": 2, "vbdf": "00:08.0"}]}
     placed = scenario.placed(parse_regions(["hv:/a, 2, 0:1:2", wanted])[0])
     slots = [[vm["slot"] for vm in region.as_dict()["vms"]] for region in placed]
-    assert slots == [[None, None, 9], [None, 8]]
+    assert slots == [[None, None, 30], [None, 8]]
 
 
 # -- VMs -------------------------------------------------------------------------------------------------------------

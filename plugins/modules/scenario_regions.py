@@ -61,10 +61,10 @@ options:
         (0, or 4096 to 65535).
       - Each of C(vms) is the name or the ID of a VM, or a mapping with C(name) (or C(id)) and C(vbdf).
       - Without C(vbdf) the place that the file has is kept. A new VM gets the lowest free device of 00:08.0 to
-        00:0f.0, then
-        of 00:03.0 to 00:07.0, then of 00:10.0 to 00:1e.0. Up to v2.7 only post-launched VMs have a place that can be
-        chosen, and
-        no file holds it; give C(vbdf) there to have it stay when other regions go.
+        00:0f.0, then of 00:03.0 to 00:07.0, then of 00:10.0 to 00:1e.0.
+      - Up to v2.7 only post-launched VMs have a place that can be chosen, and no file holds it. They get the highest
+        free device of 00:03.0 to 00:1e.0, as launch scripts of that time count from below; give C(vbdf) to have it stay
+        when other regions go.
       - Without C(region_id) the ID that the file has is kept.
       - With O(state=absent) names are enough.
     type: list
@@ -238,6 +238,10 @@ content:
   description: The scenario XML as it is now (or would be, in check mode), for a build on another host.
   returned: success
   type: str
+launch_content:
+  description: The text of the launch XML, also in check mode; null without O(launch_path).
+  returned: success
+  type: str
 backup_files:
   description: The copies that were made.
   returned: changed and O(backup=true)
@@ -299,6 +303,7 @@ def run(module):
         "acrn_version": f"{version[0]}.{version[1]}" if version else None,
         "digest": outcome.digest,
         "content": _text(outcome.data, path),
+        "launch_content": None if outcome.launch is None else _text(outcome.launch, launch_path),
         "findings": [finding.as_dict() for finding in outcome.findings],
     }
     if any(backups):

@@ -832,14 +832,14 @@ class _Planner:
             before = state.links.get(name) or "none"
             self.note(function, f"{link}: {before}", f"{link}: {function.uio or 'the uio node'}")
 
-    def release(self, function: Function, driver: str, ours: bool) -> None:
-        """Give a function back: unbound, no override, resource files as the kernel makes them."""
-        self.show(function, None if function.driver == driver else function.driver)
-        if function.driver == driver:
-            self.actions.append(Action("unbind", function.address, driver))
-        if function.override == driver:
+    def release(self, function: Function, drivers: Sequence[str], ours: bool) -> None:
+        """Give a function back: these drivers let go of it, resource files as the kernel makes them."""
+        self.show(function, None if function.driver in drivers else function.driver)
+        if function.driver in drivers:
+            self.actions.append(Action("unbind", function.address, str(function.driver)))
+        if function.override in drivers:
             self.actions.append(Action("override", function.address, ""))
-            self.note(function, f"driver_override: {driver}", "driver_override: none")
+            self.note(function, f"driver_override: {function.override}", "driver_override: none")
         if not ours:
             return
         for name in RESOURCES:
@@ -857,7 +857,7 @@ class _Planner:
             driver = blocks[key][2]
             for function in targets:
                 if function.address not in chosen:
-                    self.release(function, driver if driver in DRIVERS else self.wish.driver, ours=True)
+                    self.release(function, (driver if driver in DRIVERS else self.wish.driver,), ours=True)
         self.take_back()
 
     def take_back(self) -> None:
@@ -880,7 +880,10 @@ class _Planner:
             gone = {key for key, (_b, name, _d) in {**passing, **old}.items() if key in addresses or name in names}
         ours = {key: block for key, block in {**passing, **old}.items() if key in gone}
         for _device, function in self.selected:
-            self.release(function, wish.driver, ours=function.address in ours or ALL in ours)
+            # What an earlier call bound to another driver is given back just so: its rule goes, too.
+            rules = [ours[key] for key in (function.address, ALL) if key in ours]
+            taken = [driver for _block, _name, driver in rules if driver in DRIVERS]
+            self.release(function, (wish.driver, *taken), ours=bool(rules))
         self.take_back()
         if wish.devices is None:
             self.file(NOIOMMU_CONF, None)

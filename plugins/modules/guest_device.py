@@ -68,8 +68,9 @@ options:
   state:
     description:
       - V(present) binds the functions.
-      - V(absent) unbinds those that O(driver) holds, takes the PCI ID out of the driver again, and removes what
-        makes it last. Functions that the guest does not have are no error.
+      - V(absent) unbinds those that O(driver) holds, or another driver that an earlier call with O(persist) gave them,
+        takes the PCI ID out of the driver again, and removes what makes it last. Functions that the guest does not
+        have are no error.
     type: str
     choices: [present, absent]
     default: present

@@ -260,9 +260,11 @@ access() { # group-ID and mode of a file, or nothing
 group_id() {
     awk -F: -v g="$1" '$1 == g { print $3 }' "$root/etc/group"
 }
-release_function() { # address driver ours
-    [ "$(field "$1" 2)" = "$2" ] && say "unbind $1 $2"
-    [ "$(field "$1" 3)" = "$2" ] && say "override $1"
+release_function() { # address drivers ours
+    held=$(field "$1" 2)
+    override=$(field "$1" 3)
+    case " $2 " in *" $held "*) say "unbind $1 $held" ;; esac
+    case " $2 " in *" $override "*) say "override $1" ;; esac
     [ "$3" -eq 1 ] || return 0
     for name in $resources; do
         found=$(access "$sysfs/devices/$1/$name")
@@ -451,8 +453,17 @@ gone() { # absent: drop the blocks of what is released
     fi
     while read -r address _name; do
         ours=0
-        grep -q -e "^$address\$" -e '^all$' "$work/gone" && ours=1
-        release_function "$address" "$driver" "$ours"
+        taken=$driver
+        for key in "$address" all; do
+            grep -q "^$key\$" "$work/gone" || continue
+            ours=1
+            place=passing
+            [ -f "$work/old/$key" ] && place=old
+            # What an earlier call bound to another driver is given back just so: its rule goes, too.
+            earlier=$(header "$place" "$key" 7)
+            case $earlier in uio_pci_generic | vfio-pci) taken="$taken $earlier" ;; esac
+        done
+        release_function "$address" "$taken" "$ours"
     done <"$work/selected"
     take_back
     [ "$all" -eq 0 ] || file "$noiommu_conf" /dev/null

@@ -179,6 +179,21 @@ def test_absent_after_reboot_takes_the_override_off(kernel):
     assert kernel.driver(A) is None
 
 
+@pytest.mark.parametrize("booted", [False, True])
+@pytest.mark.parametrize("bdf", [None, "00:06.0"])
+def test_absent_gives_back_what_an_earlier_call_bound_to_another_driver(tmp_path, booted, bdf):
+    kernel = FakeKernel(tmp_path)
+    kernel.add(A, iommu_group="1")
+    chosen = devices({"bdf": bdf}) if bdf else None
+    converge(kernel, Wish(devices=chosen, driver=VFIO))
+    if booted:
+        kernel.reboot()
+    converge(kernel, Wish(devices=chosen, present=False))
+    assert kernel.driver(A) is None
+    assert kernel.override(A) is None
+    assert kernel.ids[VFIO] == []
+
+
 def test_absent_leaves_a_function_of_another_driver(tmp_path):
     kernel = FakeKernel(tmp_path)
     kernel.add(A, driver=VFIO, iommu_group="1")

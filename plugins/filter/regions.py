@@ -128,14 +128,14 @@ def _filled(words: Sequence[str], width: int) -> list[str]:
 
 
 def just_started(guests: Iterable[str], hostvars: Mapping[str, Any]) -> list[str]:
-    """Those of the guests whose VM was started in this run, and that Ansible's modules can wait for."""
+    """Those of the guests whose VM was started in this run."""
     found = []
     for guest in guests:
         own = hostvars[guest]
         host = hostvars.get(own.get("acrn_host"), {})
         vms = (host.get("scenario_plan") or {}).get("vms", [])
         names = {str(own.get("acrn_vm")), *(vm["name"] for vm in vms if str(vm["id"]) == str(own.get("acrn_vm")))}
-        if names & set(host.get("launch_just_started") or []) and own.get("guest_python", True) is not False:
+        if names & set(host.get("launch_just_started") or []):
             found.append(guest)
     return found
 

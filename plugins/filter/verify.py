@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+from ansible.module_utils.parsing.convert_bool import boolean
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _verify
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
@@ -43,8 +44,17 @@ def proof(hostvars: Any, host: str, guests: Any) -> str:
     return _verify.proof(hostvars, host, list(guests))
 
 
+def probed(guests: Any, hostvars: Any) -> list[str]:
+    """Guests that can take part in a proof: a program has to map the memory there, and the only one is in Python."""
+    return [
+        guest
+        for guest in guests
+        if hostvars[guest].get("guest_os", "linux") == "linux" and boolean(hostvars[guest].get("guest_python", True))
+    ]
+
+
 def unproved(guests: Any, hostvars: Any) -> list[str]:
-    return _verify.unproved(hostvars, list(guests))
+    return _verify.unproved(hostvars, probed(guests, hostvars))
 
 
 class FilterModule:
@@ -56,6 +66,7 @@ class FilterModule:
             "probe_exchange": _told("probe_exchange", probe_exchange),
             "probe_end": _told("probe_end", probe_end),
             "proof": _told("proof", proof),
+            "probed": _told("probed", probed),
             "unproved": _told("unproved", unproved),
             "probe_report": _told("probe_report", probe_report),
         }

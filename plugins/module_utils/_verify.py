@@ -330,7 +330,7 @@ def report(hostvars: Mapping[str, Any], guests: Sequence[str]) -> Report:
                     outcome.figures.append({"region": place, "vm": label["vm"], "to": label.get("to"), **figures})
     for place, sender, reader in wanted:
         if sender not in present.get(place, set()):
-            text = f"{place}: {sender} is not among the guests, so that {reader} has not read it"
+            text = f"{place}: {sender} does not take part, so that {reader} has not read it"
             if text not in outcome.skipped:
                 outcome.skipped.append(text)
         elif (place, sender, reader) not in read:

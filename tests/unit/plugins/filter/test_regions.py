@@ -110,7 +110,6 @@ def test_guests_whose_vm_was_started_just_now():
         "other": {},
         "by-name": {"acrn_host": "host", "acrn_vm": "VM1"},
         "by-id": {"acrn_host": "host", "acrn_vm": 2},
-        "without-python": {"acrn_host": "host", "acrn_vm": "VM1", "guest_python": False},
         "not-started": {"acrn_host": "host", "acrn_vm": "VM2"},
         "elsewhere": {"acrn_host": "other", "acrn_vm": "VM1"},
         "nowhere": {},

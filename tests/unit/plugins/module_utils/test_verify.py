@@ -152,7 +152,7 @@ def test_wrong_size(fleet):
 def test_peer_outside_the_inventory_is_no_problem_but_said(fleet):
     report = fleet.prove(guests=["h2-VM1"])
     assert report["ok"]
-    assert report["skipped"] == ["dm:/a on h2: VM2 is not among the guests, so that VM1 has not read it"]
+    assert report["skipped"] == ["dm:/a on h2: VM2 does not take part, so that VM1 has not read it"]
 
 
 def test_unreachable_guest(fleet):

@@ -1,0 +1,29 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.acrn.ivshmem.plugins.filter import verify as filters
+
+
+@pytest.mark.parametrize("no_python", [False, "no", "false"])
+def test_guests_in_which_no_module_can_run_take_no_part(no_python):
+    plan = {"scenario_plan": {"regions": []}}
+    linux = {"acrn_host": "host", "acrn_vm": "VM1", "guest_result": {"boot_id": "a", "proof": None, "changed": False}}
+    hostvars = {
+        "host": plan,
+        "linux": linux,
+        "said": {**linux, "guest_os": "linux", "guest_python": True},
+        "shell": {"acrn_host": "host", "acrn_vm": "VM2", "guest_python": no_python, "guest_result": {"changed": True}},
+        "windows": {"acrn_host": "host", "acrn_vm": "VM3", "guest_os": "windows", "guest_result": {"changed": False}},
+    }
+    guests = ["linux", "said", "shell", "windows"]
+    assert filters.probed(guests, hostvars) == ["linux", "said"]
+    assert filters.unproved(guests, hostvars) == ["linux", "said"]
+    # A proof of the others stands, whatever is bound or booted there.
+    kept = filters.proof(hostvars, "host", filters.probed(guests, hostvars))
+    linux["guest_result"]["proof"] = kept
+    assert kept and filters.unproved(guests, hostvars) == []

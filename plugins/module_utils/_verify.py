@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -379,11 +380,42 @@ def unproved(hostvars: Mapping[str, Any], guests: Sequence[str]) -> list[str]:
     return [guest for guest in guests if hostvars[guest].get("acrn_host") in open_hosts]
 
 
+# By the first word of WHAT, and the kind of region where it makes a difference.
+START_ANEW = "stop all VMs of the region before the first is started again (site with launch_restart=true does so)"
+BUILT = "install the hypervisor that was built for this plan and boot it (hypervisor_install, hypervisor_reboot)"
+MENDS = {
+    "guest": "start the VM, and see that Ansible can log in to its guest as root; or leave it out of the run (--limit)",
+    "exchange": "run verify again; it puts back what an ended run has left in the memory",
+    "end": "run verify again; it puts back what an ended run has left in the memory",
+    "PCI": "the VM runs with other devices than declared: start it again with its launch script, or correct the vbdf",
+    "size dm:/": f"the memory is as its first VM has made it: {START_ANEW}; or correct the declaration",
+    "size hv:/": f"{BUILT}; or correct the declaration",
+    "region dm:/": "start the VM again with its launch script (region IDs are of ACRN v3.3 and later)",
+    "region hv:/": BUILT,
+    "bytes dm:/": f"one of them still has memory of an earlier run of its region: {START_ANEW}",
+    "bytes hv:/": "their PCI functions are of different regions: compare slot, size and region ID with the scenario",
+    "memory dm:/": f"unless a program writes now, one of them has memory of an earlier run: {START_ANEW}",
+    "memory hv:/": "unless a program writes now, their PCI functions are of different regions",
+    "doorbell": "the peer is the VM ID of the scenario: see that the running hypervisor was built from this plan, and "
+    "that no other program in the receiver takes the interrupts",
+}
+
+
+def mend(region: str, what: str) -> str:
+    """What to do about a row of the table. Empty where FOUND says so itself."""
+    word = what.split(" ", 1)[0]
+    return MENDS.get(word) or MENDS.get(f"{word} {region[:4]}", "")
+
+
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table with a heading, columns as wide as they need to be."""
+    """Lines of a table with a heading, columns as wide as they need to be, and below it what to do."""
     lines = [("REGION", "VM", "WHAT", "EXPECTED", "FOUND"), *rows]
     widths = [max(len(str(line[column])) for line in lines) for column in range(5)]
-    return ["  ".join(str(cell).ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines]
+    told = dict.fromkeys((re.split(" of | from ", row[2])[0], mend(row[0], row[2])) for row in rows)
+    return [
+        *("  ".join(str(cell).ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines),
+        *(f"{what}: {text}" for what, text in told if text),
+    ]
 
 
 def summary(outcome: Report) -> list[str]:
@@ -405,10 +437,10 @@ def summary(outcome: Report) -> list[str]:
 
 def as_value(outcome: Report) -> dict[str, Any]:
     """The report as plain data, with the lines of the table of problems."""
-    names = ("region", "vm", "what", "expected", "found")
+    names = ("region", "vm", "what", "expected", "found", "mend")
     return {
         "ok": not outcome.problems,
-        "problems": [dict(zip(names, row)) for row in outcome.problems],
+        "problems": [dict(zip(names, (*row, mend(row[0], row[2])))) for row in outcome.problems],
         "pairs": outcome.pairs,
         "doorbells": outcome.doorbells,
         "figures": outcome.figures,

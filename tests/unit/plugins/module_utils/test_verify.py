@@ -137,6 +137,24 @@ def test_guest_with_another_memory_is_found_from_both_sides(fleet, tmp_path):
     assert report["table"][0].split() == ["REGION", "VM", "WHAT", "EXPECTED", "FOUND"]
 
 
+def test_the_table_ends_with_what_to_do(fleet):
+    fleet.hosts["h1"][0]["size"] = fleet.hosts["h1"][1]["size"] = 4
+    fleet.hosts["h2"][0]["vms"][0]["vbdf"] = "00:0a.0"
+    report = fleet.prove()
+    told = report["table"][1 + len(report["problems"]) :]
+    assert [line.split(":")[0] for line in told] == ["size", "size", "PCI slot"]
+    assert "started again" in told[0] and "install the hypervisor" in told[1] and "correct the vbdf" in told[2]
+    assert all(row["mend"] and any(row["mend"] in line for line in told) for row in report["problems"])
+
+
+@pytest.mark.parametrize("land", ["dm:/a on h", "hv:/a on h"])
+@pytest.mark.parametrize(
+    "what", ["PCI slot", "PCI function", "size", "region ID", "bytes of VM1", "memory", "doorbell from VM1, vector 0"]
+)
+def test_every_row_that_cannot_say_it_itself_has_a_mend(land, what):
+    assert _verify.mend(land, what)
+
+
 def test_wrong_slot_is_told_once(fleet):
     fleet.hosts["h2"][0]["vms"][0]["vbdf"] = "00:0a.0"
     report = fleet.prove()

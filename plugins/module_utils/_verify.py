@@ -256,22 +256,22 @@ def _count_doorbells(
                 continue
             heard = _of(results(hostvars[guest], END), "collect", label)
             counts = list((heard or {}).get("counts") or [])
-            for sent, vector, _times in rings:
-                same = all(sent[key] == label[key] for key in ("region", "acrn_host"))
-                if not same or sent["to"] != label["vm"]:
+            mine = [ring for ring in rings if _place(ring[0]) == _place(label) and ring[0]["to"] == label["vm"]]
+            for peer in label["peers"]:
+                pair = {"region": _place(label), "from": peer["vm"], "to": label["vm"]}
+                vector = next((number for sent, number, _times in mine if sent["from"] == peer["vm"]), None)
+                if vector is None:
+                    why = "the sender does not take part, or has failed"
+                    if label["vm_id"] is None:
+                        why = f"the VM ID of {label['vm']} is not known without the plan of its ACRN host"
+                    report.doorbells.append({**pair, "vector": None, "received": None, "result": f"not rung: {why}"})
                     continue
-                expected = sum(
-                    count
-                    for other, number, count in rings
-                    if number == vector and other["to"] == label["vm"] and _place(other) == _place(label)
-                )
+                expected = sum(times for _sent, number, times in mine if number == vector)
                 received = counts[vector] if vector < len(counts) else 0
-                fine = received == expected
-                pair = {"region": _place(label), "from": sent["from"], "to": label["vm"], "vector": vector}
                 told = f"{received} of {expected} received"
-                report.doorbells.append({**pair, "received": received, "result": told})
-                if not fine:
-                    row = (_place(label), label["vm"], f"doorbell from {sent['from']}, vector {vector}")
+                report.doorbells.append({**pair, "vector": vector, "received": received, "result": told})
+                if received != expected:
+                    row = (_place(label), label["vm"], f"doorbell from {peer['vm']}, vector {vector}")
                     report.problems.append((*row, str(expected), f"{received} interrupts"))
 
 

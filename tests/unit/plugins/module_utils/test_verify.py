@@ -234,6 +234,15 @@ def test_doorbell_that_came_in(fleet):
     assert registers[0x0C:0x10] == bytes([0, 0, 3, 0])
 
 
+def test_doorbell_that_cannot_be_rung_without_the_plan_is_said(fleet):
+    vms = [{"name": "VM1", "vbdf": "00:07.0"}, {"name": "VM3", "vbdf": "00:09.0"}]
+    fleet.hosts["h1"] = [{"name": "b", "size": 2, "vms": vms}]
+    report = bell(fleet, [0] * 8)
+    assert report["ok"]
+    wanted = "VM1 to VM3: not rung: the VM ID of VM3 is not known without the plan of its ACRN host"
+    assert f"hv:/b on h1: doorbell from {wanted}" in report["summary"]
+
+
 @pytest.mark.parametrize("counts", [[0] * 8, None, [2] + [0] * 7, [0, 1] + [0] * 6])
 def test_doorbell_that_did_not_come_in_as_rung(fleet, counts):
     report = bell(fleet, counts)

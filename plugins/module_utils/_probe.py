@@ -231,6 +231,12 @@ def digest(memory: mmap.mmap, start: int, length: int) -> str:
     return result.hexdigest()
 
 
+def blank(memory: mmap.mmap, start: int, length: int) -> bool:
+    """Whether nothing but zeros is there."""
+    ends = [(where, min(where + CHUNK, start + length)) for where in range(start, start + length, CHUNK)]
+    return all(memory[where:end] == bytes(end - where) for where, end in ends)
+
+
 def _journal(kernel: _pci.Kernel, address: str) -> str:
     return f"{_pci.RUN}/{address}.json"
 
@@ -643,7 +649,8 @@ def _step_read(kernel: _pci.Kernel, function: _pci.Function, step: Mapping[str, 
     start, length = position(function.size, step.get("offset"), step.get("length"))
     with _memory(kernel, function, writable=False) as mapped:
         found = digest(mapped.memory, start, length)
-    result: dict[str, Any] = {"offset": start, "length": length, "sha256": found}
+        zeros = blank(mapped.memory, start, length)
+    result: dict[str, Any] = {"offset": start, "length": length, "sha256": found, "blank": zeros}
     if step.get("sha256") and step["sha256"] != found:
         expected = f"sha256 {step['sha256'][:16]} at {start}, {length} bytes"
         result["problems"] = [{"what": "bytes", "expected": expected, "found": f"sha256 {found[:16]}"}]

@@ -222,6 +222,10 @@ results:
     sha256:
       description: Of V(read) and V(hash), the digest of the window.
       type: str
+    blank:
+      description: Of V(read) and V(hash), whether nothing but zeros is there, which are the same in every memory.
+      type: bool
+      sample: false
     receivable:
       description: Of V(arm) and V(listen), whether this guest can receive interrupts.
       type: bool

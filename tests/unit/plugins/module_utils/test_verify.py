@@ -209,6 +209,19 @@ def test_read_only_compares_and_writes_nothing(fleet, tmp_path):
     assert rows(fleet.prove(read_only=True)) == [("dm:/a on h2", "VM2", "memory")]
 
 
+def test_two_memories_of_zeros_are_not_taken_for_one(fleet):
+    for guest, address in (("h2-VM1", "0000:00:06.0"), ("h2-VM2", "0000:00:05.0")):
+        path = fleet.kernels[guest].path(f"{_pci.SYSFS}/devices/{address}/resource2")
+        os.unlink(path)
+        with open(path, "wb") as handle:
+            handle.write(bytes(SIZE))
+    report = fleet.prove(read_only=True)
+    assert report["ok"]
+    assert {pair["region"] for pair in report["pairs"]} == {"dm:/a on h1", "hv:/b on h1"}
+    zeros = "dm:/a on h2: VM1 and VM2 hold nothing but zeros, which proves nothing: let verify write"
+    assert zeros in report["summary"]
+
+
 def bell(fleet, counts):
     """The report when h1-VM3 could receive and has counted."""
     fleet.options = {}

@@ -30,6 +30,7 @@ from pathlib import Path
 
 import acrn_args
 import labstate
+import subsystem
 from acrn_args import ERROR, INFO, MB, NOTICE, WARNING, Arguments, Function, Ivshmem, Refused
 from labstate import Config, HvRegion, Lab, LabError, Vm
 
@@ -151,6 +152,19 @@ def init_devices(
     return shared
 
 
+def subsystem_ids(
+    shared: dict[Function, Ivshmem], regions: list[HvRegion], version: tuple[int, int]
+) -> dict[int, tuple[int, int]]:
+    """PCI subsystem of each function, by slot << 3 | function. For hv-land the running build decides, not "-s"."""
+    built = {region.name: region.region_id for region in regions}
+    return {
+        function.slot << 3 | function.func: (
+            (0x8086, built[device.name] if device.hv_land else device.region_id) if version >= (3, 3) else (0, 0)
+        )
+        for function, device in shared.items()
+    }
+
+
 def _comma(text: object) -> str:
     """A value inside one of QEMU's option lists."""
     return str(text).replace(",", ",,")
@@ -268,6 +282,7 @@ class Monitor:
         self.ours.setblocking(False)
         self.heard = b""
         self.say("qmp_capabilities")
+        self.say("query-status")  # answered when all devices are there
 
     def say(self, command: str) -> None:
         with contextlib.suppress(OSError):  # if QEMU is gone the caller sees that by itself
@@ -289,11 +304,13 @@ class Monitor:
 def run_qemu(command: list[str], stop_timeout: int, started: Callable[[int], None]) -> int | None:
     """Run QEMU in the foreground until the guest powers off or a signal ends it: acrn-dm's exit code. None: it reboots.
 
-    The signals of _STOP and SIGCHLD must be blocked; `started` hears QEMU's process ID as soon as QEMU has set all up.
+    The signals of _STOP and SIGCHLD must be blocked; `started` hears QEMU's process ID when QEMU has set all up and the
+    guest has not begun.
     """
     monitor = Monitor()
     descriptor = monitor.theirs.fileno()
-    command = [*command, "-chardev", f"socket,id=monitor,fd={descriptor}", "-mon", "chardev=monitor,mode=control"]
+    command = [*command, "-S", "-chardev", f"socket,id=monitor,fd={descriptor}"]
+    command += ["-mon", "chardev=monitor,mode=control"]
     # A session of its own: Ctrl-C is for the stand-in, which then asks the guest.
     qemu = subprocess.Popen(
         command, pass_fds=[descriptor], preexec_fn=_child, start_new_session=True, stdin=subprocess.DEVNULL
@@ -304,9 +321,10 @@ def run_qemu(command: list[str], stop_timeout: int, started: Callable[[int], Non
     while qemu.poll() is None:
         wait = 0.1 if not greeted else 2.0 if deadline else 60.0
         got = signal.sigtimedwait(_STOP | {signal.SIGCHLD}, wait)
-        if not greeted and monitor.hear(b'"QMP"'):
+        if not greeted and monitor.hear(b'"prelaunch"'):
             greeted = True
             started(qemu.pid)
+            monitor.say("cont")
         if got is None:
             if deadline and time.monotonic() > deadline + 10:
                 qemu.kill()
@@ -368,7 +386,11 @@ def launch(lab: Lab, config: Config, vm: Vm | None, arguments: Arguments, log: a
     state = {"argv": argv, "cwd": os.getcwd(), "pid": os.getpid(), "ssh_port": vm.ssh_port}
     record = lab.run / f"{vm.name}.json"
 
+    ids: dict[int, tuple[int, int]] = {}
+
     def started(qemu: int) -> None:
+        for number in subsystem.write(qemu, ids):
+            note(f"00:{number >> 3:02x}.{number & 7} keeps QEMU's subsystem 1af4:1100: this QEMU is not as expected")
         labstate.write_file(record, json.dumps({**state, "qemu": qemu}) + "\n")
 
     labstate.write_file(record, json.dumps(state) + "\n")
@@ -376,6 +398,7 @@ def launch(lab: Lab, config: Config, vm: Vm | None, arguments: Arguments, log: a
         log(NOTICE, f"vm_setup_memory: size={arguments.memory:#x}")
         log(NOTICE, "vm_init_vdevs")
         shared = init_devices(lab, config.version, vm, arguments.functions, log)
+        ids.update(subsystem_ids(shared, lab.hv_regions(), config.version))
         memory = min(arguments.memory, config.memory * MB)
         if memory < arguments.memory:
             note(f"{memory // MB} MB of memory, not {arguments.memory // MB}")

@@ -54,11 +54,13 @@ class HvRegion:
     name: str
     size: int
     members: dict[int, str | None]
+    region_id: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return {
             "name": self.name,
             "size": self.size,
+            "region_id": self.region_id,
             "vms": [{"name": vm, "vbdf": vbdf} for vm, vbdf in self.members.items()],
         }
 
@@ -112,7 +114,8 @@ def parse_config(data: Any) -> Config:
             if not isinstance(member_id, int):
                 raise LabError(f"{where}: vms has no {vm}")
             members[member_id] = vbdf
-        regions.append(HvRegion(str(entry.get("name")), _number(entry, "size", None, where), members))
+        region_id = _number(entry, "region_id", 0, where)
+        regions.append(HvRegion(str(entry.get("name")), _number(entry, "size", None, where), members, region_id))
     try:
         version = acrn_args.parse_version(str(data.get("acrn_version", "3.3")))
     except ValueError as exc:

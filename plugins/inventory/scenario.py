@@ -298,9 +298,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         version = parse_version(entry["version"]) if entry["version"] else find_version(entry["path"])
         board = read_board(read_file(entry["board"]), entry["board"]) if entry["board"] else None
         found = describe(read_scenario(entry["data"], entry["path"]), version, board)
-        kept = {key: found[key] for key in ("dialect", "acrn_version", "board", "scenario", "vms", "regions")}
-        # Scenarios of v3.x do not name their board.
-        return {**kept, "board": found["board"] or (board.name if board else "")}
+        return {key: found[key] for key in ("dialect", "acrn_version", "board", "scenario", "vms", "regions")}
 
     def _add(self, machine: str, entry: Mapping[str, Any], found: Mapping[str, Any]) -> None:
         """Add a machine and its VMs."""

@@ -18,7 +18,9 @@ from typing import Any
 from ansible_collections.acrn.ivshmem.plugins.module_utils._board import Board
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     HYPERVISOR,
+    PRE_LAUNCHED,
     PROVIDERS,
+    SERVICE,
     IvshmemError,
     Region,
     RegionVm,
@@ -137,10 +139,16 @@ def describe(scenario: Scenario, version: tuple[int, int] | None, board: Board |
         devices[each.id] += [
             {"bdf": str(function.bdf), "kind": function.kind, "what": function.what} for function in each.functions
         ]
+        if each.load_order == SERVICE and board:
+            given = {function.bdf for vm in scenario.vms for function in vm.functions if vm.load_order == PRE_LAUNCHED}
+            devices[each.id] += [
+                {"bdf": str(bdf), "kind": "native", "what": board.name} for bdf in board.native if bdf not in given
+            ]
     return {
         "dialect": scenario.dialect,
         "acrn_version": f"{version[0]}.{version[1]}" if version else None,
-        "board": scenario.board,
+        # Scenarios of v3.x do not name their board.
+        "board": scenario.board or (board.name if board else ""),
         "scenario": scenario.name,
         "vms": [
             {**vm.as_dict(), "functions": sorted(devices[vm.id], key=lambda device: device["bdf"])}

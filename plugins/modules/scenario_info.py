@@ -78,7 +78,8 @@ acrn_version:
   type: str
   sample: "3.3"
 board:
-  description: The C(board) attribute of the scenario; empty where it has none, as in v3.x.
+  description:
+    - The C(board) attribute of the scenario, or else, as in v3.x, the name of the board of O(board_path), if given.
   returned: success
   type: str
 scenario:
@@ -107,7 +108,9 @@ vms:
       description: What C(acrn-dm -U) takes up to ACRN v2.6, or null.
       type: str
     functions:
-      description: The PCI functions of the VM that the scenario names.
+      description:
+        - The PCI functions of the VM that the scenario names, and with O(board_path) those of the board that the
+          Service VM has, which are all but those given to a pre-launched VM.
       type: list
       elements: dict
       contains:
@@ -115,10 +118,10 @@ vms:
           description: Where it is, in hexadecimal. For a passthrough device this is the native BDF.
           type: str
         kind:
-          description: V(ivshmem), V(vuart) or V(passthrough).
+          description: V(ivshmem), V(vuart), V(passthrough) or V(native).
           type: str
         what:
-          description: The region, the vUART connection, or the description of the device.
+          description: The region, the vUART connection, the description of the device, or the name of the board.
           type: str
 regions:
   description: The regions, as M(acrn.ivshmem.scenario_regions) returns them.

@@ -140,6 +140,18 @@ def test_description():
     assert [finding["rule"] for finding in told["findings"]] == ["vm-unknown", "region-unreadable"]
 
 
+def test_a_service_vm_has_the_functions_of_the_board_that_no_pre_launched_vm_has():
+    more = {"PRE0": pci_devs("00:14.0 Net: card"), "POST2": pci_devs("00:15.0 Sound: card")}
+    text = scenarios.scenario("v3", block_v3(region_v3("a", ("SVC", "00:09.0"), ("POST2", "00:08.0"))), more=more)
+    text = text.replace(' board="board"', "")
+    board = read_board(scenarios.board_xml(["00:02.0", "00:14.0", "00:15.0"]).encode(), "b")
+    told = describe(read_scenario(text.encode(), "f"), (3, 3), board)
+    functions = {vm["name"]: [(each["bdf"], each["kind"]) for each in vm["functions"]] for vm in told["vms"]}
+    assert functions["SVC"] == [("00:02.0", "native"), ("00:09.0", "ivshmem"), ("00:15.0", "native")]
+    assert (functions["PRE0"], functions["POST3"]) == ([("00:14.0", "passthrough")], [])
+    assert told["board"] == "board"
+
+
 def test_description_of_v2():
     text = scenarios.scenario("v2", block_v2("hv:/a, 2, 0:2"))
     told = describe(read_scenario(text.encode(), "f"), None, None)

@@ -234,7 +234,7 @@ def check_meta(context: Context) -> None:
 
 
 def check_integration(context: Context) -> None:
-    pytest(context, "tests/integration")
+    pytest(context, "tests/integration_acrn")
 
 
 def check_lab(context: Context) -> None:
@@ -414,7 +414,12 @@ def steps(options: Options) -> list[Step]:
         Step("core-newest", "unit tests on the newest ansible-core", check_core, ("newest",), "newest", ("tools",)),
         Step("artefact", "build, content, installation and use of the artefact", check_artefact, ("galaxy",)),
         Step("importer", "galaxy-importer on the artefact", check_importer, ("galaxy",), venv="importer"),
-        Step("integration", "tests/integration with pytest", check_integration, apt=("tools",)),
+        Step(
+            "integration",
+            "tests/integration_acrn with pytest: roles that run, real ACRN trees if ACRN_SRC is set",
+            check_integration,
+            apt=("tools",),
+        ),
         Step(
             "lab",
             "tests/lab with pytest: virtual machines",

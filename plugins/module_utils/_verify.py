@@ -390,7 +390,8 @@ def unproved(hostvars: Mapping[str, Any], guests: Sequence[str]) -> list[str]:
 START_ANEW = "stop all VMs of the region before the first is started again (site with launch_restart=true does so)"
 BUILT = "install the hypervisor that was built for this plan and boot it (hypervisor_install, hypervisor_reboot)"
 MENDS = {
-    "guest": "start the VM, and see that Ansible can log in to its guest as root; or leave it out of the run (--limit)",
+    "guest": "start the VM, and see that Ansible can log in to its guest as root; set guest_python: false "
+    "in the inventory where it has no Python; or leave it out of the run (--limit)",
     "exchange": "run verify again; it puts back what an ended run has left in the memory",
     "end": "run verify again; it puts back what an ended run has left in the memory",
     "PCI": "the VM runs with other devices than declared: start it again with its launch script, or correct the vbdf",

@@ -7,15 +7,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _region
-
-# Ansible's YAML output folds lines of more than 80 characters, its own indentation included.
-_TABLE_WIDTH = 74
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _plan, _region
 
 
 def from_compact(value: Any) -> dict[str, Any]:
@@ -85,46 +82,32 @@ def built_for(
             results = hostvars[builder].get("hypervisor_build_results") or []
             if index // len(dealt) < len(results):
                 found = results[index // len(dealt)]
-                missing = "manifest" not in found
-                return {"builder": builder, "directory": found["directory"], "key": found["key"], "missing": missing}
+                # In check mode, with the tree still to be fetched, a result has neither directory nor key.
+                known = {name: found.get(name) for name in ("directory", "key")}
+                return {"builder": builder, **known, "missing": "manifest" not in found}
     raise AnsibleFilterError(
         f"acrn.ivshmem.built_for: nothing was built for {host}; it needs acrn_source, and the build to come first"
     )
 
 
-def plan_table(hosts: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The plans of hosts as the lines of a table, one line for each region and more for one with many VMs."""
-    rows: list[tuple[list[str], list[str]]] = [(["HOST", "ACRN", "REGION", "MB", "ID"], ["VMS AND SLOTS"])]
-    for host in hosts:
-        plan = host.get("scenario_plan")
-        if not plan:
-            continue
-        start = [host["inventory_hostname"], plan["acrn_version"] or "?"]
-        for region in plan["regions"]:
-            vms = [f"{vm['name']} {'by build' if vm['slot'] is None else vm['slot']}" for vm in region["vms"]]
-            name = _region.PREFIXES[region["provided_by"]] + region["name"]
-            rows.append(([*start, name, str(region["size"]), str(region["region_id"] or "-")], vms))
-        if not plan["regions"]:
-            rows.append(([*start, "(none)", "-", "-"], ["-"]))
-    widths = [max(map(len, column)) for column in zip(*(cells for cells, _vms in rows))]
-    lines = []
-    for cells, vms in rows:
-        for text in _filled(vms, _TABLE_WIDTH - sum(widths) - 2 * len(widths)):
-            lines.append("  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths)), text]))
-            cells[1:] = [""] * 4
-    return lines
+def plan_hosts(
+    hosts: Iterable[Mapping[str, Any]], builders: Iterable[str], hostvars: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """What a run of site would do to each host, after the steps of the playbook plan."""
+    every, dealt = list(hosts), list(builders)
+
+    def built(host: str) -> dict[str, Any] | None:
+        try:
+            return built_for(every, host, dealt, hostvars)
+        except AnsibleFilterError:  # the builders were left out of this run, or there is no tree yet
+            return None
+
+    return _plan.of_hosts(every, built)
 
 
-def _filled(words: Sequence[str], width: int) -> list[str]:
-    """Words as a list in lines of at most a width, at least one word in each."""
-    lines: list[str] = []
-    for number, word in enumerate(words):
-        item = word if number + 1 == len(words) else f"{word},"
-        if lines and len(lines[-1]) + 1 + len(item) <= width:
-            lines[-1] += f" {item}"
-        else:
-            lines.append(item)
-    return lines
+def plan_table(plans: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What plan_hosts has found, as the lines of tables."""
+    return _plan.table(list(plans))
 
 
 def just_started(guests: Iterable[str], hostvars: Mapping[str, Any]) -> list[str]:
@@ -150,6 +133,7 @@ class FilterModule:
             "vm_devices": vm_devices,
             "vm_slots": vm_slots,
             "distinct_builds": distinct_builds,
+            "plan_hosts": plan_hosts,
             "plan_table": plan_table,
             "built_for": built_for,
             "just_started": just_started,

@@ -268,7 +268,7 @@ class _Slots:
                 continue  # it has none of its own either, or launch_script refuses it
         for key in ("disks", "nics", "passthrough"):
             used.update(int(item["slot"]) for item in vm.get(key) or [] if item.get("slot") is not None)
-        self._free = [slot for slot in _FREE if slot not in used]
+        self._free: list[int] = [slot for slot in _FREE if slot not in used]
 
     def of(self, item: Mapping[str, Any]) -> int:
         if item.get("slot") is not None:

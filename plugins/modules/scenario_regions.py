@@ -179,6 +179,13 @@ regions:
         slot:
           description: The device number in decimal, as C(acrn-dm -s) takes it, or null.
           type: int
+before:
+  description:
+    - The regions that O(path) had, or O(src) where there was no O(path) yet, each as in RV(regions). A scenario of v2.x
+      has no dm-land regions.
+  returned: success
+  type: list
+  elements: dict
 vms:
   description: All VMs of the scenario, in the order of the file.
   returned: success
@@ -257,7 +264,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._board import read_bo
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import locked, read_file, replace_file, unified
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.module_utils._request import decide, find_version
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import parse_version
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import parse_version, read_scenario
 from ansible_collections.acrn.ivshmem.plugins.module_utils._xml import Document
 
 
@@ -298,6 +305,7 @@ def run(module):
     result = {
         "changed": bool(changes),
         "regions": [placed.as_dict() for placed in outcome.regions],
+        "before": regions_of(data if before is None else before, path),
         "vms": [vm.as_dict() for vm in outcome.scenario.vms],
         "dialect": outcome.scenario.dialect,
         "acrn_version": f"{version[0]}.{version[1]}" if version else None,
@@ -316,6 +324,13 @@ def run(module):
             for name, old, new in changes
         ]
     return result
+
+
+def regions_of(data, path):
+    try:
+        return [placed.as_dict() for placed in read_scenario(data, path).as_found()]
+    except IvshmemError:  # with src, anything may have been at path before
+        return []
 
 
 def existing(path):

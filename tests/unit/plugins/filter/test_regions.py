@@ -75,33 +75,90 @@ def test_hosts_share_a_build_when_all_but_the_path_of_the_scenario_is_equal():
     assert builds[0]["scenario"] == "h1/s.xml"
 
 
-def test_plan_table_has_a_line_for_each_region_and_for_a_host_without_any():
+def planned(**more):
+    return {"inventory_hostname": "press-1", "scenario_plan": PLAN, "scenario_build_inputs": {"digest": 1}, **more}
+
+
+def plan_of(**more):
+    results = [{"directory": "/a/k1", "key": "k1", "manifest": {}}]
+    (found,) = filters.plan_hosts([planned(**more)], ["one"], {"one": {"hypervisor_build_results": results}})
+    return found
+
+
+def test_the_regions_that_a_run_adds_changes_and_removes():
+    gone = region("gone", vm(1, "HMI", 9))
+    moved = region("b", vm(1, "HMI", 17), vm(2, "LOG", 8), provided_by="device_model", size=64)
+    kept = {**PLAN["regions"][0], "vms": PLAN["regions"][0]["vms"][::-1]}
+    plan = {**PLAN, "changed": True, "before": [moved, gone, kept]}
+    found = plan_of(scenario_plan=plan)["regions"]
+    assert [(each["name"], each["change"]) for each in found] == [("a", "keep"), ("b", "change"), ("gone", "remove")]
+    assert [each["change"] for each in plan_of(scenario_plan={**plan, "before": []})["regions"]] == ["add", "add"]
+    # No file of ACRN v2.x tells of dm-land.
+    found = plan_of(scenario_plan={**plan, "dialect": "v2", "before": []})["regions"]
+    assert [each["change"] for each in found] == ["add", None]
+
+
+@pytest.mark.parametrize(
+    ("more", "needed"),
+    [
+        ({"plan_hypervisor": {"running_key": "k1"}}, False),
+        ({"plan_hypervisor": {"running_key": "k0"}}, True),
+        ({"plan_hypervisor": {"running_key": None}}, True),
+        ({"plan_hypervisor": {}}, None),
+        ({}, None),
+        ({"plan_hypervisor": {"running_key": "k0"}, "scenario_build_inputs": {}}, None),
+    ],
+)
+def test_a_reboot_is_needed_where_another_hypervisor_runs(more, needed):
+    assert plan_of(**more)["hypervisor"]["reboot_needed"] is needed
+
+
+def test_vms_that_a_run_starts_and_restarts_and_those_that_it_leaves():
+    found = plan_of(
+        plan_launch={"same": False, "differences": ["d"]},
+        launch_outdated=["A", "B"],
+        launch_restarted=["A"],
+        launch_just_started=["C", "A"],
+    )
+    assert found["vms"] == {"restarted": ["A"], "started": ["C"], "outdated": ["B"]}
+    assert found["differences"] == ["d"]
+    assert plan_of()["vms"] is None
+
+
+def test_plan_table_tells_of_each_region_and_of_each_host():
+    info = {"plan_hypervisor": {"running_key": "k0"}, "hypervisor_install": True, "hypervisor_reboot": True}
+    vms = {"plan_launch": {"same": False}, "launch_outdated": ["HMI"], "launch_restarted": ["HMI"]}
+    empty = {"acrn_version": None, "regions": []}
     hosts = [
-        {"inventory_hostname": "press-1", "scenario_plan": PLAN},
-        {"inventory_hostname": "b", "scenario_plan": {"acrn_version": None, "regions": []}},
+        planned(**info, **vms),
+        {"inventory_hostname": "b", "scenario_plan": empty, "plan_error": "no\n  such script"},
         {"inventory_hostname": "not-planned"},
     ]
-    assert filters.plan_table(hosts) == [
-        "HOST     ACRN  REGION  MB  ID    VMS AND SLOTS",
-        "press-1  3.3   hv:/a   2   4096  RT by build, HMI 8",
-        "press-1  3.3   dm:/b   64  -     HMI 16, LOG 8",
-        "b        ?     (none)  -   -     -",
+    results = {"one": {"hypervisor_build_results": [{"directory": "/a/k1", "key": "k1"}]}}
+    assert filters.plan_table(filters.plan_hosts(hosts, ["one"], results)) == [
+        "HOST     ACRN  CHANGE  REGION  MB  ID    VMS AND SLOTS",
+        "press-1  3.3   ?       hv:/a   2   4096  RT by build, HMI 8",
+        "press-1  3.3   ?       dm:/b   64  -     HMI 16, LOG 8",
+        "b        ?     -       (none)  -   -     -",
+        "",
+        "HOST     BUILD     BUILD KEY  REBOOT       VMS",
+        "press-1  to build  k1         by this run  restart HMI",
+        "b        -         -          -            no such script",
     ]
 
 
 def test_plan_table_is_narrow_enough_for_the_output_of_ansible():
-    vms = [{"id": number, "name": f"POST_STD_VM{number}", "slot": 8} for number in range(7)]
-    region = {"name": "frames", "provided_by": "hypervisor", "size": 2, "region_id": None, "vms": vms}
-    lines = filters.plan_table([{"inventory_hostname": "a", "scenario_plan": {**PLAN, "regions": [region]}}])
-    assert lines[1:] == [
-        "a     3.3   hv:/frames  2   -   POST_STD_VM0 8, POST_STD_VM1 8,",
-        "a                               POST_STD_VM2 8, POST_STD_VM3 8,",
-        "a                               POST_STD_VM4 8, POST_STD_VM5 8,",
-        "a                               POST_STD_VM6 8",
+    frames = region("frames", *(vm(number, f"POST_STD_VM{number}", 8) for number in range(5)))
+    plans = filters.plan_hosts([planned(scenario_plan={**PLAN, "regions": [frames]})], ["one"], {"one": {}})
+    lines = filters.plan_table(plans)
+    assert lines[1:4] == [
+        "press-1  3.3   ?       hv:/frames  2   -   POST_STD_VM0 8, POST_STD_VM1 8,",
+        "press-1                                    POST_STD_VM2 8, POST_STD_VM3 8,",
+        "press-1                                    POST_STD_VM4 8",
     ]
-    assert yaml.safe_dump(lines) == "".join(f"- {line}\n" for line in lines)
-    region["name"] = "f" * 60
-    assert len(filters.plan_table([{"inventory_hostname": "a", "scenario_plan": {**PLAN, "regions": [region]}}])) == 8
+    assert yaml.safe_dump(lines[:4]) == "".join(f"- {line}\n" for line in lines[:4])
+    plans[0]["regions"][0]["name"] = "f" * 60
+    assert len(filters.plan_table(plans)) == 1 + 5 + 1 + 2
 
 
 def test_guests_whose_vm_was_started_just_now():

@@ -95,6 +95,7 @@ def test_the_result_tells_places_and_digest(capsys, path):
     ]
     again = execute(capsys, path=path, regions=wanted)
     assert again["digest"] == result["digest"]
+    assert (result["before"], again["before"]) == ([], result["regions"])
     assert execute(capsys, path=path, regions=[A])["digest"] != result["digest"]
 
 

@@ -1,0 +1,152 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a run of site would do to each host, from what the playbook plan has found out.
+
+This module util is PRIVATE to the collection: it can change at any time.
+
+It runs on the controller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Callable, Tuple
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import PREFIXES
+
+Values = Mapping[str, Any]
+# The cells of a line, and the words of its last one.
+Row = Tuple[Tuple[str, ...], Sequence[str]]
+HEADS: Row = (("HOST", "ACRN", "CHANGE", "REGION", "MB", "ID"), ["VMS AND SLOTS"])
+HOST_HEADS: Row = (("HOST", "BUILD", "BUILD KEY", "REBOOT"), ["VMS"])
+# Ansible's YAML output folds lines of more than 80 characters, its own indentation included.
+WIDTH = 74
+
+
+def _key(region: Values) -> str:
+    return str(PREFIXES[region["provided_by"]] + region["name"])
+
+
+def _facts(region: Values) -> Any:
+    places = sorted((vm["id"], vm["vbdf"] or "") for vm in region["vms"])
+    return region["size"], region["region_id"], places
+
+
+def changes(plan: Values) -> list[dict[str, Any]]:
+    """The regions of a plan, and after them those that go, each with ``change``.
+
+    It is None where no file tells: a v2.x scenario has no dm-land regions.
+    """
+    if "before" not in plan:
+        return [{**region, "change": None} for region in plan["regions"]]
+    before = {_key(region): region for region in plan["before"]}
+    found = []
+    for region in plan["regions"]:
+        old = before.pop(_key(region), None)
+        change: str | None = "add" if old is None else "keep" if _facts(old) == _facts(region) else "change"
+        if region["provided_by"] == "device_model" and plan.get("dialect") == "v2":
+            change = None
+        found.append({**region, "change": change})
+    return [*found, *({**region, "change": "remove"} for region in before.values())]
+
+
+def of_host(host: Values, built: Values | None) -> dict[str, Any]:
+    """What would happen to a host. ``host`` has its variables, ``built`` is what built_for says, or None."""
+    plan = host.get("scenario_plan") or {}
+    info, compared = (host.get(name) or {} for name in ("plan_hypervisor", "plan_launch"))
+    key = (built or {}).get("key")
+    asked = "running_key" in info
+    started, restarted = (list(host.get(name) or []) for name in ("launch_just_started", "launch_restarted"))
+    return {
+        "host": host["inventory_hostname"],
+        "error": host.get("plan_error"),
+        "acrn_version": plan.get("acrn_version"),
+        "scenario": plan.get("scenario"),
+        "scenario_changed": plan.get("changed"),
+        "regions": changes(plan) if plan else [],
+        "build": None
+        if built is None
+        else {"key": key, "needed": built["missing"], **{name: built[name] for name in ("builder", "directory")}},
+        "hypervisor": {
+            "running_key": info.get("running_key"),
+            "reboot_needed": info["running_key"] != key if asked and key else None,
+            "installed_by_site": bool(host.get("hypervisor_install")),
+            "rebooted_by_site": bool(host.get("hypervisor_install") and host.get("hypervisor_reboot")),
+        },
+        "vms": {
+            "restarted": restarted,
+            "started": [name for name in started if name not in restarted],
+            "outdated": [name for name in host.get("launch_outdated") or [] if name not in restarted],
+        }
+        if "same" in compared
+        else None,
+        "differences": list(compared.get("differences") or []),
+    }
+
+
+def of_hosts(hosts: Iterable[Values], built_for: Callable[[str], Values | None]) -> list[dict[str, Any]]:
+    """What would happen to hosts that have a plan, or an error that left them without."""
+    return [
+        of_host(host, built_for(host["inventory_hostname"]) if host.get("scenario_build_inputs") else None)
+        for host in hosts
+        if host.get("scenario_plan") or host.get("plan_error")
+    ]
+
+
+def _region_row(start: tuple[str, str], region: Values) -> Row:
+    vms = [f"{vm['name']} {'by build' if vm['slot'] is None else vm['slot']}," for vm in region["vms"]]
+    rest = (_key(region), str(region["size"]), str(region["region_id"] or "-"))
+    return (*start, region["change"] or "?", *rest), [*vms[:-1], *(last.rstrip(",") for last in vms[-1:])] or ["-"]
+
+
+def _host_row(plan: Values) -> Row:
+    build, hypervisor, vms = plan["build"], plan["hypervisor"], plan["vms"]
+    needed = hypervisor["reboot_needed"]
+    if needed is None:
+        reboot = "not known" if build else "-"
+    elif not needed:
+        reboot = "no"
+    else:
+        reboot = "by this run" if hypervisor["rebooted_by_site"] else "needed"
+    words = {"restarted": "restart", "started": "start", "outdated": "restart by hand"}
+    told = "; ".join(f"{word} {', '.join(vms[key])}" for key, word in words.items() if vms[key]) if vms else "not known"
+    if plan["error"]:
+        told = " ".join(str(plan["error"]).split())
+    made = "-" if build is None else "to build" if build["needed"] else "there"
+    return (plan["host"], made, (build or {}).get("key") or "-", reboot), (told or "-").split(" ")
+
+
+def _aligned(rows: Sequence[Row]) -> list[str]:
+    """Lines of a table. A last cell that is too long goes on in the next line, which repeats the first cell."""
+    widths = [max(map(len, column)) for column in zip(*(cells for cells, _words in rows))]
+    lines = []
+    for row, words in rows:
+        cells = list(row)
+        for text in _filled(words, WIDTH - sum(widths) - 2 * len(widths)):
+            lines.append("  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths)), text]))
+            cells[1:] = [""] * (len(cells) - 1)
+    return lines
+
+
+def _filled(words: Sequence[str], width: int) -> list[str]:
+    """Words in lines of at most a width, at least one word in each."""
+    lines: list[str] = []
+    for word in words:
+        if lines and len(lines[-1]) + 1 + len(word) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
+
+
+def table(plans: Sequence[Values]) -> list[str]:
+    """The lines of two tables: the regions of each host, and what comes of them."""
+    rows: list[Row] = [HEADS]
+    for plan in plans:
+        start = (plan["host"], plan["acrn_version"] or "?")
+        rows += [_region_row(start, region) for region in plan["regions"]]
+        if not plan["regions"]:
+            rows.append(((*start, "-", "(none)", "-", "-"), ["-"]))
+    return [*_aligned(rows), "", *_aligned([HOST_HEADS, *(_host_row(plan) for plan in plans)])]

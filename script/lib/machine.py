@@ -50,6 +50,7 @@ APT = {
         "ssh": "openssh-client",
         "ssh-keygen": "openssh-client",
     },
+    "bench": {"modprobe": "kmod"},
     # A Service VM that boots through GRUB.
     "host": {
         "/usr/lib/grub/i386-pc": "grub-pc-bin",

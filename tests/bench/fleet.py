@@ -68,6 +68,9 @@ def make_root(root: Path) -> None:
     boot = root / "proc/sys/kernel/random/boot_id"
     boot.parent.mkdir(parents=True, exist_ok=True)
     boot.write_text("6b1f5b0e-3f0a-4d0c-8a55-6b0f6f9d9f3e\n")
+    # For the playbook that is measured beside this collection.
+    (root / "proc/modules").write_text("uio_pci_generic 16384 2 - Live 0x0000000000000000\n")
+    (root / "etc/modules-load.d").mkdir(exist_ok=True)
 
 
 def config_space(vectors: int) -> bytes:
@@ -138,26 +141,25 @@ def make(directory: Path, hosts: int, ssh_port: int | None) -> None:
     acrn_hosts: dict[str, Any] = {}
     acrn_guests: dict[str, Any] = {}
     for number in range(1, hosts + 1):
-        host = f"h{number:03}"
+        host, *guests = names(number)
         base = directory / "machines" / host
         root = base / "root"
         make_root(root)
         (root / "sys").mkdir(exist_ok=True)
         acrn_hosts[host] = {"ansible_python_interpreter": wrapper(base / "python", root)}
-        for vm, peer in VM_IDS.items():
+        for guest, (vm, peer) in zip(guests, VM_IDS.items()):
             guest_root = base / vm
             make_root(guest_root)
             (guest_root / "run/udev/control").touch()
             for index, region in enumerate(REGIONS):
                 slot = int(region["vms"][0]["vbdf"][3:5], 16)
                 add_function(guest_root, slot, region, base / region["name"], index, peer)
-            guest = f"{host}-{vm.lower()}"
             python = wrapper(base / f"python-{vm}", guest_root)
             acrn_guests[guest] = {"acrn_host": host, "acrn_vm": vm, "ansible_python_interpreter": python}
     # Files that Ansible sends have to be seen from inside of the roots.
     connection: dict[str, Any] = {"ansible_connection": "local", "ansible_remote_tmp": "/tmp/.ansible-bench"}
     if ssh_port:
-        connection = {
+        connection |= {
             "ansible_connection": "ssh",
             "ansible_host": "127.0.0.1",
             "ansible_port": ssh_port,
@@ -178,6 +180,8 @@ def make(directory: Path, hosts: int, ssh_port: int | None) -> None:
                         "acrn_version": "3.3",
                         "acrn_source": str(PROJECT / "tests/standin_tree"),
                         "ivshmem_regions": REGIONS,
+                        # /usr is that of this machine.
+                        "launch_dir": "/etc/acrn/launch",
                         "launch_hypervisor_manifest": "",
                         "launch_vms": [
                             {"name": "VM1", "memory": 512, "disks": [{"path": "/var/lib/acrn/VM1.img"}]},
@@ -201,6 +205,25 @@ def make(directory: Path, hosts: int, ssh_port: int | None) -> None:
         }
     }
     (directory / "inventory.yml").write_text(yaml.safe_dump(inventory, sort_keys=False))
+
+
+def names(number: int) -> list[str]:
+    """The hosts that make up a Service VM and its guests."""
+    return [f"h{number:03}", *(f"h{number:03}-{vm.lower()}" for vm in VM_IDS)]
+
+
+def clone(directory: Path, hosts: int) -> None:
+    """Give all machines the files that the first one has got, as a run on each of them would."""
+    for number in range(2, hosts + 1):
+        for part in ("root", *VM_IDS):
+            source, target = (directory / "machines" / names(each)[0] / part for each in (1, number))
+            for name in ("etc", "run", "var"):
+                if (source / name).exists():
+                    shutil.copytree(source / name, target / name, symlinks=True, dirs_exist_ok=True)
+        for place in (".acrn-ivshmem", "peer"):
+            if (directory / place).exists():
+                target = directory / place / names(number)[0]
+                shutil.copytree(directory / place / names(1)[0], target, dirs_exist_ok=True)
 
 
 def main() -> None:

@@ -51,7 +51,7 @@ def locked(*paths: str) -> Iterator[None]:
             os.close(handle)
 
 
-def read_file(path: str, limit: int = 16 * 1024 * 1024) -> bytes:
+def read_file(path: str, limit: int = 4 * 1024 * 1024) -> bytes:
     """The bytes of a regular file of at most ``limit`` bytes. Raises IvshmemError that names the file."""
     try:
         if not os.path.isfile(path) and os.path.exists(path):

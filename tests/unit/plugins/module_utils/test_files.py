@@ -91,7 +91,7 @@ def test_a_missing_file_is_told(tmp_path):
 def test_a_huge_file_is_not_read(tmp_path):
     with open(str(tmp_path / "huge"), "wb") as handle:
         handle.truncate(100 * 1024 * 1024)
-    with pytest.raises(IvshmemError, match="huge: larger than 16 MB"):
+    with pytest.raises(IvshmemError, match="huge: larger than 4 MB"):
         read_file(str(tmp_path / "huge"))
 
 

@@ -260,7 +260,7 @@ class _Slots:
     """Hands out slots to what has none of its own."""
 
     def __init__(self, vm: Vm, found: Iterable[Mapping[str, Any]]) -> None:
-        used = set()
+        used: set[int] = set()
         for device in found:
             try:
                 used.add(Bdf.parse(str(device["vbdf"])).slot if device.get("vbdf") else int(device["slot"]))

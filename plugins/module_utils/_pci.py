@@ -912,7 +912,8 @@ def plan(state: State, wish: Wish) -> Plan:
     )
 
 
-def _sysfs_error(exc: OSError, what: str) -> IvshmemError:
+def told(exc: OSError, what: str) -> IvshmemError:
+    """An error of the kernel as this collection tells it."""
     if exc.errno in (errno.EACCES, errno.EPERM):
         return IvshmemError(f"{what}: {exc.strerror}: root is needed (become: true)")
     return IvshmemError(f"{what}: {exc.strerror}")
@@ -1039,7 +1040,7 @@ def apply(kernel: Kernel, todo: Plan, state: State) -> None:
             try:
                 _act(kernel, action)
             except OSError as exc:
-                raise _sysfs_error(exc, action.describe()) from exc
+                raise told(exc, action.describe()) from exc
     except IvshmemError:
         for path in todo.files:
             before = state.files.get(path)

@@ -782,8 +782,7 @@ def run_steps(
             continue
         try:
             result.update(STEPS[step["operation"]](kernel, function, step))
-        except IvshmemError as exc:
-            result["problems"] = [{"what": step["operation"], "expected": "done", "found": str(exc)}]
-        except OSError as exc:
-            result["problems"] = [{"what": step["operation"], "expected": "done", "found": f"{exc.strerror}"}]
+        except (IvshmemError, OSError) as exc:
+            why = _pci.told(exc, exc.filename or function.bdf) if isinstance(exc, OSError) else exc
+            result["problems"] = [{"what": step["operation"], "expected": "done", "found": str(why)}]
     return results

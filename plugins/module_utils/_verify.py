@@ -148,7 +148,7 @@ def begin(
 def results(variables: Mapping[str, Any], stage: str) -> list[Mapping[str, Any]] | None:
     """What a guest's task of a stage returned, or None where it has not run or has failed."""
     registered = variables.get(stage)
-    if not isinstance(registered, Mapping) or registered.get("skipped") or "results" not in registered:
+    if not isinstance(registered, Mapping) or registered.get("failed") or "results" not in registered:
         return None
     return list(registered["results"])
 

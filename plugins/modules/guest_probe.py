@@ -327,8 +327,9 @@ def main(factory=AnsibleModule):
     module = factory(**ARGUMENTS)
     try:
         changed, results, problems = run(module, _pci.Kernel())
-    except IvshmemError as exc:
-        module.fail_json(msg=str(exc), results=[])
+    except (IvshmemError, OSError) as exc:
+        why = _pci.told(exc, exc.filename or "guest_probe") if isinstance(exc, OSError) else exc
+        module.fail_json(msg=str(why), results=[])
     if problems and module.params["strict"]:
         module.fail_json(msg="\n".join(problems), changed=changed, results=results)
     module.exit_json(changed=changed, results=results)

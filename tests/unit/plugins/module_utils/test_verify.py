@@ -181,9 +181,10 @@ def test_unreachable_guest(fleet):
     assert rows(report) == [("-", "h2-VM2", "guest")]
 
 
-def test_module_that_failed_in_a_guest(fleet):
+@pytest.mark.parametrize("more", [{}, {"results": []}])
+def test_module_that_failed_in_a_guest(fleet, more):
     fleet.prove()
-    fleet.vars["h2-VM2"][_verify.BEGIN] = {"failed": True, "msg": "no sudo\nmore"}
+    fleet.vars["h2-VM2"][_verify.BEGIN] = {"failed": True, "msg": "no sudo\nmore", **more}
     report = _verify.as_value(_verify.report(fleet.vars, list(fleet.kernels)))
     assert ("-", "h2-VM2", "guest") in rows(report)
     assert report["problems"][-1]["found"] == "no sudo" or report["problems"][0]["found"] == "no sudo"

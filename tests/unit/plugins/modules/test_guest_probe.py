@@ -77,3 +77,17 @@ def test_device_that_cannot_be_meant(memory, execute):
 def test_every_operation_is_documented_and_known():
     assert set(guest_probe.STEP_OPTIONS["operation"]["choices"]) == set(_probe.STEPS)
     assert set(_probe.WRITING) < set(_probe.STEPS)
+
+
+def test_who_is_not_root_is_told_so(memory, execute, monkeypatch):
+    def refuse(_self, path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(FakeKernel, "remove", refuse)
+    result = execute({"operation": "write", "device": DEVICE})
+    assert result["failed"]
+    assert result["msg"] == "/run/acrn-ivshmem/proof: Permission denied: root is needed (become: true)"
+    monkeypatch.setattr(FakeKernel, "remove", lambda *_: None)
+    monkeypatch.setattr(FakeKernel, "replace", lambda self, path, _text: refuse(self, path))
+    (result,) = execute({"operation": "write", "device": DEVICE}, strict=False)["results"]
+    assert "root is needed (become: true)" in result["problems"][0]["found"]

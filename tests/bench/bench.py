@@ -7,7 +7,7 @@
     script/bench [--hosts 1,10,50] [--connection ssh] [--repeats 3] [--parts fleet,builds,edit]
 
 fleet    site.yml that finds nothing to do on N Service VMs with two guests each, against a bare ping of all 3 N hosts
-         and against a playbook of stock modules (peer.yml; up to 10 hosts at every repeat, up to 50 once)
+         and against a playbook of stock modules (peer.playbook; up to 10 hosts at every repeat, up to 50 once)
 builds   how many builds N hosts with K configurations start, at first and in a second pass, and whether a build that
          is made again has the same bytes
 edit     eight regions in one call of scenario_regions against eight, the edit alone against one parse by lxml, and
@@ -196,7 +196,7 @@ def peer_words(place: Path) -> list[str]:
         "peer_directory": str(place / "peer"),
         "peer_regions": peer_regions(),
     }
-    return [str(PROJECT / "tests/bench/peer.yml"), "-e", json.dumps(variables)]
+    return [str(PROJECT / "tests/bench/peer.playbook"), "-e", json.dumps(variables)]
 
 
 def prepare(meter: Meter, place: Path, number: int, port: int | None, peer: bool) -> Path:

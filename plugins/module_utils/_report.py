@@ -18,8 +18,11 @@ from typing import Any
 
 LANDS = {"hypervisor": ("hv", "hypervisor"), "device_model": ("dm", "device model")}
 STATES = {"ok": "proved", "failed": "not as declared", "unknown": "not proved yet"}
-# Measures of the drawing, in pixels.
-ROW, BOX, HEIGHT, GAP, WIDTH = 46, 220, 32, 300, 760
+# Measures of the drawing, in pixels: the pills of regions on the left, the boxes of VMs on top.
+LETTER, HEIGHT, ROW = 8, 30, 42
+COLUMN, BOX, HEAD = 122, 42, 54
+# A drawing gets no smaller than this, and is scrolled then.
+LEAST = 640
 
 
 @dataclass(frozen=True)
@@ -80,46 +83,54 @@ def _cut(text: str, length: int) -> str:
 
 
 def drawing(host: Host) -> str:
-    """Which VM shares which region, as SVG: VMs on the left, regions on the right, the slot on each line."""
+    """Which VM shares which region, as SVG: a column for each VM, a row for each region, the slot where they meet.
+
+    Lines cross at right angles only and no label lies on another, however many there are.
+    """
     vms = {vm["id"]: vm for region in host.regions for vm in region["vms"]}
-    order = sorted(vms)
-    height = ROW * max(len(order), len(host.regions)) + 14
-    places = {vm: ROW * index + 10 for index, vm in enumerate(order)}
+    names = [_cut(region["name"], 27) for region in host.regions]
+    pill = 90 + LETTER * max(map(len, names))
+    left = pill + 12
+    columns = {vm: left + COLUMN * index + COLUMN / 2 for index, vm in enumerate(sorted(vms))}
+    rows = [HEAD + ROW * index + ROW / 2 for index in range(len(host.regions))]
+    width, height = left + COLUMN * len(vms), HEAD + ROW * len(rows)
     title = f"Regions of {host.name}: " + "; ".join(
         f"{region['name']} ({region['size']} MB) of {', '.join(vm['name'] for vm in region['vms'])}"
         for region in host.regions
     )
     parts = [
-        f'<svg class="drawing" role="img" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}">',
+        f'<svg class="drawing" role="img" viewBox="0 0 {width} {height}" width="{width}" '
+        f'style="min-width:{min(width, LEAST)}px">',
         f"<title>{_text(title)}</title>",
     ]
-    right = BOX + GAP
-    for index, region in enumerate(host.regions):
+    for vm, x in columns.items():
+        last = max(y for y, region in zip(rows, host.regions) if vm in [each["id"] for each in region["vms"]])
+        parts.append(f'<path class="line" d="M{x:g},{BOX} V{last:g}"/>')
+    for y, region, name in zip(rows, host.regions, names):
         land = LANDS[region["provided_by"]][0]
-        top = ROW * index + 10
-        middle = top + HEIGHT / 2
+        end = max(columns[vm["id"]] for vm in region["vms"])
+        parts.append(f'<path class="edge {land}" d="M{pill},{y:g} H{end:g}"/>')
+        top = y - HEIGHT / 2
+        parts.append(f'<rect class="region {land}" x="1" y="{top:g}" width="{pill - 1}" height="{HEIGHT}" rx="15"/>')
+        parts.append(f'<text class="name" x="14" y="{y + 5:g}">{_text(name)}</text>')
+        parts.append(f'<text class="size" x="{pill - 12}" y="{y + 5:g}">{_text(region["size"])} MB</text>')
         for vm in region["vms"]:
-            start = places[vm["id"]] + HEIGHT / 2
-            curve = f"M{BOX},{start} C{BOX + GAP / 2},{start} {right - GAP / 2},{middle} {right},{middle}"
-            parts.append(f'<path class="edge {land}" d="{curve}"/>')
-            # Labels near the VM, one step further for each region, so that they do not lie on each other.
+            x = columns[vm["id"]]
             label = "by build" if vm["slot"] is None else f"slot {vm['slot']}"
-            share = 0.22 + 0.18 * (index % 3)
-            x = BOX + GAP * share
-            y = start + (middle - start) * (3 * share**2 - 2 * share**3)
-            parts.append(f'<text class="slot" x="{x:.0f}" y="{y - 4:.0f}">{_text(label)}</text>')
-        parts.append(f'<rect class="region {land}" x="{right}" y="{top}" width="{BOX}" height="{HEIGHT}" rx="16"/>')
-        name = _cut(f"{region['name']} · {region['size']} MB", 30)
-        parts.append(f'<text class="name" x="{right + BOX / 2}" y="{middle + 5}">{_text(name)}</text>')
-    for vm_id in order:
-        vm = vms[vm_id]
-        top = places[vm_id]
+            parts.append(f'<circle class="end {land}" cx="{x:g}" cy="{y:g}" r="5"/>')
+            parts.append(f'<text class="slot" x="{x + 8:g}" y="{y - 7:g}">{_text(label)}</text>')
+    for vm_id, x in columns.items():
+        vm, name = vms[vm_id], _cut(vms[vm_id]["name"], 15)
+        order = _text(vm["load_order"])
+        # Fonts differ: a long name is made to fit.
+        fit = f' textLength="{COLUMN - 16}" lengthAdjust="spacingAndGlyphs"' if len(name) > 12 else ""
+        start, wide = x - COLUMN / 2 + 3, COLUMN - 6
         parts.append(
-            f'<rect class="vm {_text(vm["load_order"])}" x="0" y="{top}" width="{BOX}" height="{HEIGHT}" rx="5"/>'
+            f'<rect class="vm {order}" x="{start:g}" y="1" width="{wide}" height="{BOX - 1}" rx="5"/>'
+            f'<text class="number" x="{x:g}" y="17">VM {_text(vm_id)}</text>'
+            f'<text class="vmname" x="{x:g}" y="34"{fit}>{_text(name)}<title>{_text(vm["name"])}</title></text>'
         )
-        name = _cut(f"{vm_id} · {vm['name']}", 28)
-        parts.append(f'<text class="name" x="{BOX / 2}" y="{top + HEIGHT / 2 + 5}">{_text(name)}</text>')
-    return "".join([*parts, "</svg>"])
+    return f'<div class="wide">{"".join(parts)}</svg></div>'
 
 
 def _table(host: Host) -> str:
@@ -179,7 +190,10 @@ def _section(host: Host) -> str:
 def page(hosts: Sequence[Host], made: str, verified: str, style: str, script: str) -> str:
     """The report. ``made`` and ``verified`` are times; the latter may be empty. CSS and script go in as they are."""
     counts = {state: sum(host.state == state for host in hosts) for state in STATES}
-    totals = f"{len(hosts)} machines, {sum(len(host.regions) for host in hosts)} regions"
+    totals = f"{len(hosts)} machines, {sum(len(host.regions) for host in hosts)} regions: " + ", ".join(
+        f"{counts[state]} {words}" for state, words in STATES.items() if counts[state]
+    )
+    totals = totals.removesuffix(": ")
     proof = f"Proof of {verified}." if verified else "There is no proof yet: acrn.ivshmem.verify makes one."
     options = "".join(f'<option value="{key}">{text} ({counts[key]})</option>' for key, text in STATES.items())
     few = " open" if len(hosts) <= 4 else ""

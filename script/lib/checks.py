@@ -229,6 +229,13 @@ def check_unit(context: Context) -> None:
     pytest(context, "tests/unit")
 
 
+def check_browser(context: Context) -> None:
+    pictures = machine.CACHE / "screenshots"
+    context.env["ACRN_IVSHMEM_SCREENSHOTS"] = str(pictures)
+    pytest(context, "tests/browser")
+    context.note += f"; pictures in {os.path.relpath(pictures)}"
+
+
 def check_meta(context: Context) -> None:
     pytest(context, "tests/meta")
 
@@ -393,6 +400,7 @@ def steps(options: Options) -> list[Step]:
         Step("changelog", "antsibull-changelog lint", check_changelog, ("lint",)),
         Step("meta", "tests/meta: what the files of the project promise each other", check_meta, ("lint", "unit")),
         Step("unit", "tests/unit with pytest", check_unit, ("unit",), apt=("tools",)),
+        Step("browser", "the report in chromium, with pictures of it", check_browser, apt=("tools", "browser")),
         Step("ansible-lint", "ansible-lint, profile production", check_ansible_lint, ("lint",)),
         Step("docs", "antsibull-docs: documentation of the collection", check_docs, ("lint",)),
         Step(

@@ -51,6 +51,7 @@ APT = {
         "ssh-keygen": "openssh-client",
     },
     "bench": {"modprobe": "kmod"},
+    "browser": {"chromium": "chromium"},
     # A Service VM that boots through GRUB.
     "host": {
         "/usr/lib/grub/i386-pc": "grub-pc-bin",

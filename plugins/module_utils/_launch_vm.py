@@ -21,6 +21,7 @@ from typing import Any, Callable, Mapping
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Bdf, IvshmemError
 
 Vm = Mapping[str, Any]
+MODES = ("template", "generate", "edit")
 
 # A shell, or acrn-dm's own commas, would make something else of other characters.
 _SAFE = re.compile(r"(?!-)[A-Za-z0-9_./@+=:% -]+")
@@ -64,6 +65,8 @@ class Settings:
 
 def problems(vms: Sequence[Vm], plan: Mapping[str, Any], settings: Settings) -> list[str]:
     """What cannot become a launch script, a sentence each."""
+    if settings.mode not in MODES:
+        return [f"launch_mode is {', '.join(MODES[:-1])} or {MODES[-1]}, not '{settings.mode}'"]
     return [f"VM '{vm.get('name')}': {text}" for vm in vms for text in _problems(vm, vms, plan, settings)]
 
 

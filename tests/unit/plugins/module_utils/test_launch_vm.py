@@ -133,6 +133,10 @@ def test_slots_may_be_texts():
     assert ("'3,virtio-blk,/a'" in text, "'4,virtio-blk,/b'" in text) == (True, True)
 
 
+def test_a_mode_that_there_is_not():
+    assert refused({}, mode="edti") == ["launch_mode is template, generate or edit, not 'edti'"]
+
+
 def test_a_tap_of_v2_has_tap_in_its_name():
     assert refused({"nics": [{"tap": "eth7"}]}, version="3.3") == []
     assert "up to ACRN v2.7" in refused({"nics": [{"tap": "eth7"}]}, version="v2.7")[0]

@@ -13,7 +13,7 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _dm_memory, _service_vm
-from ansible_collections.acrn.ivshmem.plugins.modules import launch_script, launch_state
+from ansible_collections.acrn.ivshmem.plugins.modules import dm_memory, launch_script, launch_state
 
 CONTENT = "#!/usr/bin/env bash\ndm_params=(\n    -s '0:0,hostbridge'\n    'VM1'\n)\nexec acrn-dm \"${dm_params[@]}\"\n"
 DEVICES = [{"name": "dm:/test", "size": 2, "slot": 6}]
@@ -132,6 +132,26 @@ def test_every_drift_is_seen(name, host, compare):
     assert not result["same"]
     assert [line for line in result["differences"] if line.endswith(text)], result["differences"]
     assert snapshot(host.root) == before
+
+
+# What the modules of the collection mend; files and units are those of Ansible's own modules.
+OURS = ("script changed", "script gone", "script's mode", "memory's size", "memory of a region that is gone")
+
+
+@pytest.mark.parametrize("name", ["nothing", *OURS])
+def test_the_modules_that_mend_say_the_same(name, host, compare, capsys):
+    if name != "nothing":
+        DRIFTS[name][0](host)
+    host.stop()  # so that memory that is in the way can be removed
+    wish = {**host.wish, "started": []}
+    memory = {key: wish[key] for key in ("regions", "absent", "vms", "acrn_version", "directory")}
+    changed = []
+    for module, params in ((launch_script, wish["scripts"][0]), (dm_memory, memory)):
+        with patch_module_args({**params, "_ansible_check_mode": True}), pytest.raises(SystemExit):
+            module.main()
+        changed.append(json.loads(capsys.readouterr().out)["changed"])
+    assert changed == [name in OURS[:3], name in OURS[3:]]
+    assert compare(wish)["same"] is not any(changed)
 
 
 def test_a_link_that_leads_elsewhere(host, compare):

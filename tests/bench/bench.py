@@ -232,9 +232,12 @@ def bench_fleet(meter: Meter, folder: Path, hosts: list[int], repeats: int, port
             sample.update(site=done["cpu"], site_memory=done["memory"], ratio=done["cpu"] / sample["ping"])
             if number <= PEER_EVERY or (number <= PEER_ONCE and not count):
                 done = meter.unchanged(inventory, *peer_words(place))
-                sample.update(peer=done["cpu"], peer_ratio=done["cpu"] / sample["ping"])
+                sample["peer"] = done["cpu"]
             samples.append(sample)
         middle = {key: statistics.median(each[key] for each in samples if key in each) for key in samples[0]}
+        if "peer" in middle:
+            # Not pair by pair: where the peer runs once, the first ping of a fleet, which is dear, would be its pair.
+            middle["peer_ratio"] = middle["peer"] / middle["ping"]
         found.append({"hosts": number, "connection": way, "samples": samples, **middle})
         peer = f", stock modules {middle['peer_ratio']:.2f} x" if "peer_ratio" in middle else ""
         print(

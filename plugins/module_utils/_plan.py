@@ -11,8 +11,8 @@ It runs on the controller.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Callable, Tuple
+from collections.abc import Iterable
+from typing import Any, Callable, Mapping, Sequence, Tuple
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import PREFIXES
 

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
@@ -71,12 +71,11 @@ def distinct_builds(hosts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return list(builds.values())
 
 
-def built_for(
-    hosts: Iterable[Mapping[str, Any]], host: str, builders: Iterable[str], hostvars: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Where the hypervisor of a host lies after site.yml has dealt the builds out: builder, directory and key."""
-    dealt = list(builders)
-    for index, build in enumerate(distinct_builds(hosts)):
+def _built(
+    builds: Sequence[Mapping[str, Any]], host: str, dealt: Sequence[str], hostvars: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Which of the builds of a fleet is a host's, and where it lies; None where there is none, or not yet."""
+    for index, build in enumerate(builds):
         if host in build["hosts"]:
             builder = dealt[index % len(dealt)]
             results = hostvars[builder].get("hypervisor_build_results") or []
@@ -85,9 +84,19 @@ def built_for(
                 # In check mode, with the tree still to be fetched, a result has neither directory nor key.
                 known = {name: found.get(name) for name in ("directory", "key")}
                 return {"builder": builder, **known, "missing": "manifest" not in found}
-    raise AnsibleFilterError(
-        f"acrn.ivshmem.built_for: nothing was built for {host}; it needs acrn_source, and the build to come first"
-    )
+    return None
+
+
+def built_for(
+    hosts: Iterable[Mapping[str, Any]], host: str, builders: Iterable[str], hostvars: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Where the hypervisor of a host lies after site.yml has dealt the builds out: builder, directory and key."""
+    found = _built(distinct_builds(hosts), host, list(builders), hostvars)
+    if found is None:
+        raise AnsibleFilterError(
+            f"acrn.ivshmem.built_for: nothing was built for {host}; it needs acrn_source, and the build to come first"
+        )
+    return found
 
 
 def plan_hosts(
@@ -95,14 +104,9 @@ def plan_hosts(
 ) -> list[dict[str, Any]]:
     """What a run of site would do to each host, after the steps of the playbook plan."""
     every, dealt = list(hosts), list(builders)
-
-    def built(host: str) -> dict[str, Any] | None:
-        try:
-            return built_for(every, host, dealt, hostvars)
-        except AnsibleFilterError:  # the builders were left out of this run, or there is no tree yet
-            return None
-
-    return _plan.of_hosts(every, built)
+    # Once for the fleet. Without a build of its own a host was left out of this run, or there is no tree yet.
+    builds = distinct_builds(every)
+    return _plan.of_hosts(every, lambda host: _built(builds, host, dealt, hostvars))
 
 
 def plan_table(plans: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -190,10 +190,10 @@ def _section(host: Host) -> str:
 def page(hosts: Sequence[Host], made: str, verified: str, style: str, script: str) -> str:
     """The report. ``made`` and ``verified`` are times; the latter may be empty. CSS and script go in as they are."""
     counts = {state: sum(host.state == state for host in hosts) for state in STATES}
-    totals = f"{len(hosts)} machines, {sum(len(host.regions) for host in hosts)} regions: " + ", ".join(
-        f"{counts[state]} {words}" for state, words in STATES.items() if counts[state]
-    )
-    totals = totals.removesuffix(": ")
+    totals = f"{len(hosts)} machines, {sum(len(host.regions) for host in hosts)} regions"
+    states = ", ".join(f"{counts[state]} {words}" for state, words in STATES.items() if counts[state])
+    if states:
+        totals += f": {states}"
     proof = f"Proof of {verified}." if verified else "There is no proof yet: acrn.ivshmem.verify makes one."
     options = "".join(f'<option value="{key}">{text} ({counts[key]})</option>' for key, text in STATES.items())
     few = " open" if len(hosts) <= 4 else ""

@@ -21,23 +21,7 @@ ROOT = pathlib.Path(__file__).absolute().parents[2]
 NAME = f"acrn_test_{os.getpid()}"
 MEMORY = pathlib.Path("/dev/shm") / NAME
 
-# devicemodel/hw/pci/ivshmem.c, create_ivshmem_from_dm: made once, never removed, refused with another size.
-ACRN_DM = f"""\
-#!{sys.executable}
-import mmap, os, signal, sys
-for word in sys.argv:
-    if ",ivshmem,dm:/" in word:
-        name, size = word.split("dm:/")[1].split(",")[:2]
-        handle = os.open("/dev/shm/" + name, os.O_RDWR | os.O_CREAT, 0o600)
-        if os.fstat(handle).st_size not in (0, int(size) << 20):
-            sys.exit("shm size is different")
-        os.ftruncate(handle, int(size) << 20)
-        mapped = mmap.mmap(handle, int(size) << 20)
-        os.close(handle)
-signal.signal(signal.SIGINT, lambda *_: sys.exit(0))
-print("ready", flush=True)
-signal.pause()
-"""
+ACRN_DM = f"#!{sys.executable}\n" + (ROOT / "tests/lab/acrn_dm_memory.py").read_text()
 CONTROL = """\
 #!/bin/sh -e
 # start|stop NAME SCRIPT

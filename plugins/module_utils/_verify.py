@@ -428,7 +428,7 @@ def table(rows: Sequence[Sequence[str]]) -> list[str]:
 def summary(outcome: Report) -> list[str]:
     """What has been proved, and what has not been and why, a line each."""
     received = sum(1 for bell in outcome.doorbells if bell["received"])
-    lines = [f"{len(outcome.pairs)} pairs of VMs have the same memory, {received} doorbells came in"]
+    lines = [f"pairs of VMs that share their memory: {len(outcome.pairs)}; doorbells received: {received}"]
     for bell in outcome.doorbells:
         if bell["received"] is None:
             lines.append(f"{bell['region']}: doorbell from {bell['from']} to {bell['to']}: {bell['result']}")

@@ -6,7 +6,7 @@
 
 function Set-Ivshmem([string] $Inf, [bool] $Check) {
     $ErrorActionPreference = 'Stop'
-    function Get-Ivshmem { @(Get-PnpDevice -PresentOnly -InstanceId 'PCI\VEN_1AF4&DEV_1110*' -ErrorAction SilentlyContinue) }
+    function Get-Ivshmem { @(Get-PnpDevice -PresentOnly | Where-Object { $_.InstanceId -like 'PCI\VEN_1AF4&DEV_1110*' }) }
     # Without a driver, Windows shows it as "PCI standard RAM Controller", also with status OK: the service tells.
     function Get-Idle { @(Get-Ivshmem | Where-Object { $_.Status -ne 'OK' -or $_.Service -ne 'IVSHMEM' }) }
     function Stop-Ivshmem([string] $Why) { [Console]::Error.WriteLine("acrn.ivshmem: $Why"); exit 1 }

@@ -110,7 +110,7 @@ def test_every_ordered_pair_of_every_region(fleet):
     assert fleet.bytes() == before
     assert len(report["doorbells"]) == 2
     assert all("capable, not receivable" in bell["result"] for bell in report["doorbells"])
-    assert report["summary"][0] == "10 pairs of VMs have the same memory, 0 doorbells came in"
+    assert report["summary"][0] == "pairs of VMs that share their memory: 10; doorbells received: 0"
 
 
 def test_one_call_a_stage_whatever_the_number_of_regions(fleet):

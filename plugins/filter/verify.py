@@ -46,11 +46,15 @@ def proof(hostvars: Any, host: str, guests: Any) -> str:
 
 def probed(guests: Any, hostvars: Any) -> list[str]:
     """Guests that can take part in a proof: a program has to map the memory there, and the only one is in Python."""
-    return [
-        guest
-        for guest in guests
-        if hostvars[guest].get("guest_os", "linux") == "linux" and boolean(hostvars[guest].get("guest_python", True))
-    ]
+
+    def can(variables: Any) -> bool:
+        return variables.get("guest_os", "linux") == "linux" and bool(boolean(variables.get("guest_python", True)))
+
+    return [guest for guest in guests if can(hostvars[guest])]
+
+
+def probe_peers(guests: Any, hostvars: Any) -> dict[str, list[str]]:
+    return _verify.peers(hostvars, guests)
 
 
 def unproved(guests: Any, hostvars: Any) -> list[str]:
@@ -68,5 +72,6 @@ class FilterModule:
             "proof": _told("proof", proof),
             "probed": _told("probed", probed),
             "unproved": _told("unproved", unproved),
+            "probe_peers": _told("probe_peers", probe_peers),
             "probe_report": _told("probe_report", probe_report),
         }

@@ -371,19 +371,26 @@ def proof(hostvars: Mapping[str, Any], host: str, guests: Iterable[str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def peers(hostvars: Mapping[str, Any], guests: Iterable[str]) -> dict[str, list[str]]:
+    """The guests of each ACRN host, and under the empty name those of which it is not known.
+
+    Ansible works out all variables of a host for each look into hostvars, so a fleet is to be looked at once.
+    """
+    found: dict[str, list[str]] = {"": []}
+    for guest in guests:
+        found.setdefault(str(hostvars[guest].get("acrn_host") or ""), []).append(guest)
+    return found
+
+
 def unproved(hostvars: Mapping[str, Any], guests: Sequence[str]) -> list[str]:
     """The guests of those ACRN hosts for which no proof stands."""
-    wanted: dict[Any, str] = {}
-    open_hosts = set()
-    for guest in guests:
-        variables = hostvars[guest]
-        host = variables.get("acrn_host")
-        if host not in wanted:
-            wanted[host] = proof(hostvars, host, guests)
-        result = variables.get("guest_result") or {}
-        if not wanted[host] or result.get("proof") != wanted[host] or result.get("changed"):
-            open_hosts.add(host)
-    return [guest for guest in guests if hostvars[guest].get("acrn_host") in open_hosts]
+    found = set()
+    for host, own in peers(hostvars, guests).items():
+        wanted = proof(hostvars, host, own)
+        results_of = [hostvars[guest].get("guest_result") or {} for guest in own]
+        if not wanted or any(each.get("proof") != wanted or each.get("changed") for each in results_of):
+            found.update(own)
+    return [guest for guest in guests if guest in found]
 
 
 # By the first word of WHAT, and the kind of region where it makes a difference.

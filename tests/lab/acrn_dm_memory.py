@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Takes acrn-dm's command line and holds the memory of its dm-land regions as it does; there is no guest.
 
-For tests that ask who holds which memory, and who is stopped when. SIGINT ends it well. A copy of it is called acrn-dm, and
-has a first line that names the Python of the machine.
+For tests that ask who holds which memory, and who is stopped when. SIGINT ends it well. A copy of it is called
+acrn-dm, and has a first line that names the Python of the machine.
 """
 
 import mmap

@@ -383,12 +383,12 @@ def peers(hostvars: Mapping[str, Any], guests: Iterable[str]) -> dict[str, list[
 
 
 def unproved(hostvars: Mapping[str, Any], guests: Sequence[str]) -> list[str]:
-    """The guests of those ACRN hosts for which no proof stands."""
+    """The guests of those ACRN hosts for which no proof stands, and those of which the host is not known."""
     found = set()
     for host, own in peers(hostvars, guests).items():
-        wanted = proof(hostvars, host, own)
-        results_of = [hostvars[guest].get("guest_result") or {} for guest in own]
-        if not wanted or any(each.get("proof") != wanted or each.get("changed") for each in results_of):
+        wanted = proof(hostvars, host, own) if host else ""
+        kept = [hostvars[guest].get("guest_result") or {} for guest in own]
+        if not wanted or any(each.get("proof") != wanted or each.get("changed") for each in kept):
             found.update(own)
     return [guest for guest in guests if guest in found]
 

@@ -44,6 +44,7 @@ REGIONS: list[dict[str, Any]] = [
     },
 ]
 VM_IDS = {"VM1": 2, "VM2": 3}
+BOOT = "6b1f5b0e-3f0a-4d0c-8a55-6b0f6f9d9f3e"
 
 
 def make_root(root: Path) -> None:
@@ -67,7 +68,7 @@ def make_root(root: Path) -> None:
     # No process of this machine, and a boot that does not end.
     boot = root / "proc/sys/kernel/random/boot_id"
     boot.parent.mkdir(parents=True, exist_ok=True)
-    boot.write_text("6b1f5b0e-3f0a-4d0c-8a55-6b0f6f9d9f3e\n")
+    boot.write_text(f"{BOOT}\n")
     # For the playbook that is measured beside this collection.
     (root / "proc/modules").write_text("uio_pci_generic 16384 2 - Live 0x0000000000000000\n")
     (root / "etc/modules-load.d").mkdir(exist_ok=True)

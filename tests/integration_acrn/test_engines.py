@@ -6,33 +6,21 @@
 
 from __future__ import annotations
 
-import os
-import pathlib
 import re
 import shutil
-import subprocess
 import sys
 
 import pytest
 import yaml
 
-ROOT = pathlib.Path(__file__).absolute().parents[2]
+from ansible_collections.acrn.ivshmem.tests.integration_acrn.controller import ROOT, command
+
 SITE = "- name: Match the declaration\n  ansible.builtin.import_playbook: acrn.ivshmem.site\n"
 
 
-def run(folder, *words, **environment):
-    """Run a command of this environment in a folder and return what it printed; it must end well."""
-    path = os.pathsep.join([str(pathlib.Path(sys.executable).parent), os.environ["PATH"]])
-    done = subprocess.run(
-        words,
-        cwd=folder,
-        env={**os.environ, "PATH": path, "ANSIBLE_HOME": str(folder / "home"), "NO_COLOR": "1", **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=300,
-        check=False,
-        text=True,
-    )
+def run(folder, *words):
+    """What a command printed; it must end well."""
+    done = command(folder, *words)
     assert done.returncode == 0, done.stdout
     return done.stdout
 

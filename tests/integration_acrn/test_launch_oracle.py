@@ -20,12 +20,12 @@ import subprocess
 import sys
 
 import pytest
-import yaml
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._acrn_dm import make_devices, parse_slot
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch_script import edit_script, script_devices, script_vms
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import read_scenario, version_of_tree
+from ansible_collections.acrn.ivshmem.tests.integration_acrn.controller import play
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SHARED = pathlib.Path(os.environ.get("ACRN_IVSHMEM_SHARED") or ROOT.parent / "shared")
@@ -186,41 +186,15 @@ VMS = [
 
 def render(tmp_path, version, vms, **variables):
     """Run the role on this machine and give what it said; the scripts are in tmp_path/launch."""
-    play = {
-        "hosts": "localhost",
-        "connection": "local",
-        "gather_facts": False,
-        "vars": {
-            "ansible_python_interpreter": sys.executable,
-            "launch_dir": str(tmp_path / "launch"),
-            "launch_units": False,
-            "launch_hypervisor_manifest": "",
-            "launch_version": version,
-            "launch_vms": vms,
-            **variables,
-        },
-        "roles": ["acrn.ivshmem.launch"],
+    variables = {
+        "launch_dir": str(tmp_path / "launch"),
+        "launch_units": False,
+        "launch_hypervisor_manifest": "",
+        "launch_version": version,
+        "launch_vms": vms,
+        **variables,
     }
-    (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
-    collections = next(
-        (parent.parent for parent in pathlib.Path(__file__).absolute().parents if parent.name == "ansible_collections"),
-        None,
-    )
-    environment = {**os.environ, "ANSIBLE_HOME": str(tmp_path / "home"), "ANSIBLE_LOCALHOST_WARNING": "0"}
-    if collections is not None:
-        environment["ANSIBLE_COLLECTIONS_PATH"] = str(collections)
-    playbook = pathlib.Path(sys.executable).parent / "ansible-playbook"
-    done = subprocess.run(
-        [str(playbook), "-i", "localhost,", str(tmp_path / "play.yml")],
-        env=environment,
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=300,
-        check=False,
-        errors="replace",
-    )
-    return done
+    return play(tmp_path, variables, {"roles": ["acrn.ivshmem.launch"]})
 
 
 @pytest.mark.parametrize("version", ["2.7", "3.3"])

@@ -15,9 +15,9 @@ import subprocess
 import sys
 
 import pytest
-import yaml
 
-ROOT = pathlib.Path(__file__).absolute().parents[2]
+from ansible_collections.acrn.ivshmem.tests.integration_acrn.controller import ROOT, play
+
 NAME = f"acrn_test_{os.getpid()}"
 MEMORY = pathlib.Path("/dev/shm") / NAME
 
@@ -55,7 +55,6 @@ def run_role(folder, size, *options):
     region = {"name": f"dm:/{NAME}", "size": size}
     control = str(folder / "control")
     variables = {
-        "ansible_python_interpreter": sys.executable,
         "launch_dir": str(folder / "launch"),
         "launch_acrn_dm": str(folder / "acrn-dm"),
         "launch_hypervisor_manifest": "",
@@ -70,29 +69,8 @@ def run_role(folder, size, *options):
             {"name": "RESTART_C", "memory": 512, "devices": []},
         ],
     }
-    play = {
-        "hosts": "localhost",
-        "connection": "local",
-        "gather_facts": False,
-        "vars": variables,
-        "roles": ["acrn.ivshmem.launch"],
-    }
-    (folder / "play.yml").write_text(yaml.safe_dump([play]))
     (folder / "order").write_text("")
-    environment = {**os.environ, "ANSIBLE_HOME": str(folder / "home"), "ANSIBLE_LOCALHOST_WARNING": "0"}
-    if ROOT.parents[1].name == "ansible_collections":
-        environment["ANSIBLE_COLLECTIONS_PATH"] = str(ROOT.parents[2])
-    playbook = pathlib.Path(sys.executable).parent / "ansible-playbook"
-    done = subprocess.run(
-        [str(playbook), "-i", "localhost,", str(folder / "play.yml"), *options],
-        env=environment,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=300,
-        check=False,
-        errors="replace",
-    )
+    done = play(folder, variables, {"roles": ["acrn.ivshmem.launch"]}, *options)
     return re.sub(r"\s+", " ", done.stdout), (folder / "order").read_text().splitlines()
 
 

@@ -7,16 +7,14 @@
 from __future__ import annotations
 
 import json
-import os
-import pathlib
 import shutil
 import subprocess
-import sys
 
 import pytest
-import yaml
 
-ROLE = pathlib.Path(__file__).absolute().parents[2] / "roles/launch"
+from ansible_collections.acrn.ivshmem.tests.integration_acrn.controller import ROOT, play
+
+ROLE = ROOT / "roles/launch"
 ODD = {
     "launch_environment": {"ODD": 'a "b" 100% $c', "PLAIN": "1"},
     "launch_hsm_devices": [],
@@ -33,34 +31,18 @@ def test_systemd_takes_the_unit(tmp_path, variables):
     script.write_text("#!/bin/sh\n")
     script.chmod(0o755)
     unit = tmp_path / "acrn-vm@.service"
-    play = {
-        "hosts": "localhost",
-        "connection": "local",
-        "gather_facts": False,
-        "vars": {"ansible_python_interpreter": sys.executable},
-        "tasks": [
-            {"ansible.builtin.include_vars": str(ROLE / "defaults/main.yml")},
-            {
-                "ansible.builtin.template": {
-                    "src": str(ROLE / "templates/acrn-vm@.service.j2"),
-                    "dest": str(unit),
-                    "mode": "0644",
-                },
+    tasks = [
+        {"ansible.builtin.include_vars": str(ROLE / "defaults/main.yml")},
+        {
+            "ansible.builtin.template": {
+                "src": str(ROLE / "templates/acrn-vm@.service.j2"),
+                "dest": str(unit),
+                "mode": "0644",
             },
-        ],
-    }
-    (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
+        },
+    ]
     given = json.dumps({**variables, "launch_dir": str(tmp_path)})
-    playbook = pathlib.Path(sys.executable).parent / "ansible-playbook"
-    done = subprocess.run(
-        [str(playbook), "-i", "localhost,", "-e", given, str(tmp_path / "play.yml")],
-        env={**os.environ, "ANSIBLE_HOME": str(tmp_path / "home")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=120,
-        check=False,
-        text=True,
-    )
+    done = play(tmp_path, {}, {"tasks": tasks}, "-e", given, timeout=120)
     assert done.returncode == 0, done.stdout
     verified = subprocess.run(
         ["systemd-analyze", "verify", str(tmp_path / "acrn-vm@VM-1.service")],

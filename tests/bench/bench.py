@@ -7,7 +7,8 @@
     script/bench [--hosts 1,10,50] [--connection ssh] [--repeats 3] [--parts fleet,builds,edit]
 
 fleet    site.yml that finds nothing to do on N Service VMs with two guests each, against a bare ping of all 3 N hosts
-         and against a playbook of stock modules (peer.playbook; up to 10 hosts at every repeat, up to 50 once)
+         and against a playbook of stock modules (peer.playbook; up to 10 hosts at every repeat, up to 50 once);
+         from 1000 hosts on once, whatever --repeats says
 builds   how many builds N hosts with K configurations start, at first and in a second pass, and whether a build that
          is made again has the same bytes
 edit     eight regions in one call of scenario_regions against eight, the edit alone against one parse by lxml, and
@@ -46,6 +47,8 @@ BIN = Path(sys.executable).parent
 # Where the peer's modules come from: this release of the package "ansible" goes with the ansible-core of the tests.
 PEER_PACKAGE = "ansible==12.3.0"
 PEER_EVERY, PEER_ONCE = 10, 50
+# One round over so many took half an hour.
+ONCE = 1000
 
 
 class Meter:
@@ -259,7 +262,7 @@ def bench_fleet(meter: Meter, folder: Path, hosts: list[int], repeats: int, port
         place = folder / f"fleet-{number}"
         inventory = prepare(meter, place, number, port, number <= PEER_ONCE)
         samples: list[dict[str, Any]] = []
-        for count in range(repeats):
+        for count in range(1 if number >= ONCE else repeats):
             sample: dict[str, Any] = {}
             done = meter.ansible("ansible", inventory, "all", "-m", "ansible.builtin.ping")
             sample.update(ping=done["cpu"], ping_memory=done["memory"])

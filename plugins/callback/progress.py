@@ -13,12 +13,16 @@ author:
   - acrn.ivshmem contributors (@acrn-ivshmem)
 description:
   - While a task runs for long (a build, the wait for a reboot, an image), writes a line to standard error every few
-    seconds. It tells on how many hosts the task has ended, and of how many, how many items of a loop are done, which
-    hosts it still waits for, and how long it has taken so far.
+    seconds. It tells on how many hosts the task has ended, and of how many, how many items of a loop are done, on which
+    hosts it runs, and how long it has taken so far.
+  - The hosts of a task are those of the play (with C(serial), of the batch) that have not failed, or those for which its
+    file was included. Of a handler, of a task with C(run_once) or in a C(rescue), and of a role that was included, only
+    the hosts are known on which it has begun.
+  - With the strategy P(ansible.builtin.free#strategy) it tells of the task alone that began last.
   - Short tasks print nothing.
 options:
   interval:
-    description: Seconds between two lines, and before the first one.
+    description: Seconds between two lines, and before the first one. V(0) for no lines at all.
     type: float
     default: 15
     ini:
@@ -48,17 +52,21 @@ def spell(seconds: float) -> str:
 
 
 class Step:
-    """A task that runs. Hosts are added as it begins on them."""
+    """A task that runs. Hosts are added as it begins on them: on no more at once than there are forks.
 
-    def __init__(self, name: str) -> None:
+    ``hosts``: on how many it will run, as far as that is known.
+    """
+
+    def __init__(self, name: str, hosts: int = 0) -> None:
         self.name = name
+        self.hosts = hosts
         self.began = time.monotonic()
         self.waiting: dict[str, int] = {}
         self.ended = 0
 
     def line(self, now: float) -> str:
         """How far it is."""
-        total = self.ended + len(self.waiting)
+        total = max(self.hosts, self.ended + len(self.waiting))
         names = [
             f"{host} ({items} {'item' if items == 1 else 'items'} done)" if items else host
             for host, items in list(self.waiting.items())[:NAMED]
@@ -67,6 +75,16 @@ class Step:
         text = ", ".join(names) + (f" and {more} more" if more > 0 else "")
         done = f"{self.ended} of {total} hosts done, " if total > 1 else ""
         return f"... {self.name}: {done}{spell(now - self.began)} so far, running on {text}"
+
+
+def in_rescue(task: Any) -> bool:
+    """Whether a task is for hosts alone that failed before."""
+    parent = task._parent
+    while parent:
+        if any(each._uuid == task._uuid for each in getattr(parent, "rescue", [])):
+            return True
+        task, parent = parent, parent._parent
+    return False
 
 
 class CallbackModule(CallbackBase):  # type: ignore[misc]  # ansible-core has no types
@@ -80,6 +98,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]  # ansible-core has no
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._step: Step | None = None
+        self._play: Any = None
+        self._included: dict[str, int] = {}
         self._end = threading.Event()
 
     def _watch(self, interval: float) -> None:
@@ -93,11 +113,28 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]  # ansible-core has no
             # No print: another thread may fork at any time, and a lock of Python's would stay locked in the child.
             os.write(2, f"{step.line(now)}\n".encode())
 
+    def _hosts(self, task: Any) -> int:
+        """On how many hosts a task will run, 0 where that is not known."""
+        if task.run_once or in_rescue(task):
+            return 0
+        if task.all_parents_static():
+            return len(self._play.get_variable_manager().get_vars(play=self._play)["ansible_play_batch"])
+        return self._included.get(task.get_path().rpartition(":")[0], 0)
+
     def v2_playbook_on_start(self, playbook: Any) -> None:
-        threading.Thread(target=self._watch, args=(float(self.get_option("interval")),), daemon=True).start()
+        interval = float(self.get_option("interval"))
+        if interval > 0:
+            threading.Thread(target=self._watch, args=(interval,), daemon=True).start()
+
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        self._play = play
+        self._included = {}
+
+    def v2_playbook_on_include(self, included_file: Any) -> None:
+        self._included[included_file._filename] = len(included_file._hosts)
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
-        self._step = Step(task.get_name())
+        self._step = Step(task.get_name(), self._hosts(task))
 
     def v2_playbook_on_handler_task_start(self, task: Any) -> None:
         self._step = Step(task.get_name())

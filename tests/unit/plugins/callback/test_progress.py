@@ -26,7 +26,9 @@ def test_a_line_names_some_and_counts_all():
     step.ended = 3
     names = "h0, h1 (1 item done), h2 (2 items done), h3, h4 and 2 more"
     assert step.line(step.began + 61) == f"... Build: 3 of 10 hosts done, 1 min 1 s so far, running on {names}"
-    step.waiting, step.ended = {"h": 0}, 0
+    step.hosts = 12
+    assert "3 of 12 hosts done" in step.line(step.began)
+    step.waiting, step.ended, step.hosts = {"h": 0}, 0, 1
     assert step.line(step.began + 5) == "... Build: 5 s so far, running on h"
 
 
@@ -36,30 +38,61 @@ def lines(tmp_path):
     if not os.path.exists(playbook):
         pytest.skip("needs ansible-playbook beside the Python of the tests")
 
-    def run(seconds, interval):
-        sleep = {"ansible.builtin.command": "sleep {{ item }}", "name": "Sleep"}
-        tasks = [{**sleep, "loop": [0, seconds], "when": "inventory_hostname == 'a'"}]
+    def run(tasks, interval, *words, hosts="a,b", **play):
         path = tmp_path / "play.json"
-        path.write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": tasks}]))
+        path.write_text(json.dumps([{"hosts": "all", "gather_facts": False, **play, "tasks": tasks}]))
         environment = {
             **os.environ,
             "ANSIBLE_CALLBACKS_ENABLED": "acrn.ivshmem.progress",
             "ACRN_IVSHMEM_PROGRESS_INTERVAL": str(interval),
             "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
         }
-        words = [playbook, "-i", "a,b", "-c", "local", str(path)]
+        words = (playbook, "-i", hosts, "-c", "local", str(path), *words)
         done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert "Sleep" in done.stdout, done.stdout + done.stderr
         return [line for line in done.stderr.splitlines() if line.startswith("... ")]
 
     return run
 
 
+def sleep(seconds, **task):
+    return {"name": "Sleep", "ansible.builtin.command": f"sleep {seconds}", **task}
+
+
 def test_a_long_task_tells_how_far_it_is(lines):
-    found = lines(4, interval=1)
+    loop = {"loop": [0, 4], "when": "inventory_hostname == 'a'"}
+    found = lines([sleep("{{ item }}", **loop)], 1)
     assert len(found) >= 2
     assert re.fullmatch(r"\.\.\. Sleep: 1 of 2 hosts done, \d s so far, running on a \(1 item done\)", found[-1]), found
 
 
-def test_a_short_task_says_nothing(lines):
-    assert lines(2, interval=60) == []
+def test_hosts_that_wait_for_a_fork_are_counted(lines):
+    found = lines([sleep(3)], 1, "--forks", "1", hosts="a,b,c")
+    assert re.search(r"0 of 3 hosts done, \d s so far, running on a$", found[0]), found
+
+
+def test_a_batch_is_counted_without_hosts_that_failed(lines):
+    fail = {"ansible.builtin.fail": {}, "when": "inventory_hostname == 'a'"}
+    found = lines([fail, sleep(3)], 1, "--forks", "1", hosts="a,b,c,d,e", serial=3, max_fail_percentage=90)
+    assert "0 of 2 hosts done" in found[0], found
+
+
+def test_the_hosts_of_an_included_file_are_counted(lines, tmp_path):
+    (tmp_path / "some.json").write_text(json.dumps([sleep(3)]))
+    include = {"ansible.builtin.include_tasks": str(tmp_path / "some.json"), "when": "inventory_hostname != 'a'"}
+    found = lines([include], 1, "--forks", "1", hosts="a,b,c,d")
+    assert "0 of 3 hosts done" in found[0], found
+
+
+RESCUED = {"block": [{"ansible.builtin.fail": {}, "when": "inventory_hostname == 'a'"}], "rescue": [sleep(3)]}
+
+
+@pytest.mark.parametrize("task", [sleep(3, run_once=True), RESCUED], ids=["once", "rescue"])
+def test_hosts_that_have_nothing_to_do_are_not_counted(lines, task):
+    found = lines([task], 1)
+    assert re.fullmatch(r"\.\.\. Sleep: \d s so far, running on a", found[0]), found
+
+
+@pytest.mark.parametrize("interval", [60, 0])
+def test_a_short_task_says_nothing(lines, interval):
+    assert lines([sleep(2)], interval) == []

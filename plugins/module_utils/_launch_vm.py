@@ -167,6 +167,9 @@ def files(vms: Sequence[Vm], settings: Settings) -> list[dict[str, Any]]:
         enabled = vm["enabled"] if vm.get("enabled") is not None else settings.enabled
         link = f"/etc/systemd/system/multi-user.target.wants/{unit}"
         wanted.append({"path": link, "state": "link" if enabled else "absent"})
+        if enabled:
+            # Masked, it does not start for all that, and systemd_service has to say so.
+            wanted.append({"path": f"/etc/systemd/system/{unit}", "state": "absent"})
         if settings.started:
             # systemd has such a link for every unit that is active.
             wanted.append({"path": f"/run/systemd/units/invocation:{unit}", "state": "link"})

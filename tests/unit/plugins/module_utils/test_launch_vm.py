@@ -206,10 +206,12 @@ def test_the_wish_of_a_template():
     state = result["state"]
     assert state["refused"] == []
     assert state["scripts"][0]["content"] == result["texts"]["VM1"]
+    assert state["files"][3]["state"] == "absent"
     assert [each["path"] for each in state["files"]] == [
         "/launch",
         "/units/acrn-vm@.service",
         "/etc/systemd/system/multi-user.target.wants/acrn-vm@VM1.service",
+        "/etc/systemd/system/acrn-vm@VM1.service",
         "/run/systemd/units/invocation:acrn-vm@VM1.service",
     ]
     assert state["regions"] == [{"name": "log", "size": 2}]

@@ -21,6 +21,7 @@ Values = Mapping[str, Any]
 Row = Tuple[Tuple[str, ...], Sequence[str]]
 HEADS: Row = (("HOST", "ACRN", "CHANGE", "REGION", "MB", "ID"), ["VMS AND SLOTS"])
 HOST_HEADS: Row = (("HOST", "BUILD", "BUILD KEY", "REBOOT"), ["VMS"])
+CHANGES = ("add", "change", "remove")
 # Ansible's YAML output folds lines of more than 80 characters, its own indentation included.
 WIDTH = 74
 
@@ -57,7 +58,12 @@ def of_host(host: Values, built: Values | None) -> dict[str, Any]:
     plan = host.get("scenario_plan") or {}
     info, compared = (host.get(name) or {} for name in ("plan_hypervisor", "plan_launch"))
     key = (built or {}).get("key")
-    asked = "running_key" in info
+    regions = changes(plan) if plan else []
+    if key:
+        reboot = info["running_key"] != key if "running_key" in info else None
+    else:
+        # What runs cannot be compared, but these are in no hypervisor yet.
+        reboot = any(each["provided_by"] == "hypervisor" and each["change"] in CHANGES for each in regions) or None
     started, restarted = (list(host.get(name) or []) for name in ("launch_just_started", "launch_restarted"))
     return {
         "host": host["inventory_hostname"],
@@ -65,13 +71,13 @@ def of_host(host: Values, built: Values | None) -> dict[str, Any]:
         "acrn_version": plan.get("acrn_version"),
         "scenario": plan.get("scenario"),
         "scenario_changed": plan.get("changed"),
-        "regions": changes(plan) if plan else [],
+        "regions": regions,
         "build": None
         if built is None
         else {"key": key, "needed": built["missing"], **{name: built[name] for name in ("builder", "directory")}},
         "hypervisor": {
             "running_key": info.get("running_key"),
-            "reboot_needed": info["running_key"] != key if asked and key else None,
+            "reboot_needed": reboot,
             "installed_by_site": bool(host.get("hypervisor_install")),
             "rebooted_by_site": bool(host.get("hypervisor_install") and host.get("hypervisor_reboot")),
         },
@@ -114,7 +120,7 @@ def _host_row(plan: Values) -> Row:
     told = "; ".join(f"{word} {', '.join(vms[key])}" for key, word in words.items() if vms[key]) if vms else "not known"
     if plan["error"]:
         told = " ".join(str(plan["error"]).split())
-    made = "-" if build is None else "to build" if build["needed"] else "there"
+    made = ("elsewhere" if needed else "-") if build is None else "to build" if build["needed"] else "there"
     return (plan["host"], made, (build or {}).get("key") or "-", reboot), (told or "-").split(" ")
 
 
@@ -148,5 +154,5 @@ def table(plans: Sequence[Values]) -> list[str]:
         start = (plan["host"], plan["acrn_version"] or "?")
         rows += [_region_row(start, region) for region in plan["regions"]]
         if not plan["regions"]:
-            rows.append(((*start, "-", "(none)", "-", "-"), ["-"]))
+            rows.append(((*start, "-", "(none)" if plan["scenario"] else "?", "-", "-"), ["-"]))
     return [*_aligned(rows), "", *_aligned([HOST_HEADS, *(_host_row(plan) for plan in plans)])]

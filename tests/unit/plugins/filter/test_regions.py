@@ -113,6 +113,22 @@ def test_a_reboot_is_needed_where_another_hypervisor_runs(more, needed):
     assert plan_of(**more)["hypervisor"]["reboot_needed"] is needed
 
 
+@pytest.mark.parametrize(
+    ("before", "needed"),
+    [
+        (PLAN["regions"], None),
+        (PLAN["regions"][1:], True),
+        ([*PLAN["regions"], region("gone", vm(1, "HMI", 9))], True),
+        (PLAN["regions"][:1], None),  # no hypervisor has dm-land regions
+    ],
+)
+def test_other_regions_need_a_reboot_wherever_the_hypervisor_is_built(before, needed):
+    plan = plan_of(scenario_plan={**PLAN, "before": before}, scenario_build_inputs={})
+    assert (plan["build"], plan["hypervisor"]["reboot_needed"]) == (None, needed)
+    line = filters.plan_table([plan])[-1]
+    assert ("elsewhere" in line, "needed" in line) == (bool(needed), bool(needed))
+
+
 def test_vms_that_a_run_starts_and_restarts_and_those_that_it_leaves():
     found = plan_of(
         plan_launch={"same": False, "differences": ["d"]},
@@ -128,10 +144,11 @@ def test_vms_that_a_run_starts_and_restarts_and_those_that_it_leaves():
 def test_plan_table_tells_of_each_region_and_of_each_host():
     info = {"plan_hypervisor": {"running_key": "k0"}, "hypervisor_install": True, "hypervisor_reboot": True}
     vms = {"plan_launch": {"same": False}, "launch_outdated": ["HMI"], "launch_restarted": ["HMI"]}
-    empty = {"acrn_version": None, "regions": []}
+    empty = {"acrn_version": None, "scenario": "b.xml", "regions": []}
     hosts = [
         planned(**info, **vms),
         {"inventory_hostname": "b", "scenario_plan": empty, "plan_error": "no\n  such script"},
+        {"inventory_hostname": "c", "plan_error": "c: no such file"},
         {"inventory_hostname": "not-planned"},
     ]
     results = {"one": {"hypervisor_build_results": [{"directory": "/a/k1", "key": "k1"}]}}
@@ -140,10 +157,12 @@ def test_plan_table_tells_of_each_region_and_of_each_host():
         "press-1  3.3   ?       hv:/a   2   4096  RT by build, HMI 8",
         "press-1  3.3   ?       dm:/b   64  -     HMI 16, LOG 8",
         "b        ?     -       (none)  -   -     -",
+        "c        ?     -       ?       -   -     -",
         "",
         "HOST     BUILD     BUILD KEY  REBOOT       VMS",
         "press-1  to build  k1         by this run  restart HMI",
         "b        -         -          -            no such script",
+        "c        -         -          -            c: no such file",
     ]
 
 

@@ -22,6 +22,9 @@ description:
   - A machine has the regions of its file as C(acrn_scenario_regions), and the group C(all) sets C(ivshmem_regions) to
     them, so that the playbooks keep what the file declares. Wherever else you set C(ivshmem_regions), that counts for
     more.
+  - What is wrong with the regions of a file is a warning. A region that cannot be read, or a VM that is not there, is
+    in C(acrn_scenario_regions) all the same, as the file has it, so that the playbooks refuse the machine rather than
+    take the region out. Regions of a v2.x file that C(IVSHMEM_ENABLED) switches off are not in it.
 extends_documentation_fragment:
   - ansible.builtin.constructed
   - ansible.builtin.inventory_cache
@@ -46,6 +49,7 @@ options:
         description:
           - Names of the machines, or ranges of names such as V(press-[1:20]). One file can be that of many. By default
             there is one machine, with the name of the file without C(.xml).
+          - A port behind a name, such as V(press-1:2222), becomes C(ansible_port).
         type: list
         elements: str
       board_path:
@@ -70,8 +74,13 @@ options:
   compose:
     description:
       - Create variables of VMs from Jinja expressions. The machines themselves have C(vars) of O(scenarios).
+  strict:
+    description:
+      - If V(true), an expression that fails for a VM makes the whole file fail, and none of its hosts is added.
+      - A machine is only left out of the group then, since it may have no Service VM, and has nothing of O(compose).
 notes:
   - With O(cache=true), what was read of a file is kept until the file changes.
+  - In O(groups) and O(keyed_groups) a machine has its own name as C(acrn_host), as its VMs have it.
 """
 
 EXAMPLES = r"""
@@ -98,9 +107,10 @@ import glob
 import hashlib
 import os
 import re
-from typing import Any, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Collection, Iterable, Iterator, Mapping
 
-from ansible.errors import AnsibleParserError
+from ansible.errors import AnsibleError, AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 
 try:
@@ -114,14 +124,22 @@ else:
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._board import read_board
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import read_file
-from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError, parse_regions
 from ansible_collections.acrn.ivshmem.plugins.module_utils._request import describe, find_version
+from ansible_collections.acrn.ivshmem.plugins.module_utils._rules import ERROR, Finding
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import parse_version, read_scenario
 
 SERVICE = "service"
 LANDS = {"hypervisor": "hv", "device_model": "dm"}
 SUBOPTIONS = ("path", "hosts", "board_path", "acrn_version", "vars", "vms")
 KINDS = frozenset({"all", "pre_launched", "post_launched", SERVICE})
+# The groups of this plugin, which no host can be named like.
+OWN_GROUPS = re.compile(r"acrn_(hosts|vms|guests|builders|(load|region|land|board|scenario)_.*)")
+# What the cache holds of a file; raise it with every change of that, so that no older entry is used.
+FORMAT = 1
+# Findings on what the inventory need not know; the playbooks tell them where it matters.
+UNASKED = ("version-unknown", "board-unknown")
+HOSTS_FORM = "write a list of names such as press-1 or press-1:2222, or of ranges such as press-[1:20]"
 
 
 def no_template(value: Any) -> Any:
@@ -132,6 +150,12 @@ def no_template(value: Any) -> Any:
 def group_name(*words: Any) -> str:
     """A valid name of a group."""
     return re.sub(r"[^A-Za-z0-9_]", "_", "_".join(["acrn", *map(str, words)]))
+
+
+def is_name(text: str) -> bool:
+    """Whether a machine can have this name: an IPv6 address, or nothing that means more in a pattern of hosts."""
+    form = r"[0-9A-Fa-f:.]+" if text.count(":") > 1 else r"[^\s,:!&*?\[\]/]+"
+    return bool(re.fullmatch(form, text))
 
 
 def host_names(machine: str, vms: list[dict[str, Any]]) -> dict[int, str]:
@@ -146,14 +170,11 @@ def host_names(machine: str, vms: list[dict[str, Any]]) -> dict[int, str]:
     return names
 
 
-def declared(regions: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Regions as ivshmem_regions has them."""
-    found = []
-    for region in regions:
-        vms = [{key: vm[key] for key in ("name", "vbdf") if vm[key] is not None} for vm in region["vms"]]
-        own = {key: region[key] for key in ("name", "provided_by", "size", "region_id") if region[key] is not None}
-        found.append({**own, "vms": vms})
-    return found
+def told(findings: list[dict[str, Any]], regions: list[Any]) -> list[str]:
+    """What to warn of: findings, and regions that the playbooks will not be able to read."""
+    _readable, problems = parse_regions(regions)
+    wrong = [str(Finding(**each)) for each in findings if each["rule"] not in UNASKED]
+    return [*(f"{ERROR}: {problem}" for problem in problems), *wrong]
 
 
 def of_vm(vm: Mapping[str, Any], regions: list[dict[str, Any]], names: Mapping[int, str]) -> list[dict[str, Any]]:
@@ -224,23 +245,46 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             for entry in entries:
                 fresh[entry["digest"]] = kept.get(entry["digest"]) or self._read(entry)
             # All is checked before the first host is there: Ansible goes on with what a failed source has left.
-            self._check(entries, fresh)
+            hosts = self._check(entries, fresh)
         except IvshmemError as exc:
             raise AnsibleParserError(f"{path}: {exc}") from exc
         if use and fresh != kept:
             self._cache[key] = fresh
+        for entry in entries:
+            for text in fresh[entry["digest"]]["told"]:
+                # Some findings name the file, with the line.
+                self.display.warning(text if entry["path"] in text else f"{entry['path']}: {text}")
+        with self._all_or_none(hosts):
+            for entry in entries:
+                for machine in entry["hosts"]:
+                    self._add(machine, entry, fresh[entry["digest"]])
         everybody = self.inventory.groups["all"]
         if "ivshmem_regions" not in everybody.vars:
             # There, for no other place counts for less: a declaration of the user's is not to be lost.
             template = trust_as_template("{{ acrn_scenario_regions | default([]) }}")
             self.inventory.set_variable("all", "ivshmem_regions", template)
-        for entry in entries:
-            for machine in entry["hosts"]:
-                self._add(machine, entry, fresh[entry["digest"]])
 
-    def _check(self, entries: list[dict[str, Any]], found: Mapping[str, Any]) -> None:
-        """Raise IvshmemError where settings are of no use, or where two hosts would be one."""
+    @contextmanager
+    def _all_or_none(self, hosts: Iterable[str]) -> Iterator[None]:
+        """Where an expression of the user's fails, put hosts back to what they were: Ansible goes on with them."""
+        known = [self.inventory.hosts[name] for name in hosts if name in self.inventory.hosts]
+        before = [(host, dict(host.vars), list(host.groups)) for host in known]
+        try:
+            yield
+        except Exception:
+            for host in [self.inventory.hosts[name] for name in hosts if name in self.inventory.hosts]:
+                if host not in known:
+                    self.inventory.remove_host(host)
+            for host, variables, groups in before:
+                host.vars = variables
+                for group in [group for group in host.groups if group not in groups]:
+                    group.remove_host(host)
+            raise
+
+    def _check(self, entries: list[dict[str, Any]], found: Mapping[str, Any]) -> Collection[str]:
+        """The hosts that will be there. Raises IvshmemError where settings are of no use, or two hosts would be one."""
         owners: dict[str, str] = {}
+        groups = {*self.inventory.groups, *(self.get_option("groups") or {})}
         for entry in entries:
             vms = found[entry["digest"]]["vms"]
             check_settings(entry["vms"], f"vms beside {entry['path']}", vms)
@@ -252,8 +296,38 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                             f"{entry['path']}: there are two hosts {host}; name this one otherwise in hosts "
                             f"(the other comes from {owners[host]})"
                         )
+                    if host in groups or OWN_GROUPS.fullmatch(host):
+                        # Ansible would put the group where the host is meant.
+                        raise IvshmemError(
+                            f"{entry['path']}: the host {host} has the name of a group; "
+                            f"name machine {machine} otherwise in hosts"
+                        )
                     owners[host] = entry["path"]
         check_settings(self.get_option("vms"), "vms", [vm for each in found.values() for vm in each["vms"]])
+        return owners
+
+    def _machines(self, given: Mapping[str, Any]) -> dict[str, int | None]:
+        """The names of machines that an entry of scenarios has, each with its port or None."""
+        where, asked = f"hosts beside {given['path']}", given.get("hosts")
+        # One name without a list is what many write.
+        asked = [] if asked is None else [asked] if isinstance(asked, str) else asked
+        if not isinstance(asked, list):
+            raise IvshmemError(f"{where} is {asked!r}; {HOSTS_FORM}")
+        found: dict[str, int | None] = {}
+        for each in asked:
+            try:
+                if isinstance(each, bool) or not isinstance(each, (str, int)):
+                    raise ValueError("no name")
+                names, port = self._expand_hostpattern(str(each))
+                if not names or not all(map(is_name, names)):
+                    raise ValueError("no name")
+            except (AnsibleError, ValueError, IndexError):
+                raise IvshmemError(f"{where} has {each!r}, which is no name and no range; {HOSTS_FORM}") from None
+            twice = [name for name in names if name in found]
+            if twice:
+                raise IvshmemError(f"{where} names {twice[0]} twice; name each machine once")
+            found.update(dict.fromkeys(names, port))
+        return found
 
     def _entries(self, folder: str) -> Iterator[dict[str, Any]]:
         """The scenario files, each with the names of its machines and a digest of all that is read."""
@@ -269,9 +343,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             pattern = os.path.join(folder, os.path.expanduser(str(given["path"])))
             if not isinstance(given.get("vars") or {}, Mapping):
                 raise IvshmemError(f"vars beside {given['path']} is a mapping of variables, not {given['vars']!r}")
-            # One name without a list is what many write.
-            asked = [given["hosts"]] if isinstance(given.get("hosts"), str) else list(given.get("hosts") or [])
-            hosts = [host for each in asked for host in self._expand_hostpattern(str(each))[0]]
+            hosts = self._machines(given)
             paths = sorted(glob.glob(pattern)) or [pattern]
             if hosts and len(paths) > 1:
                 raise IvshmemError(f"{given['path']} stands for {len(paths)} files; leave hosts out, or name one file")
@@ -281,12 +353,13 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 board = given.get("board_path")
                 board = os.path.join(folder, os.path.expanduser(str(board))) if board else None
                 version = str(given["acrn_version"]) if given.get("acrn_version") else None
-                parts = [data, read_file(board) if board else b"", (version or str(find_version(path))).encode()]
+                known = f"{FORMAT}\0{path}\0{version or find_version(path)}"
+                parts = [known.encode("utf-8", "surrogateescape"), data, read_file(board) if board else b""]
                 yield {
                     "path": path,
                     "data": data,
                     "name": name,
-                    "hosts": hosts or [name],
+                    "hosts": hosts or {name: None},
                     "board": board,
                     "version": version,
                     "vars": given.get("vars") or {},
@@ -297,8 +370,14 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
     def _read(self, entry: Mapping[str, Any]) -> dict[str, Any]:
         version = parse_version(entry["version"]) if entry["version"] else find_version(entry["path"])
         board = read_board(read_file(entry["board"]), entry["board"]) if entry["board"] else None
-        found = describe(read_scenario(entry["data"], entry["path"]), version, board)
-        return {key: found[key] for key in ("dialect", "acrn_version", "board", "scenario", "vms", "regions")}
+        scenario = read_scenario(entry["data"], entry["path"])
+        found = describe(scenario, version, board)
+        declared = scenario.declared()
+        return {
+            **{key: found[key] for key in ("dialect", "acrn_version", "board", "scenario", "vms", "regions")},
+            "declared": declared,
+            "told": told(found["findings"], declared),
+        }
 
     def _add(self, machine: str, entry: Mapping[str, Any], found: Mapping[str, Any]) -> None:
         """Add a machine and its VMs."""
@@ -308,7 +387,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             "acrn_scenario": entry["path"],
             "acrn_version": found["acrn_version"],
             "acrn_board": entry["board"],
-            "acrn_scenario_regions": no_template(declared(found["regions"])),
+            "acrn_scenario_regions": no_template(found["declared"]),
+            "ansible_port": entry["hosts"][machine],
         }
         for name, value in {**values, **entry["vars"]}.items():
             if value is not None:
@@ -319,7 +399,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             self._join(machine, group_name("board", found["board"]))
         for vm in found["vms"]:
             self._add_vm(machine, names[vm["id"]], vm, names, entry, found)
-        self._construct(machine, {})
+        # It has nothing of compose, and may be no VM: what it lacks is no mistake.
+        self._construct(machine, machine, {}, strict=False)
 
     def _add_vm(
         self,
@@ -352,7 +433,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             self._join(host, group_name("region", region["name"]), group_name("land", land))
         if not service:
             self._join(host, "acrn_vms")
-            self._construct(host, self.get_option("compose"))
+            self._construct(machine, host, self.get_option("compose"), self.get_option("strict"))
         if settings is not None:
             self._join(host, "acrn_guests")
 
@@ -361,10 +442,10 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             self.inventory.add_group(group)
             self.inventory.add_child(group, host)
 
-    def _construct(self, host: str, compose: Mapping[str, str]) -> None:
-        strict = self.get_option("strict")
-        variables = self.inventory.get_host(host).get_vars()
+    def _construct(self, machine: str, host: str, compose: Mapping[str, str], strict: bool) -> None:
+        own = {"acrn_host": machine}
+        variables = {**own, **self.inventory.get_host(host).get_vars()}
         self._set_composite_vars(compose, variables, host, strict)
-        variables = self.inventory.get_host(host).get_vars()
+        variables = {**own, **self.inventory.get_host(host).get_vars()}
         self._add_host_to_composed_groups(self.get_option("groups"), variables, host, strict)
         self._add_host_to_keyed_groups(self.get_option("keyed_groups"), variables, host, strict)

@@ -110,7 +110,7 @@ def decide(
     else:
         declared, unreadable = parse_regions(values)
         wanted = scenario.merged(declared, state == "exact")
-        findings = tuple(check(scenario, wanted, version, board))
+        findings = tuple(check(scenario, wanted, version, board, {region.name for region in declared}))
         refuse(findings, where, unreadable)
         regions = scenario.placed(wanted, board.native if board else (), _readable(earlier, where))
         new = scenario.rendered(regions, keep_unreadable=state == "present", version=version)
@@ -155,6 +155,6 @@ def describe(scenario: Scenario, version: tuple[int, int] | None, board: Board |
             for vm in scenario.vms
         ],
         "regions": [region.as_dict() for region in placed],
-        "memory": shared_memory_budget(scenario, version, board, scenario.regions),
-        "findings": [finding.as_dict() for finding in check(scenario, scenario.regions, version, board)],
+        "memory": shared_memory_budget(scenario, version, board, scenario.in_effect),
+        "findings": [finding.as_dict() for finding in check(scenario, scenario.in_effect, version, board)],
     }

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,12 +35,16 @@ _V2_LAST, _V3_FIRST = (2, 7), (3, 0)
 
 @dataclass(frozen=True)
 class Context:
-    """All that a rule may look at. ``version`` and ``board`` are None where nobody knows them."""
+    """All that a rule may look at. ``version`` and ``board`` are None where nobody knows them.
+
+    ``declared`` has the names of those regions that the user asked for; the others come from the file.
+    """
 
     scenario: Scenario
     regions: tuple[Region, ...]
     version: tuple[int, int] | None
     board: Board | None
+    declared: Collection[str] = ()
 
     @property
     def hypervisor_regions(self) -> tuple[Region, ...]:
@@ -627,11 +631,39 @@ def _region_unreadable(context: Context) -> Iterator[tuple[str, str]]:
         yield "", f"{document.where}: line {document.line(node)} holds a region that is not readable, or there twice"
 
 
+@_rule(
+    "region-disabled",
+    WARNING,
+    "Up to v2.7 a scenario that lists regions has IVSHMEM_ENABLED y.",
+    "declare those that you want, and remove the lines of the others",
+    "else the hypervisor is built without regions (CONFIG_IVSHMEM_ENABLED in hypervisor/dm/vpci/ivshmem.c)",
+    until=_V2_LAST,
+)
+def _region_disabled(context: Context) -> Iterator[tuple[str, str]]:
+    scenario = context.scenario
+    names = [region.name for region in scenario.regions if region.name not in context.declared]
+    if scenario.block and names and not scenario.enabled:
+        wanted = {region.name for region in context.regions}
+        line = scenario.document.line(scenario.block.first("IVSHMEM_ENABLED") or scenario.block)
+        switch = f"{scenario.where}: IVSHMEM_ENABLED (line {line}) is not y"
+        if wanted.intersection(names):
+            yield "", f"{switch}, and the declared regions switch on what else the file lists: {', '.join(names)}"
+        else:
+            yield "", f"{switch}, so ACRN ignores what the file lists: {', '.join(names)}"
+
+
 def check(
-    scenario: Scenario, regions: Iterable[Region], version: tuple[int, int] | None = None, board: Board | None = None
+    scenario: Scenario,
+    regions: Iterable[Region],
+    version: tuple[int, int] | None = None,
+    board: Board | None = None,
+    declared: Collection[str] = (),
 ) -> list[Finding]:
-    """Hold regions against every rule of their ACRN version, and return all findings, errors first."""
-    context = Context(scenario, tuple(regions), version, board)
+    """Hold regions against every rule of their ACRN version, and return all findings, errors first.
+
+    ``declared``: the names of those that the user asked for.
+    """
+    context = Context(scenario, tuple(regions), version, board, declared)
     findings = []
     for rule in RULES:
         severity = rule.severity_for(version, scenario.dialect)

@@ -185,6 +185,8 @@ class Scenario:
             raise IvshmemError(
                 f"{self.where}: its IVSHMEM element (line {document.line(blocks[0])}) is not in hv/FEATURES; move it"
             )
+        # v3.x has no switch; up to v2.7 ACRN ignores the regions of a file unless it says y.
+        self.enabled = self.dialect == V3 or bool(self.block and self.block.value("IVSHMEM_ENABLED") == "y")
         self.max_emulated_mmio = self._capacity("MAX_EMULATED_MMIO", 16)
         self.max_vm_num = self._capacity("MAX_VM_NUM", 16 if self.dialect == V3 else 8)
         self.hv_ram_size = self._hv_ram_size()
@@ -192,6 +194,11 @@ class Scenario:
         self.unreadable: list[Node] = []
         self._nodes: dict[str, Node] = {}
         self.regions = tuple(self._read_regions())
+
+    @property
+    def in_effect(self) -> tuple[Region, ...]:
+        """The regions of the file that ACRN builds: none where they are switched off."""
+        return self.regions if self.enabled else ()
 
     def _capacity(self, tag: str, default: int) -> int:
         text = self.document.root.value(f"hv/CAPACITIES/{tag}")
@@ -267,17 +274,18 @@ class Scenario:
             except IvshmemError:
                 vbdf = None
             vms.append(RegionVm(vm.value("VM_NAME"), vbdf))
-        region_id = node.value("IVSHMEM_REGION_ID")
-        region = parse_region(
-            {
-                "name": node.value("NAME"),
-                "provided_by": _V3_PROVIDERS.get(node.value("PROVIDED_BY") or "Hypervisor", "?"),
-                "size": node.value("IVSHMEM_SIZE") or "2",
-                "vms": ["-"],
-                "region_id": region_id or None,
-            }
-        )
+        region = parse_region({**self._values_v3(node), "vms": ["-"]})
         return replace(region, vms=tuple(vms))
+
+    def _values_v3(self, node: Node) -> dict[str, Any]:
+        # Without its VMs; what is no provider to ACRN is none here, whatever it says.
+        provider = node.value("PROVIDED_BY") or "Hypervisor"
+        return {
+            "name": node.value("NAME"),
+            "provided_by": _V3_PROVIDERS.get(provider, f"PROVIDED_BY {provider}"),
+            "size": node.value("IVSHMEM_SIZE") or "2",
+            "region_id": node.value("IVSHMEM_REGION_ID") or None,
+        }
 
     def vm(self, ref: str | int) -> Vm:
         """The VM of a name or an ID (digits are an ID unless a VM has that name). Raises IvshmemError."""
@@ -300,30 +308,68 @@ class Scenario:
                 continue
         return tuple(found)
 
+    def declared(self) -> list[Any]:
+        """The regions of the file that ACRN builds, as ivshmem_regions has them, in file order.
+
+        None is left out, for what is not declared is removed. One that cannot be read or is there twice, a VM that is
+        not in the scenario, a vBDF that is none: each stands here in the file's own words, and the rules refuse it.
+        """
+        nodes = self.block.all("IVSHMEM_REGION") if self.block and self.enabled else []
+        readable = {id(node): region for region, node in zip(self.regions, self._nodes.values())}
+        return [self._declared(node, readable.get(id(node))) for node in nodes if node.children or node.text.strip()]
+
+    def _declared(self, node: Node, region: Region | None) -> Any:
+        own: Mapping[str, Any]
+        if region:
+            own = {key: getattr(region, key) for key in ("name", "provided_by", "size", "region_id")}
+        elif self.dialect == V3:
+            own = self._values_v3(node)
+        else:
+            return node.text.strip()
+        vms: list[tuple[str | int, str]]
+        if self.dialect == V3:
+            vms = [(vm.value("VM_NAME"), _tidy(vm.value("VBDF"))) for vm in node.all("IVSHMEM_VMS/IVSHMEM_VM")]
+        else:
+            vms = [(self._reference(ref.vm), "") for ref in region.vms] if region else []
+        shared = [{"name": name, **({"vbdf": vbdf} if vbdf else {})} for name, vbdf in vms]
+        return {**{key: value for key, value in own.items() if value is not None}, "vms": shared}
+
+    def _reference(self, ref: str | int) -> str | int:
+        # The name of a VM that v2.x names by its ID, where that name means no other VM.
+        try:
+            vm = self.vm(ref)
+        except IvshmemError:
+            return ref
+        return vm.name if self.vm(vm.name) is vm else vm.id
+
     # -- what shall be there -------------------------------------------------------------------------------------
 
     def merged(self, declared: Iterable[Region], exact: bool) -> tuple[Region, ...]:
         """The regions that the scenario shall have: hv-land first, those in the file before new ones.
 
         With ``exact`` these are the declared ones alone, else the others of the file as well. A region ID that the
-        file has stays unless the declaration gives one. A name that is declared twice is there twice.
+        file has stays unless the declaration gives one. A name that is declared twice is there twice. Regions of the
+        file that are switched off are there only when a region of the declaration switches them on: v2.x has one
+        switch for all.
         """
+        declared = tuple(declared)
+        others = not exact and (self.enabled or any(region.provided_by == HYPERVISOR for region in declared))
         new: dict[str, list[Region]] = {}
         for region in declared:
             new.setdefault(region.name, []).append(region)
         result = []
         for old in self.regions:
-            for region in new.pop(old.name, [] if exact else [old]):
+            for region in new.pop(old.name, [old] if others else []):
                 result.append(region if region.region_id is not None else replace(region, region_id=old.region_id))
         result += [region for regions in new.values() for region in regions]
         # ACRN wants the hypervisor's regions first (see _pairs_v3); in this order a second read finds them as well.
         return tuple(sorted(result, key=lambda region: region.provided_by != HYPERVISOR))
 
     def as_found(self) -> tuple[PlacedRegion, ...]:
-        """The regions of the file where they are now, without VMs that are not in the scenario."""
+        """The regions that ACRN builds from the file where they are now, without VMs that are not in the scenario."""
         known = {vm.name for vm in self.vms} | {str(vm.id) for vm in self.vms}
         regions = [
-            replace(region, vms=tuple(ref for ref in region.vms if str(ref.vm) in known)) for region in self.regions
+            replace(region, vms=tuple(ref for ref in region.vms if str(ref.vm) in known)) for region in self.in_effect
         ]
         if self.dialect == V2:
             return self.placed(regions)
@@ -406,7 +452,8 @@ class Scenario:
         """The bytes of the file with these regions; the file's own bytes where nothing differs.
 
         Only the IVSHMEM element is written. An element that already says what it shall say keeps its bytes, so that
-        attributes, comments and spelling survive. Regions that could not be read go unless ``keep_unreadable``.
+        attributes, comments and spelling survive. Regions that could not be read go unless ``keep_unreadable``, those
+        that are switched off stay as they are unless a region is switched on.
         """
         document = self.document
         regions = tuple(regions)
@@ -598,6 +645,10 @@ class Scenario:
             # Nor does state present take a dm-land line out that somebody else wrote.
             found = {region: self._nodes[region.name] for region in self.regions if region.provided_by == DEVICE_MODEL}
             kept = [*self._kept(regions), *(found[each.region] for each in regions if each.region in found)]
+        if not lines and not self.enabled and self._nodes:
+            # Nobody wants a region here, and none is on: there is nothing to take out.
+            nodes = block.all("IVSHMEM_REGION")
+            kept = [node for node in nodes if keep_unreadable or node not in self.unreadable]
         return self._lines_v2(block, lines, same, kept)
 
     def _lines_v2(
@@ -612,7 +663,7 @@ class Scenario:
             switch = pairs[at][0]
             if enabled and switch is not None and switch.text.strip() != enabled:
                 pairs[at] = (switch, document.with_text(switch, enabled))
-        elif enabled == "y" or block.children:
+        elif enabled == "y" or (enabled and block.children):
             indent, eol = document.child_indent(block), document.eol(block.start)
             pairs.insert(0, (None, document.build("IVSHMEM_ENABLED", enabled, indent, eol)))
         return pairs
@@ -661,9 +712,29 @@ def _text_lines(
     return [(child, raw) for child, raw in lines if raw is not None]
 
 
+def _tidy(vbdf: str) -> str:
+    # A vBDF in the spelling of messages and results, and anything else as it is.
+    try:
+        return str(Bdf.parse(vbdf))
+    except IvshmemError:
+        return vbdf
+
+
+def _document(data: bytes, where: str) -> Document:
+    text = data.strip()
+    # ACRN's trees have links among their scenario files.
+    if text.endswith(b".xml") and not re.search(rb"[<\n\0]", text):
+        path = text.decode("utf-8", "replace")
+        raise IvshmemError(
+            f"{where}: holds only the path {path}: it is a symbolic link that was checked out as text; "
+            "give the file that it leads to, or make it a link again"
+        )
+    return Document(data, where)
+
+
 def read_scenario(data: bytes, where: str) -> Scenario:
     """Read the bytes of a scenario XML; ``where`` names the file in messages. Raises IvshmemError."""
-    return Scenario(Document(data, where))
+    return Scenario(_document(data, where))
 
 
 def render_launch(data: bytes, where: str, scenario: Scenario, regions: Iterable[PlacedRegion]) -> bytes:
@@ -673,7 +744,7 @@ def render_launch(data: bytes, where: str, scenario: Scenario, regions: Iterable
     set_shm_regions), and its generator takes ``hv:/name,size`` without a space. dm-land regions have no place in it:
     the generator refuses what the scenario XML does not list. Raises IvshmemError for anything but a launch XML.
     """
-    document = Document(data, where)
+    document = _document(data, where)
     if scenario.dialect == V3:
         raise IvshmemError(f"{where}: ACRN v3.x has no launch XML with shared memory; leave launch_path out")
     users = [node for node in document.root.children if node.tag in ("user_vm", "uos")]

@@ -75,6 +75,8 @@ options:
       - V(exact) makes these the only regions.
       - V(present) adds or changes these and leaves others alone.
       - V(absent) removes these and leaves others alone; no rule is asked then.
+      - A v2.x scenario has one switch for all regions of the hypervisor, C(IVSHMEM_ENABLED). Where it is off, its
+        regions count as not there. The first region of the hypervisor that is added turns it on.
     type: str
     choices: [exact, present, absent]
     default: exact

@@ -14,6 +14,7 @@ import yaml
 
 from ansible_collections.acrn.ivshmem.plugins.inventory import scenario
 from ansible_collections.acrn.ivshmem.plugins.module_utils._light import Heavy, Light, call
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.module_utils._request import decide
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import read_scenario
 from ansible_collections.acrn.ivshmem.plugins.modules import scenario_regions
@@ -46,9 +47,10 @@ def read(tmp_path):
         sources = [word for source in (*others, path) for word in ("-i", str(source))]
         words = [program, *sources, "--list", "--export"]
         done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+        run.told = " ".join(done.stderr.split())
         if done.returncode:
             # Older versions of ansible-core wrap lines.
-            raise Refused(" ".join(done.stderr.split()))
+            raise Refused(run.told)
         return json.loads(done.stdout, object_hook=unwrap)
 
     return run
@@ -134,6 +136,54 @@ def test_the_regions_of_the_file_are_what_site_would_keep(read, tmp_path):
         call(scenario_regions.main, Light({**params, "regions": regions[:1]}))
 
 
+def test_a_region_with_a_mistake_is_told_and_never_lost(read, tmp_path):
+    both = [("POST2", "00:08.0"), ("POST3", "00:08.0")]
+    lost = [
+        scenarios.region_v3("good", *both),
+        scenarios.region_v3("badsize", *both, size="4 MB"),
+        scenarios.region_v3("typo", ("PROE0", "00:09.0"), ("POST2", "00:09.0")),
+        scenarios.region_v3("good", *both, provider="Device Model"),
+    ]
+    path = tmp_path / "line.xml"
+    path.write_text(scenarios.scenario("v3", scenarios.block_v3(*lost)))
+    write_scenario(tmp_path / "fine.xml")
+    inventory = read(scenarios=[{"path": name, "acrn_version": "3.3"} for name in ("line.xml", "fine.xml")])
+    for words in (
+        "line.xml: error: region 'badsize': size must be a whole number of MB without a unit, not '4 MB'",
+        "line.xml: error: region 'typo': VM 'PROE0' is not in the scenario",
+        "line.xml: line 7 holds a region that is not readable, or there twice",
+        "line.xml: line 9 holds a region that is not readable, or there twice",
+    ):
+        assert words in read.told
+    assert "fine.xml" not in read.told
+    assert members(inventory, "acrn_region_typo") == ["line-POST2"]
+    # The playbooks refuse that machine alone.
+    for machine, mistakes in (("line", 3), ("fine", 0)):
+        regions = variables(inventory, machine)["acrn_scenario_regions"]
+        file = tmp_path / f"{machine}.xml"
+        try:
+            assert decide(file.read_bytes(), "f", regions, version=(3, 3)).data == file.read_bytes()
+        except IvshmemError as exc:
+            assert f"{mistakes} mistakes" in str(exc)
+        else:
+            assert not mistakes
+
+
+def test_regions_that_are_switched_off_are_told_and_not_there(read, tmp_path):
+    block = scenarios.block_v2("hv:/shm, 2, 0:2", enabled="n")
+    (tmp_path / "off.xml").write_text(scenarios.scenario("v2", block))
+    inventory = read(scenarios=[{"path": "off.xml", "acrn_version": "2.7"}])
+    assert "IVSHMEM_ENABLED (line 6) is not y, so ACRN ignores what the file lists: shm" in read.told
+    assert variables(inventory, "off")["acrn_scenario_regions"] == []
+    assert "acrn_region_shm" not in inventory
+
+
+def test_what_only_the_playbooks_need_is_not_asked_for(read, tmp_path):
+    write_scenario(tmp_path / "a.xml", "hv:/a, 2, 1:2")
+    read(scenarios=[{"path": "a.xml"}])
+    assert "a.xml" not in read.told
+
+
 def test_settings_of_vms_from_the_general_to_the_particular(read, tmp_path):
     write_scenario(tmp_path / "a.xml")
     write_scenario(tmp_path / "b.xml")
@@ -200,6 +250,72 @@ def test_a_source_with_a_mistake_leaves_no_part_of_a_fleet(mistake, ad_hoc, tmp_
     assert "hosts (0):" in ad_hoc("acrn_hosts,acrn_vms", "--list-hosts")
 
 
+STRICT = {"strict": True, "compose": {"ansible_host": "nowhere ~ acrn_host"}}
+NO_GROUP = {"keyed_groups": [{"key": "acrn_vm_id"}]}
+
+
+@pytest.mark.parametrize("mistake", [STRICT, NO_GROUP], ids=["strict", "key"])
+def test_an_expression_that_fails_leaves_no_part_of_a_fleet(mistake, ad_hoc, tmp_path):
+    write_scenario(tmp_path / "a.xml")
+    ad_hoc.write(scenarios=[{"path": "a.xml", "hosts": ["m1", "m2"]}], **mistake)
+    own = {"plant": {"hosts": {"m1": {"acrn_scenario": "mine.xml"}, "other": None}}}
+    (tmp_path / "own.yml").write_text(yaml.safe_dump(own))
+    sources = ("own.yml", "plant.acrn_scenario.yml")
+    words = ("all", "-m", "ansible.builtin.debug", "-a", "msg={{ [group_names, acrn_scenario | d()] }}")
+    said = ad_hoc(*words, sources=sources)
+    assert ("m1 |" in said, "other |" in said, said.count("SUCCESS")) == (True, True, 2)
+    assert ("mine.xml" in said, "a.xml" in said, "acrn_" in said) == (True, False, False)
+    ad_hoc.write(scenarios=[{"path": "a.xml", "hosts": ["m1", "m2"]}])
+    assert "hosts (2):" in ad_hoc("acrn_hosts", "--list-hosts", sources=sources)
+
+
+def test_strict_asks_a_machine_for_nothing_that_only_vms_have(read, tmp_path):
+    vms = [vm for vm in scenarios.VMS if vm[2] != "service"]
+    for name, text in (("a", scenarios.scenario("v2")), ("b", scenarios.scenario("v2", vms=vms))):
+        (tmp_path / f"{name}.xml").write_text(text)
+    inventory = read(
+        scenarios=[{"path": "*.xml"}],
+        strict=True,
+        compose={"place": "'here' ~ acrn_vm_id"},
+        keyed_groups=[{"key": "acrn_host", "prefix": "at"}, {"key": "acrn_vm_type"}, {"key": "place", "prefix": ""}],
+        groups={"first": "acrn_host == 'a'"},
+    )
+    assert members(inventory, "at_a") == members(inventory, "first") == ["a", "a-POST2", "a-POST3", "a-PRE0"]
+    assert members(inventory, "at_b") == ["b", "b-POST2", "b-POST3", "b-PRE0"]
+    assert members(inventory, "_SERVICE_VM") == ["a"]
+    assert members(inventory, "_here2") == ["a-POST2", "b-POST2"]
+    assert "acrn_host" not in variables(inventory, "a")
+
+
+def test_a_port_behind_a_name(read, tmp_path):
+    write_scenario(tmp_path / "a.xml")
+    config = {"scenarios": [{"path": "a.xml", "hosts": ["m-[1:2]:2222", "n", "[fe80::1]:23", 7]}]}
+    inventory = read(**config)
+    assert members(inventory, "acrn_hosts") == ["7", "fe80::1", "m-1", "m-2", "n"]
+    hosts = ("m-1", "m-2", "n", "fe80::1", "n-POST2")
+    ports = [variables(inventory, host).get("ansible_port") for host in hosts]
+    assert ports == [2222, 2222, None, 23, None]
+    config["scenarios"][0]["vars"] = {"ansible_port": 24}
+    assert variables(read(**config), "m-1")["ansible_port"] == 24
+
+
+def test_a_machine_has_the_name_of_no_other_group(read, tmp_path):
+    write_scenario(tmp_path / "a.xml")
+    (tmp_path / "own.yml").write_text(yaml.safe_dump({"plant": {"hosts": {"x": None}}}))
+    for name in ("all", "ungrouped", "plant", "acrn_hosts", "acrn_region_fast", "mine"):
+        with pytest.raises(Refused, match=f"the host {name} has the name of a group; name machine {name} otherwise"):
+            read(tmp_path / "own.yml", scenarios=[{"path": "a.xml", "hosts": [name]}], groups={"mine": "true"})
+    assert members(read(scenarios=[{"path": "a.xml", "hosts": ["acrn_1"]}]), "acrn_hosts") == ["acrn_1"]
+
+
+def test_names_of_machines():
+    names = ("m", "m.x", "7", "m_1-a", "fe80::1", "ü")
+    assert [name for name in names if scenario.is_name(name)] == list(names)
+    assert not [
+        name for name in ("", "m 1", "m1,m2", "m1:x", "m[1", "a/b", "*", "!m", "x::m") if scenario.is_name(name)
+    ]
+
+
 @pytest.mark.parametrize(
     ("hosts", "machines"), [("m-1", ["m-1"]), (["m-[1:3]", "n"], ["m-1", "m-2", "m-3", "n"])], ids=["text", "range"]
 )
@@ -244,11 +360,19 @@ def test_a_glob_stands_for_one_machine_a_file(read, tmp_path):
         ({"scenarios": [{"path": "a.xml", "vars": "x"}]}, "vars beside a.xml is a mapping of variables, not 'x'"),
         ({"scenarios": [{"path": "a.xml", "vms": {"NOBODY": {}}}]}, "has the VM NOBODY of vms beside .*a.xml; they"),
         ({"scenarios": [{"path": "a.xml"}], "vms": {2: "root"}}, "vms maps VMs to mappings of variables"),
+        ({"scenarios": [{"path": "link.xml"}]}, "link.xml: holds only the path ../line.xml: .* checked out as text"),
+        ({"scenarios": [{"path": "a.xml", "hosts": 5}]}, "hosts beside a.xml is 5; write a list of names"),
+        ({"scenarios": [{"path": "a.xml", "hosts": {"m": None}}]}, "hosts beside a.xml is {'m': None}; write a list"),
+        ({"scenarios": [{"path": "a.xml", "hosts": "m[1:"}]}, r"a.xml has 'm\[1:', which is no name and no range"),
+        ({"scenarios": [{"path": "a.xml", "hosts": ["m[2:1]"]}]}, r"a.xml has 'm\[2:1\]', which is no name and no"),
+        ({"scenarios": [{"path": "a.xml", "hosts": ["m", True]}]}, "a.xml has True, which is no name and no range"),
+        ({"scenarios": [{"path": "a.xml", "hosts": ["m[1:3]", "m2"]}]}, "hosts beside a.xml names m2 twice"),
     ],
 )
 def test_mistakes_are_named(config, message, read, tmp_path):
     write_scenario(tmp_path / "a.xml")
     (tmp_path / "bad.xml").write_text("<a>")
+    (tmp_path / "link.xml").write_text("../line.xml")
     with pytest.raises(Refused, match=message):
         read(**config)
 
@@ -265,6 +389,37 @@ def test_the_cache_never_shows_an_old_file(read, tmp_path):
     inventory = read(**config)
     assert "acrn_region_other" in inventory
     assert "acrn_region_from_the_cache" not in inventory
+
+
+def shape(value):
+    """The keys of all mappings in a value, of a list those of its first element."""
+    if isinstance(value, dict):
+        return {key: shape(each) for key, each in value.items()}
+    return [shape(value[0])] if isinstance(value, list) and value else None
+
+
+def test_what_the_cache_holds_is_of_one_format(tmp_path, monkeypatch):
+    """Whoever changes what is kept raises FORMAT, and with it the number here."""
+    write_scenario(tmp_path / "a.xml")
+    plugin = scenario.InventoryModule()
+    plugin._options = {"scenarios": [{"path": "a.xml", "acrn_version": "3.3"}]}
+    (entry,) = plugin._entries(str(tmp_path))
+    vm = dict.fromkeys(("id", "name", "load_order", "vm_type", "uuid"))
+    region = dict.fromkeys(("name", "provided_by", "size"))
+    place = dict.fromkeys(("id", "name", "load_order", "vbdf", "slot"))
+    assert (scenario.FORMAT, shape(plugin._read(entry))) == (
+        1,
+        {
+            **dict.fromkeys(("dialect", "acrn_version", "board", "scenario")),
+            "vms": [{**vm, "functions": [dict.fromkeys(("bdf", "kind", "what"))]}],
+            "regions": [{**region, "region_id": None, "vms": [place]}],
+            "declared": [{**region, "vms": [dict.fromkeys(("name", "vbdf"))]}],
+            "told": None,
+        },
+    )
+    monkeypatch.setattr(scenario, "FORMAT", 2)
+    (later,) = plugin._entries(str(tmp_path))
+    assert later["digest"] != entry["digest"]
 
 
 def test_names_that_no_host_can_have():

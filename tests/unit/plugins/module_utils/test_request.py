@@ -99,6 +99,36 @@ def test_launch_xml_goes_with_the_scenario():
     assert b"hv:/" not in gone.data + gone.launch
 
 
+OFF = scenarios.scenario("v2", block_v2("hv:/a, 2, 0:2", "hv:/b, 2, 0:3", enabled="n")).encode()
+
+
+@pytest.mark.parametrize(
+    ("state", "declared", "there", "told"),
+    [
+        ("exact", [], [], "ACRN ignores what the file lists: a, b;"),
+        ("exact", ["hv:/a, 2, 0:2"], ["hv:/a"], "ACRN ignores what the file lists: b;"),
+        ("exact", ["hv:/a, 2, 0:2", "hv:/b, 2, 0:3"], ["hv:/a", "hv:/b"], None),
+        ("present", ["hv:/a, 2, 0:2"], ["hv:/a", "hv:/b"], "regions switch on what else the file lists: b;"),
+        ("present", ["dm:/d, 2, 2:3"], ["dm:/d"], "ACRN ignores what the file lists: a, b;"),
+        ("absent", ["a"], [], None),
+    ],
+)
+def test_regions_that_are_switched_off_are_told(state, declared, there, told):
+    outcome = decide(OFF, "f", declared, state, version=(2, 7))
+    assert names(outcome) == there
+    assert [told in str(finding) for finding in outcome.findings] == ([True] if told else [])
+    again = decide(outcome.data, "f", declared, state, version=(2, 7))
+    assert (again.data, names(again)) == (outcome.data, there)
+
+
+def test_description_of_regions_that_are_switched_off():
+    told = describe(read_scenario(OFF, "f"), (2, 7), None)
+    assert (told["regions"], told["memory"]["used"]) == ([], 0)
+    assert [finding["rule"] for finding in told["findings"]] == ["region-disabled"]
+    on = describe(read_scenario(OFF.replace(b">n<", b">y<"), "f"), (2, 7), None)
+    assert (len(on["regions"]), on["memory"]["used"], on["findings"]) == (2, 4, [])
+
+
 def test_version_of_the_nearest_tree(tmp_path):
     scenario = tmp_path / "acrn" / "misc" / "VERSION" / "line.xml"
     scenario.parent.mkdir(parents=True)

@@ -55,6 +55,8 @@ BROKEN = scenarios.block_v3(
     scenarios.region_v3("b", ("PRE0", "00:0a.0"), ("POST2", "00:0a.0")),
 )
 
+OFF = scenarios.block_v2("hv:/off, 2, 0:2", enabled="n")
+
 # For each rule: what breaks it, and what the finding must tell besides the region.
 BREAKING = [
     ("region-name", [region("a" * 28)], {}, ["28 characters"]),
@@ -135,6 +137,8 @@ BREAKING = [
     ("root-line", [], {"text": scenarios.scenario("v3").replace('line">', 'line"> <!-- x -->')}, []),
     ("region-unreadable", [], {"block": BROKEN}, ["line 6"]),
     ("region-unreadable", [], {"block": BROKEN}, ["line 8"]),
+    ("region-disabled", [], {"version": (2, 7), "block": OFF}, ["line 6", "ignores", "off"]),
+    ("region-disabled", [], {"version": None, "dialect": "v2", "block": OFF}, []),
 ]
 
 # What is just within each rule.
@@ -191,6 +195,7 @@ KEEPING = [
     ("root-line", [], {"text": scenarios.scenario("v3").replace("\n", "\r\n").replace('line">', 'line">\t')}),
     ("root-line", [], {"text": scenarios.scenario("v2").replace("\n", ""), "version": (2, 7)}),
     ("region-unreadable", [], {"block": BROKEN.replace("two", "2").replace("<NAME>b<", "<NAME>c<", 1)}),
+    ("region-disabled", [], {"version": (2, 7), "block": OFF.replace(">n<", ">y<")}),
 ]
 
 

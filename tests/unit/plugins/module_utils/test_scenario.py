@@ -197,6 +197,112 @@ def test_exact_makes_good_whatever_was_there(block):
     assert text == scenarios.scenario("v2", block_v2("hv:/a, 2, 0:2"))
 
 
+OFF = scenarios.scenario("v2", block_v2("hv:/a, 2, 0:2", "hv:/b, 2,0:3", enabled="n"))
+
+
+@pytest.mark.parametrize("switch", ["n", "", "Y", None])
+def test_regions_that_are_switched_off_are_not_there(switch):
+    element = "<IVSHMEM_ENABLED>n</IVSHMEM_ENABLED>"
+    text = OFF.replace(element, "" if switch is None else element.replace("n<", f"{switch}<"))
+    scenario = read_scenario(text.encode(), "f")
+    assert (scenario.in_effect, scenario.as_found(), scenario.declared()) == ((), (), [])
+    assert [region.name for region in scenario.regions] == ["a", "b"]
+    on = read_scenario(OFF.replace(">n<", "> y <").encode(), "f")
+    assert [placed.region.name for placed in on.as_found()] == ["a", "b"]
+
+
+@pytest.mark.parametrize("off", [OFF, OFF.replace("<IVSHMEM_ENABLED>n</IVSHMEM_ENABLED>", "<!-- off -->")])
+@pytest.mark.parametrize("state", ["exact", "present"])
+@pytest.mark.parametrize("wanted", [[], ["dm:/d, 2, 2:3"]])
+def test_who_wants_no_region_of_the_hypervisor_loses_none_that_is_off(off, state, wanted):
+    assert edit(off, *wanted, state=state) == off
+
+
+@pytest.mark.parametrize(
+    ("state", "wanted", "lines"),
+    [
+        ("exact", ["hv:/a, 2, 0:2", "hv:/b, 2, 0:3"], ["hv:/a, 2, 0:2", "hv:/b, 2,0:3"]),
+        ("exact", ["hv:/b, 2, 0:3"], ["hv:/b, 2,0:3"]),
+        # One switch is for all of them.
+        ("present", ["hv:/b, 2, 0:3"], ["hv:/a, 2, 0:2", "hv:/b, 2,0:3"]),
+        ("present", ["hv:/c, 4, 0:2"], ["hv:/a, 2, 0:2", "hv:/b, 2,0:3", "hv:/c, 4, 0:2"]),
+    ],
+)
+def test_a_declared_region_is_switched_on(state, wanted, lines):
+    assert edit(OFF, *wanted, state=state) == scenarios.scenario("v2", block_v2(*lines))
+
+
+def test_exact_takes_out_of_what_is_off_only_what_is_not_readable():
+    text = scenarios.scenario("v2", block_v2("hv:/a, 2, 0:2", "nonsense", "", enabled="n"))
+    assert edit(text, state="present") == text
+    assert edit(text) == scenarios.scenario("v2", block_v2("hv:/a, 2, 0:2", "", enabled="n"))
+
+
+def test_a_file_without_a_switch_gets_none_without_a_value():
+    text = OFF.replace("        <IVSHMEM_ENABLED>n</IVSHMEM_ENABLED>\n", "")
+    line = "        <IVSHMEM_REGION>hv:/a, 2, 0:2</IVSHMEM_REGION>\n"
+    assert edit(text, "a", state="absent") == text.replace(line, "")
+
+
+def refused(text, version):
+    """What is told of a declaration that says what the file says."""
+    declared = read_scenario(text.encode(), "f").declared()
+    with pytest.raises(IvshmemError) as caught:
+        decide(text.encode(), "f", declared, version=version)
+    return str(caught.value)
+
+
+def test_a_declaration_of_the_file_leaves_nothing_out_in_v3():
+    both = [("PRE0", "00:08.0"), ("POST2", "00:0A.0")]
+    good = region_v3("good", *both, region_id=4096)
+    block = block_v3(
+        good,
+        region_v3("badsize", *both, size="4 MB"),
+        region_v3("typo", *both, ("PROE0", "")),
+        region_v3("good", ("POST2", "00:09.0"), ("POST3", "00:09.0"), provider="Device Model"),
+        region_v3("prov", *both, provider="device_model"),
+        region_v3("place", ("PRE0", "zz"), ("POST2", "")),
+        "        <IVSHMEM_REGION/>\n",
+    )
+    declared = read_scenario(scenarios.scenario("v3", block).encode(), "f").declared()
+    assert [each["name"] for each in declared] == ["good", "badsize", "typo", "good", "prov", "place"]
+    assert declared[0] == {
+        "name": "good",
+        "provided_by": "hypervisor",
+        "size": 2,
+        "region_id": 4096,
+        "vms": [{"name": "PRE0", "vbdf": "00:08.0"}, {"name": "POST2", "vbdf": "00:0a.0"}],
+    }
+    assert declared[2]["vms"][2] == {"name": "PROE0"}
+    told = refused(scenarios.scenario("v3", block), V33)
+    for words in ("'badsize': size must be", "'prov': provided_by must be", "'zz' is not a PCI address"):
+        assert words in told
+    for words in ("VM 'PROE0' is not in the scenario", "'good': is declared 2 times"):
+        assert words in told
+    alone = scenarios.scenario("v3", block_v3(region_v3("solo", ("NOBODY", "00:08.0"), ("POST2", "00:08.0"))))
+    assert "VM 'NOBODY' is not in the scenario" in refused(alone, V33)
+    assert "single VM" not in refused(alone, V33)
+    text = scenarios.scenario("v3", block_v3(good)).replace("0A", "0a")
+    assert edit(text, *read_scenario(text.encode(), "f").declared()) == text
+
+
+def test_a_declaration_of_the_file_leaves_nothing_out_in_v2():
+    lines = ["hv:/a, 2, 0:2", "hv:/b, 2MB, 0:2", "hv:/a, 4, 0:3", "hv:/c, 2, 0:9"]
+    text = scenarios.scenario("v2", block_v2(*lines))
+    declared = read_scenario(text.encode(), "f").declared()
+    own = {"provided_by": "hypervisor", "size": 2}
+    assert declared == [
+        {"name": "a", **own, "vms": [{"name": "PRE0"}, {"name": "POST2"}]},
+        *lines[1:3],
+        {"name": "c", **own, "vms": [{"name": "PRE0"}, {"name": 9}]},
+    ]
+    told = refused(text, V27)
+    for words in ("'hv:/b': size must be", "'a': is declared 2 times", "'c': VM '9' is not in the scenario"):
+        assert words in told
+    text = scenarios.scenario("v2", block_v2(lines[0], "dm:/d, 2, 2:3"), vms=[*VMS[:3], (3, "POST2", "post")])
+    assert read_scenario(text.encode(), "f").declared()[1]["vms"] == [{"name": "POST2"}, {"name": 3}]
+
+
 def test_new_regions_go_into_the_first_empty_elements_with_their_attributes():
     block = block_v2(enabled="n").replace(
         "      </IVSHMEM>", '        <IVSHMEM_REGION desc="a > b"></IVSHMEM_REGION>\n      </IVSHMEM>'
@@ -319,6 +425,16 @@ V3 = scenarios.scenario("v3")
 def test_files_that_are_refused(text, words):
     with pytest.raises(IvshmemError, match=f"^f: .*{words}"):
         edit(text, "hv:/a, 2, 0:2")
+
+
+@pytest.mark.parametrize("data", [b"shared_launch_6user_vm.xml", b"../a b/line.xml\n"])
+def test_a_link_that_was_checked_out_as_text(data):
+    scenario = read_scenario(scenarios.scenario("v2").encode(), "s")
+    for read in (lambda: read_scenario(data, "f"), lambda: render_launch(data, "f", scenario, ())):
+        with pytest.raises(IvshmemError, match=f"f: holds only the path {data.decode().strip()}: .* out as text"):
+            read()
+    with pytest.raises(IvshmemError, match="not well-formed"):
+        read_scenario(b"one.xml\ntwo.xml", "f")
 
 
 def test_deep_nesting_is_no_trouble():

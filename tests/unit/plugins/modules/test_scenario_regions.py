@@ -315,3 +315,15 @@ def test_a_v2_scenario_is_turned_off_with_its_last_region(capsys, path):
     assert path.read_text() == scenarios.scenario("v2", block_v2("hv:/a, 2, 0:2"))
     assert execute(capsys, path=path, regions=["a"], state="absent", acrn_version="2.7")["regions"] == []
     assert path.read_bytes() == V2
+
+
+def test_a_region_that_the_file_has_off_is_a_new_one(capsys, path):
+    path.write_text(scenarios.scenario("v2", block_v2("hv:/a, 2, 0:2", enabled="n")))
+    before = path.read_bytes()
+    assert execute(capsys, path=path, regions=[], acrn_version="2.7")["changed"] is False
+    assert path.read_bytes() == before
+    result = execute(capsys, path=path, regions=[A], acrn_version="2.7")
+    assert (result["changed"], result["before"], [region["name"] for region in result["regions"]]) == (True, [], ["a"])
+    assert found(path.read_bytes(), "v2") == ("y", [A])
+    result = execute(capsys, path=path, regions=[A], acrn_version="2.7")
+    assert (result["changed"], result["before"]) == (False, result["regions"])

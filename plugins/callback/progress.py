@@ -13,11 +13,11 @@ author:
   - acrn.ivshmem contributors (@acrn-ivshmem)
 description:
   - While a task runs for long (a build, the wait for a reboot, an image), writes a line to standard error every few
-    seconds. It tells on how many hosts the task has ended, and of how many, how many items of a loop are done, on which
-    hosts it runs, and how long it has taken so far.
-  - The hosts of a task are those of the play (with C(serial), of the batch) that have not failed, or those for which its
-    file was included. Of a handler, of a task with C(run_once) or in a C(rescue), and of a role that was included, only
-    the hosts are known on which it has begun.
+    seconds. It tells on how many hosts the task has ended, and of how many, how many items of a loop are done, on
+    which hosts it runs, and how long it has taken so far.
+  - The hosts of a task are those of the play (with C(serial), of the batch) that have not failed, or those for which
+    its file was included. Of a handler, of a task with C(run_once) or in a C(rescue), and of a role that was included,
+    only the hosts are known on which it has begun.
   - With the strategy P(ansible.builtin.free#strategy) it tells of the task alone that began last.
   - Short tasks print nothing.
 options:

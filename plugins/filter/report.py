@@ -9,23 +9,43 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ansible.errors import AnsibleFilterError
+
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _report
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
 
 def report_page(
-    hosts: Iterable[Mapping[str, Any]], verified: Mapping[str, Any], made: str, style: str, script: str
+    hosts: Iterable[Mapping[str, Any]],
+    verified: Mapping[str, Any],
+    made: str,
+    style: str,
+    script: str,
+    absent: Iterable[str] = (),
 ) -> str:
     """A page of HTML about hosts."""
-    return _report.page(_report.hosts_of(hosts, verified), made, str(verified.get("time") or ""), style, script)
+    return _report.page(_report.hosts_of(hosts, verified), verified, made, style, script, list(absent))
 
 
-def report_mermaid(hosts: Iterable[Mapping[str, Any]]) -> str:
-    """The same as a Mermaid flowchart."""
-    return _report.mermaid(_report.hosts_of(hosts, {}))
+def report_markdown(hosts: Iterable[Mapping[str, Any]], made: str, absent: Iterable[str] = ()) -> str:
+    """The drawings as Markdown."""
+    return _report.markdown(_report.hosts_of(hosts, {}), made, list(absent))
+
+
+def report_proof(path: str) -> dict[str, Any]:
+    """The report of the role verify, from its file."""
+    # Ansible would tell a cause as well, and all of it twice.
+    try:
+        with open(path, encoding="utf-8", errors="replace") as handle:
+            return _report.proof(handle.read(), path)
+    except OSError as exc:
+        raise AnsibleFilterError(f"{path}: {exc.strerror}; {_report.MEND}") from None
+    except IvshmemError as exc:
+        raise AnsibleFilterError(str(exc)) from None
 
 
 class FilterModule:
     """Filters of the playbook report."""
 
     def filters(self) -> dict[str, Any]:
-        return {"report_page": report_page, "report_mermaid": report_mermaid}
+        return {"report_page": report_page, "report_markdown": report_markdown, "report_proof": report_proof}

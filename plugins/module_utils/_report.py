@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A picture of a fleet: one page of HTML that needs nothing else, and the same as Mermaid text.
+"""A picture of a fleet: one page of HTML that needs nothing else, and its drawings as Markdown with Mermaid.
 
 This module util is PRIVATE to the collection: it can change at any time.
 
@@ -12,30 +12,56 @@ It runs on the controller. All text comes from inventories and machines, so all 
 from __future__ import annotations
 
 import html
+import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+
 LANDS = {"hypervisor": ("hv", "hypervisor"), "device_model": ("dm", "device model")}
-STATES = {"ok": "proved", "failed": "not as declared", "unknown": "not proved yet"}
+STATES = {
+    "ok": "proved",
+    "partly": "partly proved",
+    "failed": "not as declared",
+    "waiting": "not applied yet",
+    "unknown": "not proved yet",
+}
+# What a report of the role verify has for each host.
+PARTS = ("regions", "pairs", "problems", "doorbells", "skipped")
 # Measures of the drawing, in pixels: the pills of regions on the left, the boxes of VMs on top.
 LETTER, HEIGHT, ROW = 8, 30, 42
 COLUMN, BOX, HEAD = 122, 42, 54
 # A drawing gets no smaller than this, and is scrolled then.
 LEAST = 640
+# Mermaid draws no more than 500 edges and 50000 letters at a time. An edge with its region and VM is some 100.
+EDGES = 400
+# So many names are told of hosts of which there is nothing to show.
+NAMES = 20
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What is proved of a region. ``state`` is a key of STATES, ``lines`` say why."""
+
+    state: str
+    lines: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Host:
-    """A machine: its plan, what it runs, and what the proof said of it. ``error`` is why there is no plan."""
+    """A machine: its plan, what it runs, and the part of the proof that is about it, by PARTS.
+
+    ``error`` is why there is no plan.
+    """
 
     name: str
     plan: Mapping[str, Any]
     info: Mapping[str, Any]
     board: str
     error: str
-    pairs: tuple[Mapping[str, Any], ...]
-    problems: tuple[Mapping[str, Any], ...]
+    said: Mapping[str, Sequence[Any]]
 
     @property
     def regions(self) -> Sequence[Mapping[str, Any]]:
@@ -44,34 +70,146 @@ class Host:
     @property
     def state(self) -> str:
         """Key of STATES."""
-        if self.error or self.problems:
+        if self.error or self.said["problems"]:
             return "failed"
-        proved = {pair["region"] for pair in self.pairs}
-        return "ok" if self.regions and all(self.place(region) in proved for region in self.regions) else "unknown"
+        if self.plan.get("changed"):
+            return "waiting"
+        states = {self.proof(region).state for region in self.regions}
+        if states == {"ok"}:
+            return "ok"
+        return "partly" if states & {"ok", "partly"} else "unknown"
 
     def place(self, region: Mapping[str, Any]) -> str:
         """A region as the role verify names it."""
         return f"{LANDS[region['provided_by']][0]}:/{region['name']} on {self.name}"
 
+    def proof(self, region: Mapping[str, Any]) -> Proof:
+        """What is proved of a region: the whole of it only if each of its VMs has taken part, and with this plan."""
+        said = {part: [row for row in self.said[part] if _place(row) == self.place(region)] for part in PARTS}
+        problems = tuple(_problem(row) for row in said["problems"])
+        if not (said["regions"] or said["pairs"] or problems):
+            return Proof("unknown", ())
+        if not said["regions"] or not _fits(said["regions"][0], region):
+            return Proof("failed" if problems else "unknown", ("the proof is of an earlier plan", *problems))
+        pairs = {(str(pair["from"]), str(pair["to"])) for pair in said["pairs"]}
+        hashed = any(pair["result"] == "same hash" for pair in said["pairs"])
+        count = len(region["vms"])
+        # Each VM reads what each other has written; hashes are all compared with that of one VM.
+        wanted = count - 1 if hashed else count * (count - 1)
+        lines = [f"{len(pairs)} of {wanted} pairs have the same {'hash' if hashed else 'bytes'}"]
+        took_part = said["regions"][0]["took_part"]
+        absent = [vm["name"] for vm in region["vms"] if not any(_is(vm, who) for who in took_part)]
+        if absent:
+            lines.append(f"{', '.join(absent)} did not take part")
+        lines += _doorbells(said["doorbells"])
+        if problems:
+            return Proof("failed", (*problems, *lines))
+        state = "unknown" if not pairs else "partly" if absent or len(pairs) < wanted else "ok"
+        return Proof(state, tuple(lines))
+
+    @property
+    def others(self) -> list[str]:
+        """Problems that are those of no region of the plan: of whole guests, and of regions that are gone."""
+        places = {self.place(region) for region in self.regions}
+        return [_problem(row, _place(row)) for row in self.said["problems"] if _place(row) not in places]
+
+
+def _place(row: Any) -> str:
+    """The region that a row of the report of the role verify is about, as ``hv:/NAME on HOST``, or ``-``."""
+    # What was skipped is said in lines, which begin with the region.
+    return row.partition(": ")[0] if isinstance(row, str) else str(row["region"])
+
+
+def _host(row: Any) -> str:
+    told = "" if isinstance(row, str) else row.get("acrn_host")
+    return str(told or _place(row).partition(" on ")[2])
+
+
+def _problem(row: Mapping[str, Any], place: str = "") -> str:
+    where = "" if place in ("", "-") else f"{place}: "
+    text = f"{where}{row['vm']}: {row['what']}: expected {row['expected']}, found {row['found']}"
+    return f"{text}; {row['mend']}" if row.get("mend") else text
+
+
+def _is(vm: Mapping[str, Any], told: Any) -> bool:
+    """Whether a proof means this VM. Without a plan it knew a VM as the declaration named it, by name or ID."""
+    return str(told) in (vm["name"], str(vm["id"]))
+
+
+def _fits(record: Mapping[str, Any], region: Mapping[str, Any]) -> bool:
+    """Whether a region was proved as it is declared now. Addresses that were not known then are no difference."""
+
+    def same(vm: Mapping[str, Any], then: Mapping[str, Any]) -> bool:
+        known = [(vm["id"], then.get("vm_id")), (vm["vbdf"], then.get("vbdf"))]
+        return _is(vm, then["vm"]) and all(old in (None, "", now) for now, old in known)
+
+    vms = record["vms"]
+    return (
+        (record["size"], record["region_id"], len(vms)) == (region["size"], region["region_id"], len(region["vms"]))
+    ) and all(any(same(vm, then) for then in vms) for vm in region["vms"])
+
+
+def _doorbells(bells: Sequence[Mapping[str, Any]]) -> list[str]:
+    rung = [bell for bell in bells if bell["received"] is not None]
+    lines = [f"{sum(bool(bell['received']) for bell in rung)} of {len(rung)} doorbells received"] if rung else []
+    silent: dict[str, dict[str, None]] = {}
+    for bell in bells:
+        if bell["received"] is None:
+            silent.setdefault(str(bell["result"]), {})[str(bell["to"])] = None
+    return lines + [f"no doorbell to {', '.join(names)}: {why}" for why, names in silent.items()]
+
+
+MEND = "give the file that acrn.ivshmem.verify has written (its verify_json), or leave verify_json out"
+
+
+def proof(text: str, path: str) -> dict[str, Any]:
+    """The report of the role verify from the text of its file."""
+    try:
+        found = json.loads(text)
+    except ValueError as exc:
+        raise IvshmemError(f"{path}: this is not JSON ({exc}); {MEND}") from exc
+    if not isinstance(found, dict) or not all(isinstance(found.get(part), list) for part in ("pairs", "problems")):
+        raise IvshmemError(f"{path}: this is no report of the role verify, which has pairs and problems; {MEND}")
+    return found
+
 
 def hosts_of(variables: Iterable[Mapping[str, Any]], verified: Mapping[str, Any]) -> list[Host]:
     """Hosts from their variables (those that the playbook report sets) and from what the role verify reported."""
+    said = _by_host(verified)
     found = []
     for each in variables:
         name = str(each["inventory_hostname"])
-        mine = f" on {name}"
+        plan = each.get("scenario_plan") or {}
+        error = str(each.get("report_error") or "")
         found.append(
             Host(
                 name,
-                each.get("scenario_plan") or {},
+                plan,
                 each.get("report_hypervisor") or {},
                 str((each.get("scenario_build_inputs") or {}).get("board") or each.get("acrn_board") or ""),
-                str(each.get("report_error") or ""),
-                tuple(pair for pair in verified.get("pairs") or [] if str(pair["region"]).endswith(mine)),
-                tuple(row for row in verified.get("problems") or [] if str(row["region"]).endswith(mine)),
+                error or ("" if plan else "There is no plan: this run has ended early on the host."),
+                said.get(name) or {part: [] for part in PARTS},
             )
         )
     return found
+
+
+def _by_host(verified: Mapping[str, Any]) -> dict[str, dict[str, list[Any]]]:
+    found: dict[str, dict[str, list[Any]]] = {}
+    for part in PARTS:
+        for row in verified.get(part) or []:
+            found.setdefault(_host(row), {key: [] for key in PARTS})[part].append(row)
+    return found
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+def _absent(names: Sequence[str]) -> str:
+    """Who is not in this run, with as many names as one likes to read."""
+    more = f" and {len(names) - NAMES} more" if len(names) > NAMES else ""
+    return f"{_count(len(names), 'host')} not in this run: {', '.join(names[:NAMES])}{more}." if names else ""
 
 
 def _text(value: Any) -> str:
@@ -137,21 +275,23 @@ def _table(host: Host) -> str:
     rows = []
     for region in host.regions:
         land, words = LANDS[region["provided_by"]]
-        key = host.place(region)
-        proved = sum(1 for pair in host.pairs if pair["region"] == key)
-        problems = [row for row in host.problems if row["region"] == key]
-        said = "; ".join(
-            f"{row['vm']}: {row['what']}: expected {row['expected']}, found {row['found']}" for row in problems
-        ) or (f"{proved} pairs have the same bytes" if proved else "not proved yet")
         vms = ", ".join(
             f"{vm['name']} ({'place chosen by the build' if vm['slot'] is None else vm['vbdf']})"
             for vm in region["vms"]
         )
-        cells = [f"{land}:/{region['name']}", words, f"{region['size']} MB", region["region_id"] or "-", vms, said]
-        rows.append("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>")
+        cells = [f"{land}:/{region['name']}", words, f"{region['size']} MB", region["region_id"] or "-", vms]
+        proof = host.proof(region)
+        said = f'<span class="state {proof.state}">{STATES[proof.state]}</span>'
+        said += "".join(f"<div>{_text(line)}</div>" for line in proof.lines)
+        rows.append(f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in cells)}<td>{said}</td></tr>")
     heads = ("Region", "Provided by", "Size", "ID", "VMs and addresses", "Proof")
     head = "".join(f'<th scope="col">{text}</th>' for text in heads)
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+
+
+def _list(kind: str, title: str, lines: Iterable[Any]) -> str:
+    points = "".join(f"<li>{_text(line)}</li>" for line in lines)
+    return f'<div class="{kind}">{_text(title)}<ul>{points}</ul></div>' if points else ""
 
 
 def _hypervisor(host: Host) -> str:
@@ -167,18 +307,22 @@ def _section(host: Host) -> str:
     for region in host.regions:
         words += [region["name"], *(vm["name"] for vm in region["vms"])]
     lands = {LANDS[region["provided_by"]][0] for region in host.regions}
-    count = len(host.regions)
-    facts = [f"{count} region{'' if count == 1 else 's'}", f"{sum(region['size'] for region in host.regions)} MB"]
+    facts = [_count(len(host.regions), "region"), f"{sum(region['size'] for region in host.regions)} MB"]
     if host.plan.get("acrn_version"):
         facts.append(f"ACRN v{host.plan['acrn_version']}")
     if host.board:
         facts.append(host.board.rsplit("/", 1)[-1])
     if host.error:
+        facts = facts[2:]
         body = f'<p class="error">{_text(host.error)}</p>'
     elif host.regions:
-        body = drawing(host) + _table(host) + _hypervisor(host)
+        body = drawing(host) + _table(host)
     else:
-        body = "<p>No region is declared.</p>" + _hypervisor(host)
+        body = "<p>No region is declared.</p>"
+    if host.plan.get("changed"):
+        body = "<p>The files of this host differ from this plan: acrn.ivshmem.site applies it.</p>" + body
+    body += _list("error", "The proof found:", host.others) + _hypervisor(host)
+    body += _list("dim", "The proof left out:", host.said["skipped"])
     return (
         f'<details class="host" data-words="{_text(" ".join(words).lower())}" data-state="{host.state}" '
         f'data-lands="{" ".join(sorted(lands))}"><summary><span class="title">{_text(host.name)}</span>'
@@ -187,52 +331,113 @@ def _section(host: Host) -> str:
     )
 
 
-def page(hosts: Sequence[Host], made: str, verified: str, style: str, script: str) -> str:
-    """The report. ``made`` and ``verified`` are times; the latter may be empty. CSS and script go in as they are."""
-    counts = {state: sum(host.state == state for host in hosts) for state in STATES}
-    totals = f"{len(hosts)} machines, {sum(len(host.regions) for host in hosts)} regions"
-    states = ", ".join(f"{counts[state]} {words}" for state, words in STATES.items() if counts[state])
-    if states:
-        totals += f": {states}"
-    proof = f"Proof of {verified}." if verified else "There is no proof yet: acrn.ivshmem.verify makes one."
+def _verdict(hosts: Sequence[Host], verified: Mapping[str, Any]) -> str:
+    """What the whole proof says, as the role verify has judged it, and how much of this page it covers."""
+    if not verified:
+        return "There is no proof yet: acrn.ivshmem.verify makes one."
+    problems = len(verified.get("problems") or [])
+    good = verified.get("ok", not problems)
+    count = sum(len(host.regions) for host in hosts)
+    proved = sum(host.proof(region).state == "ok" for host in hosts for region in host.regions)
+    said = f"{proved} of {_count(count, 'region')} proved"
+    if good:
+        return f"Proof of {_text(verified.get('time') or 'an unknown time')}: no problem, {said}."
+    words = f"The proof of {_text(verified.get('time') or 'an unknown time')} failed"
+    return f'<span class="error">{words}</span>: {_count(problems, "problem")}, {said}.'
+
+
+def _totals(hosts: Sequence[Host]) -> str:
+    return f"{_count(len(hosts), 'machine')}, {_count(sum(len(host.regions) for host in hosts), 'region')}"
+
+
+def page(
+    hosts: Sequence[Host], verified: Mapping[str, Any], made: str, style: str, script: str, absent: Sequence[str] = ()
+) -> str:
+    """The page. ``verified`` is the report of the role verify, or empty; ``absent`` are hosts that were not in the run.
+
+    CSS and script go in as they are.
+    """
+    states = [host.state for host in hosts]
+    counts = {state: states.count(state) for state in STATES}
+    told = ", ".join(f"{counts[state]} {words}" for state, words in STATES.items() if counts[state])
+    totals = _totals(hosts) + (f". Machines: {told}" if told else "")
     options = "".join(f'<option value="{key}">{text} ({counts[key]})</option>' for key, text in STATES.items())
     few = " open" if len(hosts) <= 4 else ""
     sections = "".join(_section(host) for host in hosts).replace('<details class="host"', f'<details class="host"{few}')
+    names = {host.name for host in hosts}
+    elsewhere = [_problem(row, _place(row)) for row in verified.get("problems") or [] if _host(row) not in names]
     return _PAGE.format(
         style=style,
         script=script,
         totals=_text(totals),
         made=_text(made),
-        proof=_text(proof),
+        proof=_verdict(hosts, verified),
+        absent=f'<p class="dim">{_text(_absent(absent))}</p>' if absent else "",
+        elsewhere=_list("error", "The proof found on machines that are not on this page:", elsewhere),
         options=options,
         sections=sections,
     )
 
 
-def mermaid(hosts: Sequence[Host]) -> str:
-    """The same as a Mermaid flowchart, for wikis."""
+def _flowcharts(host: Host) -> list[str]:
+    """Mermaid flowcharts of a host, without its name: nearly always one, several where Mermaid would refuse it."""
 
     def quoted(text: str) -> str:
         # Mermaid's own entities: quotes and angle brackets would end the label or become HTML.
-        for sign, entity in (("#", "#35;"), ('"', "#quot;"), ("<", "#lt;"), (">", "#gt;")):
+        for sign, entity in (("#", "#35;"), ("&", "#amp;"), ('"', "#quot;"), ("<", "#lt;"), (">", "#gt;")):
             text = text.replace(sign, entity)
         return f'"{" ".join(text.split())}"'
 
-    lines = ["flowchart LR"]
-    for number, host in enumerate(hosts):
-        lines.append(f"  subgraph h{number} [{quoted(host.name)}]")
-        vms = {vm["id"]: vm["name"] for region in host.regions for vm in region["vms"]}
-        lines += [f"    h{number}v{vm}[{quoted(f'{vm} · {name}')}]" for vm, name in sorted(vms.items())]
-        for index, region in enumerate(host.regions):
+    parts: list[list[Mapping[str, Any]]] = []
+    edges = EDGES + 1
+    for region in host.regions:
+        edges += len(region["vms"])
+        if edges > EDGES:
+            parts.append([])
+            edges = len(region["vms"])
+        parts[-1].append(region)
+    charts = []
+    for part in parts:
+        lines = ["flowchart LR"]
+        vms = {vm["id"]: vm["name"] for region in part for vm in region["vms"]}
+        lines += [f"  v{vm}[{quoted(f'{vm} · {name}')}]" for vm, name in sorted(vms.items())]
+        for index, region in enumerate(part):
             land = LANDS[region["provided_by"]][0]
             label = f"{land}:/{region['name']} · {region['size']} MB"
-            lines.append(f"    h{number}r{index}([{quoted(label)}])")
+            lines.append(f"  r{index}([{quoted(label)}])")
             for vm in region["vms"]:
                 slot = "by build" if vm["slot"] is None else f"slot {vm['slot']}"
                 line = "---" if land == "hv" else "-.-"
-                lines.append(f"    h{number}v{vm['id']} {line}|{slot}| h{number}r{index}")
-        lines.append("  end")
-    return "\n".join(lines) + "\n"
+                lines.append(f"  v{vm['id']} {line}|{slot}| r{index}")
+        charts.append("\n".join(lines))
+    return charts
+
+
+def markdown(hosts: Sequence[Host], made: str, absent: Sequence[str] = ()) -> str:
+    """The drawings for wikis: Markdown with Mermaid in it. Hosts that look the same are drawn once.
+
+    Wikis refuse a drawing of a whole fleet: Mermaid has limits.
+    """
+
+    def plain(text: str) -> str:
+        # HTML first: not every Markdown knows a backslash before an angle bracket.
+        return re.sub(r"([\\`*_{}\[\]()#!|])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+
+    alike: dict[tuple[str, ...], list[Host]] = {}
+    for host in hosts:
+        if not host.error:
+            alike.setdefault(tuple(_flowcharts(host)), []).append(host)
+    blocks = ["# Shared memory of the fleet", f"{_totals(hosts)}. Made {plain(made)}."]
+    if absent:
+        blocks.append(plain(_absent(absent)))
+    for charts, same in alike.items():
+        names = ", ".join(plain(host.name) for host in same)
+        blocks += [f"## {names}"] if len(same) <= 4 else [f"## {len(same)} machines alike", names]
+        blocks += [f"```mermaid\n{chart}\n```" for chart in charts] or ["No region is declared."]
+    errors = [f"- {plain(host.name)}: {plain(host.error)}" for host in hosts if host.error]
+    if errors:
+        blocks += ["## Without a plan", "\n".join(errors)]
+    return "\n\n".join(blocks) + "\n"
 
 
 _PAGE = """<!DOCTYPE html>
@@ -246,7 +451,7 @@ _PAGE = """<!DOCTYPE html>
 </head>
 <body>
 <header>
-<div><h1>Shared memory of the fleet</h1><p>{totals}. {proof} <span class="dim">Made {made}.</span></p></div>
+<div><h1>Shared memory of the fleet</h1><p>{totals}. {proof} <span class="dim">Made {made}.</span></p>{absent}</div>
 <button type="button" id="theme" aria-label="Light or dark">&#x25D0;</button>
 </header>
 <form role="search" onsubmit="return false">
@@ -261,6 +466,7 @@ _PAGE = """<!DOCTYPE html>
 <span><i class="vm pre_launched"></i> pre-launched</span><span><i class="vm service"></i> Service VM</span>
 <span><i class="vm post_launched"></i> post-launched</span>
 </p>
+{elsewhere}
 <main>
 {sections}
 </main>

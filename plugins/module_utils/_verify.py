@@ -53,9 +53,15 @@ class Shared:
 
 @dataclass
 class Report:
-    """The outcome. ``problems`` are rows (region, vm, what, expected, found)."""
+    """The outcome. ``problems`` are rows (region, vm, what, expected, found).
+
+    ``regions`` are those that were looked at, as they were declared then. ``acrn_hosts`` are those of guests whose
+    row is of no region.
+    """
 
     problems: list[tuple[str, str, str, str, str]] = field(default_factory=list)
+    regions: list[dict[str, Any]] = field(default_factory=list)
+    acrn_hosts: dict[str, str] = field(default_factory=dict)
     pairs: list[dict[str, Any]] = field(default_factory=list)
     doorbells: list[dict[str, Any]] = field(default_factory=list)
     figures: list[dict[str, Any]] = field(default_factory=list)
@@ -123,8 +129,11 @@ def begin(
             "acrn_host": acrn_host,
             "vm": me.name,
             "vm_id": me.id,
+            "vbdf": me.bdf,
             "index": index,
-            "peers": [{"vm": peer.name, "vm_id": peer.id} for peer in region.vms if peer is not me],
+            "size": region.size,
+            "region_id": region.region_id,
+            "peers": [{"vm": peer.name, "vm_id": peer.id, "vbdf": peer.bdf} for peer in region.vms if peer is not me],
         }
         common = {"device": device, "label": label}
         if read_only:
@@ -233,6 +242,15 @@ def _place(label: Mapping[str, Any]) -> str:
     return f"{label['region']} on {label['acrn_host']}"
 
 
+def _declared(label: Mapping[str, Any], present: Iterable[str]) -> dict[str, Any]:
+    """A region as it was declared when it was looked at, so that a later reader sees whether that is still so."""
+    vms = list(label["peers"])
+    vms.insert(label["index"], {key: label[key] for key in ("vm", "vm_id", "vbdf")})
+    took_part = [vm["vm"] for vm in vms if vm["vm"] in present]
+    same = {key: label[key] for key in ("size", "region_id")}
+    return {"region": _place(label), **same, "vms": vms, "took_part": took_part}
+
+
 def _failure(variables: Mapping[str, Any], stage: str) -> str:
     registered = variables.get(stage)
     if isinstance(registered, Mapping) and registered.get("msg"):
@@ -284,17 +302,20 @@ def report(hostvars: Mapping[str, Any], guests: Sequence[str]) -> Report:
     hashes: dict[str, dict[str, str]] = {}
     blank: set[tuple[str, str]] = set()
     present: dict[str, set[str]] = {}
+    labels: dict[str, Mapping[str, Any]] = {}
     for guest in guests:
         stages = {stage: results(hostvars[guest], stage) for stage in (BEGIN, EXCHANGE, END)}
         if stages[BEGIN] is None:
             row = ("-", guest, "guest", "answers", _failure(hostvars[guest], BEGIN))
             outcome.problems.append(row)
+            outcome.acrn_hosts[guest] = str(hostvars[guest].get("acrn_host") or "")
             continue
         for stage, found in stages.items():
             if found is None and stage in hostvars[guest]:
                 registered = hostvars[guest][stage]
                 if not registered.get("skipped"):
                     outcome.problems.append(("-", guest, stage[9:], "done", _failure(hostvars[guest], stage)))
+                    outcome.acrn_hosts[guest] = str(hostvars[guest].get("acrn_host") or "")
             for result in found or []:
                 label = result["label"]
                 place = _place(label)
@@ -307,6 +328,7 @@ def report(hostvars: Mapping[str, Any], guests: Sequence[str]) -> Report:
                         outcome.problems.append(row)
                 if stage == BEGIN:
                     present.setdefault(place, set()).add(label["vm"])
+                    labels.setdefault(place, label)
                 if result["problems"]:
                     if result["operation"] == "read":
                         read.add((place, label["from"], label["to"]))
@@ -351,6 +373,7 @@ def report(hostvars: Mapping[str, Any], guests: Sequence[str]) -> Report:
                 expected = f"sha256 {sums[first][:16]}, as in {first}"
                 outcome.problems.append((place, vm, "memory", expected, f"sha256 {sums[vm][:16]}"))
     _count_doorbells(outcome, hostvars, guests, rings)
+    outcome.regions = [_declared(label, present[place]) for place, label in labels.items()]
     return outcome
 
 
@@ -451,10 +474,15 @@ def summary(outcome: Report) -> list[str]:
 
 def as_value(outcome: Report) -> dict[str, Any]:
     """The report as plain data, with the lines of the table of problems."""
-    names = ("region", "vm", "what", "expected", "found", "mend")
+    names = ("region", "vm", "what", "expected", "found", "mend", "acrn_host")
+    rows = []
+    for row in outcome.problems:
+        acrn_host = row[0].partition(" on ")[2] or outcome.acrn_hosts.get(row[1], "")
+        rows.append(dict(zip(names, (*row, mend(row[0], row[2]), acrn_host))))
     return {
         "ok": not outcome.problems,
-        "problems": [dict(zip(names, (*row, mend(row[0], row[2])))) for row in outcome.problems],
+        "problems": rows,
+        "regions": outcome.regions,
         "pairs": outcome.pairs,
         "doorbells": outcome.doorbells,
         "figures": outcome.figures,

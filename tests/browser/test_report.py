@@ -21,19 +21,32 @@ from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils.test_repor
     LOG,
     host,
     page,
-    pair,
+    problem,
     region,
+    verified,
 )
 
 FULL = [
     region(f"region_with_a_long_name_{number}", *((vm, "post_launched", 8 + number) for vm in range(number % 3, 8, 2)))
     for number in range(8)
 ]
-PLACES = ("hv:/fast on press-1", "dm:/log on press-1")
-PROBLEM = {"region": "dm:/log on paint-1", "vm": "VM2", "what": "bytes", "expected": "those of VM3", "found": "others"}
-VERIFIED = {"time": "2026-01-02 03:04", "pairs": [pair(place) for place in PLACES], "problems": [PROBLEM]}
+WAITING = host("full-1", *FULL)
+WAITING["scenario_plan"]["changed"] = True
+PROBLEM = {**problem("paint-1", LOG), "found": "others", "mend": "stop all VMs of the region first"}
+GUEST = {**problem("paint-1", vm="paint-1-panel"), "what": "guest", "expected": "answers", "found": "ssh: no route"}
+DEAF = {"from": "VM0", "to": "VM2", "received": None, "result": "capable, not receivable"}
+BELLS = [{"region": "hv:/fast on press-1", **DEAF}]
+LINES = ["dm:/log on press-2: VM3 does not take part, so that VM2 has not read it"]
+VERIFIED = verified(
+    *(("press-1", FAST), ("press-1", LOG), ("press-2", FAST), ("press-2", LOG, ["VM3"]), ("paint-1", LOG)),
+    problems=[PROBLEM, GUEST],
+    doorbells=BELLS,
+    skipped=LINES,
+    time="2026-01-02 03:04",
+)
 INFO = {"running_key": "5d1f6a7c0b1e4c9b8f3f0a2b6d9c7e11", "default_key": "5d1f6a7c0b1e4c9b8f3f0a2b6d9c7e11"}
-FEW = [host("press-1", FAST, LOG, report_hypervisor=INFO), host("paint-1", LOG), host("full-1", *FULL)]
+PRESSES = [host("press-1", FAST, LOG, report_hypervisor=INFO), host("press-2", FAST, LOG)]
+FEW = [*PRESSES, host("paint-1", LOG), WAITING]
 MANY = [host(f"line{number // 20}-press-{number}", FAST, LOG, *FULL[: number % 6]) for number in range(200)]
 LIGHT, DARK = (0xF6, 0xF7, 0xF9), (0x12, 0x16, 0x1C)
 
@@ -45,7 +58,8 @@ def browse(tmp_path):
 
     def run(hosts, *words, fragment="", script=""):
         path = tmp_path / "report.html"
-        path.write_text(page(hosts, VERIFIED).replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
+        text = page(hosts, VERIFIED, absent=["press-3", "press-4"])
+        path.write_text(text.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
         own = [f"--user-data-dir={tmp_path}/profile", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
         command = [chromium, "--headless=new", *own, "--virtual-time-budget=5000", *words, f"file://{path}{fragment}"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,6 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _report
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
 FILES = Path(__file__).resolve().parents[4] / "playbooks/files"
 HOSTILE = '"><script>alert(1)</script>&{x}'
@@ -34,14 +36,53 @@ FAST = region("fast", (0, "pre_launched", None), (2, "post_launched", 8), region
 LOG = region("log", (2, "post_launched", 9), (3, "post_launched", 8), provided_by="device_model", size=64)
 
 
-def pair(place):
-    return {"region": place, "from": "VM2", "to": "VM3", "result": "same bytes"}
+def place(host, region):
+    return f"{_report.LANDS[region['provided_by']][0]}:/{region['name']} on {host}"
 
 
-def page(hosts, verified=None, made="now"):
+def pairs(host, region, absent=()):
+    """All pairs of a region of which both VMs took part."""
+    names = [vm["name"] for vm in region["vms"] if vm["name"] not in absent]
+    both = [(one, other) for one in names for other in names if one != other]
+    return [{"region": place(host, region), "from": a, "to": b, "result": "same bytes"} for a, b in both]
+
+
+def record(host, region, absent=()):
+    """What the role verify keeps of a region that it looked at."""
+    vms = [{"vm": vm["name"], "vm_id": vm["id"], "vbdf": vm["vbdf"]} for vm in region["vms"]]
+    took_part = [vm["vm"] for vm in vms if vm["vm"] not in absent]
+    more = {"size": region["size"], "region_id": region["region_id"], "vms": vms, "took_part": took_part}
+    return {"region": place(host, region), **more}
+
+
+def problem(host, region=None, vm="VM2"):
+    where = place(host, region) if region else "-"
+    more = {"what": "bytes", "expected": "a", "found": "b", "mend": "start it", "acrn_host": host}
+    return {"region": where, "vm": vm, **more}
+
+
+def verified(*of, problems=(), **more):
+    """The report of the role verify; ``of`` are tuples of host, region, and names of VMs that did not take part."""
+    return {
+        "time": "noon",
+        "ok": not problems,
+        "pairs": [each for one in of for each in pairs(*one)],
+        "regions": [record(*one) for one in of],
+        "problems": list(problems),
+        "doorbells": [],
+        "skipped": [],
+        **more,
+    }
+
+
+def page(hosts, verified=None, made="now", absent=()):
     verified = verified or {}
     style, script = ((FILES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
-    return _report.page(_report.hosts_of(hosts, verified), made, verified.get("time", ""), style, script)
+    return _report.page(_report.hosts_of(hosts, verified), verified, made, style, script, absent)
+
+
+def words(*args, **more):
+    return " ".join(Reader(page(*args, **more)).texts)
 
 
 class Reader(HTMLParser):
@@ -92,7 +133,7 @@ def test_every_host_vm_and_region_is_there():
         "00:08.0",
     ):
         assert word in text
-    assert "3 machines, 3 regions: 3 not proved yet." in text
+    assert "3 machines, 3 regions. Machines: 3 not proved yet." in text
     assert "No region is declared." in text
     assert len(reader.all("th")) == 12
     assert all(each["scope"] == "col" for each in reader.all("th"))
@@ -125,32 +166,177 @@ def test_no_label_of_a_full_drawing_lies_on_another():
         assert x + 50 <= float(drawing.attrib["width"])
 
 
+ALL = [("m", FAST), ("m", LOG)]
+NEWER = {**FAST, "size": 4}
+
+
 @pytest.mark.parametrize(
-    ("pairs", "problems", "more", "state"),
+    ("of", "problems", "more", "state"),
     [
         ([], [], {}, "unknown"),
-        (["hv:/fast on m", "dm:/log on m"], [], {}, "ok"),
-        (["hv:/fast on m"], [], {}, "unknown"),
-        (["hv:/fast on m1", "dm:/log on m1"], [], {}, "unknown"),
-        (["hv:/fast on m", "dm:/log on m"], ["dm:/log on m"], {}, "failed"),
+        (ALL, [], {}, "ok"),
+        (ALL[:1], [], {}, "partly"),
+        ([("m", FAST, ["VM0"]), ("m", LOG)], [], {}, "partly"),
+        ([("m", FAST, ["VM0"]), ("m", LOG, ["VM3"])], [], {}, "unknown"),
+        ([("m1", FAST), ("m1", LOG)], [], {}, "unknown"),
+        (ALL, [problem("m", LOG)], {}, "failed"),
+        (ALL, [problem("m", vm="guest")], {}, "failed"),
+        (ALL, [problem("m1", vm="guest")], {}, "ok"),
+        (ALL, [problem("m", NEWER)], {}, "failed"),
         ([], [], {"report_error": "no"}, "failed"),
+        ([], [], {"scenario_plan": {}}, "failed"),
+        (ALL, [], {"scenario_plan": {"regions": [FAST, LOG], "changed": True}}, "waiting"),
     ],
 )
-def test_the_state_of_a_host(pairs, problems, more, state):
-    rows = [{"region": each, "vm": "VM2", "what": "bytes", "expected": "a", "found": "b"} for each in problems]
-    verified = {"pairs": [pair(each) for each in pairs], "problems": rows}
-    (found,) = _report.hosts_of([host("m", FAST, LOG, **more)], verified)
+def test_the_state_of_a_host(of, problems, more, state):
+    (found,) = _report.hosts_of([host("m", FAST, LOG, **more)], verified(*of, problems=problems))
     assert found.state == state
 
 
+THREE = region("three", *((vm, "post_launched", 8) for vm in (1, 2, 3)))
+
+
+def test_a_region_is_proved_only_if_all_its_vms_took_part():
+    """A guest that could not be reached is a problem of the host, and its region is not green."""
+    unreachable = {**problem("m", vm="guest3"), "what": "guest", "expected": "answers", "found": "ssh: no route"}
+    said = verified(("m", THREE, ["VM3"]), problems=[unreachable])
+    (found,) = _report.hosts_of([host("m", THREE)], said)
+    told = ("2 of 6 pairs have the same bytes", "VM3 did not take part")
+    assert found.proof(THREE) == _report.Proof("partly", told)
+    assert found.state == "failed"
+    text = words([host("m", THREE)], said)
+    assert "1 machine, 1 region. Machines: 1 not as declared." in text
+    assert "The proof of noon failed : 1 problem, 0 of 1 region proved." in text
+    assert "The proof found: guest3: guest: expected answers, found ssh: no route; start it" in text
+    # The region has a label of its own.
+    assert "partly proved 2 of 6 pairs" in text
+
+
+def test_a_pair_that_was_not_read_is_not_proved():
+    said = verified(("m", THREE))
+    del said["pairs"][0]
+    (found,) = _report.hosts_of([host("m", THREE)], said)
+    assert found.proof(THREE) == _report.Proof("partly", ("5 of 6 pairs have the same bytes",))
+
+
+@pytest.mark.parametrize(("count", "state"), [(2, "ok"), (1, "partly")])
+def test_hashes_are_compared_with_one(count, state):
+    said = verified(("m", THREE))
+    said["pairs"] = [{**each, "result": "same hash"} for each in said["pairs"][:count]]
+    (found,) = _report.hosts_of([host("m", THREE)], said)
+    assert found.proof(THREE) == _report.Proof(state, (f"{count} of 2 pairs have the same hash",))
+
+
+def without(**more):
+    return {**THREE, "vms": [{**vm, **more} if vm["id"] == 3 else vm for vm in THREE["vms"]]}
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        {**THREE, "size": 4},
+        {**THREE, "region_id": 4096},
+        {**THREE, "vms": THREE["vms"][:2]},
+        without(name="VM4", id=4),
+        without(vbdf="00:09.0"),
+        without(id=4),
+    ],
+)
+def test_a_proof_of_an_earlier_plan_proves_nothing(then):
+    (found,) = _report.hosts_of([host("m", THREE)], verified(("m", then)))
+    assert found.proof(THREE) == _report.Proof("unknown", ("the proof is of an earlier plan",))
+    assert found.state == "unknown"
+
+
+def test_a_proof_that_does_not_say_of_what_proves_nothing():
+    (found,) = _report.hosts_of([host("m", THREE)], verified(("m", THREE), regions=[]))
+    assert found.proof(THREE).state == "unknown"
+
+
+@pytest.mark.parametrize("then", [without(vbdf=None), without(name="3"), without(id=None, vbdf=None)])
+def test_what_a_proof_without_a_plan_did_not_know_is_no_difference(then):
+    (found,) = _report.hosts_of([host("m", THREE)], verified(("m", then)))
+    assert found.proof(THREE).state == "ok"
+
+
 def test_what_proof_and_hypervisor_say():
-    rows = [{"region": "dm:/log on m", "vm": "VM2", "what": "bytes", "expected": "a", "found": "b"}]
-    verified = {"time": "noon", "pairs": [pair("hv:/fast on m")] * 2, "problems": rows}
+    said = verified(("m", FAST), ("m", LOG), problems=[problem("m", LOG), problem("m", NEWER, "VM9")])
+    said["problems"][1]["region"] = "hv:/gone on m"
     info = {"running_key": "k1", "default_key": "k2", "next": None}
-    text = " ".join(Reader(page([host("m", FAST, LOG, report_hypervisor=info)], verified)).texts)
-    for words in ("Proof of noon.", "2 pairs have the same bytes", "VM2: bytes: expected a, found b", "k1", "k2"):
-        assert words in text
+    text = words([host("m", FAST, LOG, report_hypervisor=info)], said)
+    for told in (
+        "2 problems, 1 of 2 regions proved",
+        "2 of 2 pairs have the same bytes",
+        "VM2: bytes: expected a, found b; start it",
+        "hv:/gone on m: VM9: bytes",
+        "k1",
+        "k2",
+    ):
+        assert told in text
     assert "next boot" not in text
+
+
+def test_doorbells_and_what_was_left_out_are_told():
+    bell = {"region": "hv:/fast on m", "from": "VM0", "to": "VM2", "vector": 0, "received": 1, "result": "1 of 1"}
+    deaf = {**bell, "from": "VM2", "to": "VM0", "vector": None, "received": None, "result": "no vfio"}
+    line = "hv:/fast on m: VM7 does not take part, so that VM0 has not read it"
+    said = verified(("m", FAST), ("m1", FAST), doorbells=[bell, deaf, deaf], skipped=[line])
+    one, other = _report.hosts_of([host("m", FAST), host("m1", FAST)], said)
+    assert one.proof(FAST).lines[1:] == ("1 of 1 doorbells received", "no doorbell to VM0: no vfio")
+    assert other.proof(FAST).lines[1:] == ()
+    assert words([host("m", FAST), host("m1", FAST)], said).count(line) == 1
+
+
+def test_the_verdict_is_that_of_the_proof():
+    hosts = [host("m", FAST)]
+    assert "There is no proof yet" in words(hosts)
+    assert "Proof of noon: no problem, 1 of 1 region proved." in words(hosts, verified(("m", FAST)))
+    assert "The proof of noon failed" in words(hosts, verified(("m", FAST), ok=False))
+
+
+def test_problems_of_hosts_that_are_not_on_the_page_are_told():
+    unknown = {**problem("", vm="stray"), "acrn_host": ""}
+    text = words([host("m", FAST)], verified(("m", FAST), problems=[problem("m2", LOG), unknown]))
+    assert "The proof of noon failed : 2 problems" in text
+    assert "not on this page: dm:/log on m2: VM2: bytes" in text
+    assert "stray: bytes" in text
+
+
+def test_hosts_that_were_not_in_the_run_are_counted_and_not_shown():
+    absent = [f"other{number}" for number in range(25)]
+    text = words([host("m", FAST)], absent=absent)
+    assert "1 machine, 1 region." in text
+    assert "25 hosts not in this run: other0, " in text
+    assert "other19 and 5 more." in text
+    assert "1 host not in this run: m2." in words([host("m", FAST)], absent=["m2"])
+    assert "No region is declared" not in text
+
+
+def test_a_host_without_a_plan_is_not_said_to_have_no_regions():
+    none = {"scenario_plan": {}}
+    text = words([host("m", FAST), host("lost", **none), host("odd", **none, report_error="rule 7")])
+    assert "There is no plan: this run has ended early" in text
+    assert "rule 7" in text
+    assert "0 regions" not in text
+    assert "No region is declared" not in text
+
+
+def test_a_host_whose_files_differ_from_the_plan_is_told():
+    plan = {"regions": [FAST], "changed": True}
+    text = words([host("m", scenario_plan=plan)], verified(("m", FAST)))
+    assert "Machines: 1 not applied yet." in text
+    assert "acrn.ivshmem.site applies it" in text
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"pairs": [], "problems": 1}'])
+def test_a_file_that_is_no_proof_is_named_with_the_mend(text):
+    with pytest.raises(IvshmemError, match=r"^/a/verify\.json: this is no.*; give the file that acrn\.ivshmem\.verify"):
+        _report.proof(text, "/a/verify.json")
+
+
+def test_a_file_that_is_a_proof():
+    said = verified(("m", FAST))
+    assert _report.proof(json.dumps(said), "x") == said
 
 
 def test_nothing_of_an_inventory_becomes_markup():
@@ -160,7 +346,11 @@ def test_nothing_of_an_inventory_becomes_markup():
         host(HOSTILE, bad, acrn_board=HOSTILE, report_hypervisor={"running_key": HOSTILE}),
         host("e", report_error=HOSTILE),
     ]
-    text = page(hosts, {"time": HOSTILE, "pairs": [pair(HOSTILE)], "problems": []}, made=HOSTILE)
+    odd = [{**problem(HOSTILE, bad, HOSTILE), "what": HOSTILE, "found": HOSTILE}, problem("x" + HOSTILE, vm=HOSTILE)]
+    bell = {"region": place(HOSTILE, bad), "from": HOSTILE, "to": HOSTILE, "received": None, "result": HOSTILE}
+    skipped = [f"{place(HOSTILE, bad)}: {HOSTILE}"]
+    said = verified((HOSTILE, bad, ["x"]), problems=odd, doorbells=[bell], skipped=skipped, time=HOSTILE)
+    text = page(hosts, said, made=HOSTILE, absent=[HOSTILE])
     reader = Reader(text)
     assert len(reader.all("script")) == 1
     assert "<script>alert" not in text
@@ -184,11 +374,56 @@ def test_two_hundred_hosts_are_closed_and_small():
     assert not [each for each in Reader(text).all("details") if "open" in each]
 
 
-def test_mermaid():
-    text = _report.mermaid(_report.hosts_of([host('a"b', FAST, LOG)], {}))
-    lines = text.splitlines()
+def charts(text):
+    return re.findall(r"^```mermaid\n(.*?)\n```$", text, re.M | re.S)
+
+
+def markdown(hosts, absent=()):
+    return _report.markdown(_report.hosts_of(hosts, {}), "now", absent)
+
+
+def test_the_drawing_for_wikis():
+    odd = region('a"<b>&#', (0, "pre_launched", None), (2, "post_launched", 8))
+    (chart,) = charts(markdown([host("m", odd, LOG)]))
+    lines = chart.splitlines()
     assert lines[0] == "flowchart LR"
-    assert '  subgraph h0 ["a#quot;b"]' in lines
-    assert "    h0v0 ---|by build| h0r0" in lines
-    assert "    h0v3 -.-|slot 8| h0r1" in lines
-    assert text.count("subgraph") == text.count("\n  end")
+    assert '  r0(["hv:/a#quot;#lt;b#gt;#amp;#35; · 2 MB"])' in lines
+    assert "  v0 ---|by build| r0" in lines
+    assert "  v3 -.-|slot 8| r1" in lines
+
+
+def test_hosts_that_look_the_same_are_drawn_once():
+    text = markdown([*(host(f"m{number}", FAST) for number in range(9)), host("n", LOG), host("o")], ["p"])
+    assert len(charts(text)) == 2
+    assert "11 machines, 10 regions. Made now." in text
+    assert "## 9 machines alike\n\nm0, m1, m2" in text
+    assert "## n\n" in text
+    assert "## o\n\nNo region is declared." in text
+    assert "1 host not in this run: p." in text
+
+
+def test_mermaid_takes_every_drawing_of_a_fleet():
+    """200 hosts, all of them different, and one with more than any has: Mermaid takes 500 edges and 50000 letters."""
+    ends = ((2, "post_launched", 8), (3, "post_launched", 9))
+    fleet = [host(f"m{n}", FAST, region(f"own{n}", *ends)) for n in range(200)]
+    big = [region(f"{'r' * 24}{n:03}", *((vm, "post_launched", 8) for vm in range(16))) for n in range(40)]
+    text = markdown([*fleet, host("big", *big)])
+    found = charts(text)
+    assert len(found) == 202
+    assert all(len(re.findall(r" (?:---|-\.-)\|", chart)) <= 500 and len(chart) < 50000 for chart in found)
+    assert sum(chart.count("---|") for chart in found[200:]) == 640
+    assert text.count("\n```") == 2 * len(found)
+
+
+def test_nothing_of_an_inventory_becomes_markdown():
+    hosts = [host("a`b*c_d\n## <i>", FAST), host("e", report_error="no\n```\n[x](javascript:y) <img>")]
+    text = markdown(hosts, ["<b>"])
+    assert r"## a\`b\*c\_d \#\# &lt;i&gt;" in text
+    assert r"- e: no \`\`\` \[x\]\(javascript:y\) &lt;img&gt;" in text
+    assert "&lt;b&gt;" in text
+    assert len(re.findall("^#", text, re.M)) == 3
+
+
+def test_a_label_cannot_end_its_drawing():
+    odd = region("x\n```\ny", (0, "pre_launched", None), (2, "post_launched", 8))
+    assert markdown([host("m", odd)]).count("\n```") == 2

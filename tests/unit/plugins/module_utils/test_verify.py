@@ -10,7 +10,7 @@ import os
 
 import pytest
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _pci, _probe, _verify
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _pci, _probe, _report, _verify
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils.guest_kernel import FakeKernel
 
@@ -179,6 +179,7 @@ def test_unreachable_guest(fleet):
     fleet.prove(guests=alive)
     report = _verify.as_value(_verify.report(fleet.vars, guests))
     assert rows(report) == [("-", "h2-VM2", "guest")]
+    assert report["problems"][0]["acrn_host"] == "h2"
 
 
 @pytest.mark.parametrize("more", [{}, {"results": []}])
@@ -195,6 +196,49 @@ def test_bytes_of_a_guest_that_drops_out_are_put_back_by_its_peers(fleet):
     report = fleet.prove(lost=["h1-VM1"])
     assert fleet.bytes() == before
     assert ("dm:/a on h1", "VM1", "bytes of VM2") in rows(report)
+    assert {row["acrn_host"] for row in report["problems"]} == {"h1"}
+
+
+def test_a_stage_that_failed_is_told_with_the_host(fleet):
+    fleet.prove()
+    fleet.vars["h2-VM2"][_verify.END] = {"failed": True, "msg": "gone"}
+    report = _verify.as_value(_verify.report(fleet.vars, list(fleet.kernels)))
+    assert [(row["vm"], row["what"], row["acrn_host"]) for row in report["problems"]] == [("h2-VM2", "end", "h2")]
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_what_was_looked_at_is_kept_as_it_was_declared(fleet, read_only):
+    report = fleet.prove(guests=["h1-VM3", "h1-VM2", "h2-VM2", "h2-VM1"], read_only=read_only)
+    a, b, other = sorted(report["regions"], key=lambda each: each["region"].split(" on ")[::-1])
+    assert (a["region"], a["size"], a["took_part"]) == ("dm:/a on h1", 2, ["VM2", "VM3"])
+    assert [(vm["vm"], vm["vm_id"], vm["vbdf"]) for vm in a["vms"]] == [
+        *(("VM1", 1, "00:06.0"), ("VM2", 2, "00:05.0"), ("VM3", 3, "00:08.0")),
+    ]
+    assert (b["region"], b["region_id"], b["took_part"]) == ("hv:/b on h1", None, ["VM3"])
+    assert (other["region"], other["took_part"]) == ("dm:/a on h2", ["VM1", "VM2"])
+
+
+def shown(fleet, report, host):
+    """State of a host, and of each region of it, as the playbook report shows them."""
+    (found,) = _report.hosts_of([{"inventory_hostname": host, "scenario_plan": {"regions": fleet.hosts[host]}}], report)
+    return found.state, [found.proof(each).state for each in found.regions]
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_the_report_shows_a_whole_proof_as_one(fleet, read_only):
+    report = fleet.prove(read_only=read_only)
+    assert shown(fleet, report, "h1") == ("ok", ["ok", "ok"])
+    fleet.hosts["h1"][1]["size"] = 4
+    assert shown(fleet, report, "h1") == ("partly", ["ok", "unknown"])
+
+
+def test_the_report_shows_who_did_not_take_part(fleet):
+    guests = [guest for guest in fleet.kernels if guest != "h1-VM2"]
+    report = fleet.prove(guests=guests)
+    assert report["ok"] and shown(fleet, report, "h1") == ("partly", ["partly", "ok"])
+    report = _verify.as_value(_verify.report(fleet.vars, list(fleet.kernels)))
+    assert not report["ok"] and shown(fleet, report, "h1") == ("failed", ["partly", "ok"])
+    assert shown(fleet, report, "h2") == ("ok", ["ok"])
 
 
 def test_read_only_compares_and_writes_nothing(fleet, tmp_path):

@@ -78,8 +78,9 @@ def test_a_batch_is_counted_without_hosts_that_failed(lines):
 
 
 def test_the_hosts_of_an_included_file_are_counted(lines, tmp_path):
-    (tmp_path / "some.json").write_text(json.dumps([sleep(3)]))
-    include = {"ansible.builtin.include_tasks": str(tmp_path / "some.json"), "when": "inventory_hostname != 'a'"}
+    # No JSON: ansible-core 2.17 does not know where its tasks stand.
+    (tmp_path / "some.yml").write_text("- name: Sleep\n  ansible.builtin.command: sleep 3\n")
+    include = {"ansible.builtin.include_tasks": str(tmp_path / "some.yml"), "when": "inventory_hostname != 'a'"}
     found = lines([include], 1, "--forks", "1", hosts="a,b,c,d")
     assert "0 of 3 hosts done" in found[0], found
 

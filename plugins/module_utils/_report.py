@@ -16,7 +16,8 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Callable
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
@@ -30,6 +31,7 @@ STATES = {
 }
 # What a report of the role verify has for each host.
 PARTS = ("regions", "pairs", "problems", "doorbells", "skipped")
+NOTHING: Mapping[str, Sequence[Any]] = dict.fromkeys(PARTS, ())
 # Measures of the drawing, in pixels: the pills of regions on the left, the boxes of VMs on top.
 LETTER, HEIGHT, ROW = 8, 30, 42
 COLUMN, BOX, HEAD = 122, 42, 54
@@ -74,7 +76,7 @@ class Host:
             return "failed"
         if self.plan.get("changed"):
             return "waiting"
-        states = {self.proof(region).state for region in self.regions}
+        states = {proof.state for proof in self.proofs}
         if states == {"ok"}:
             return "ok"
         return "partly" if states & {"ok", "partly"} else "unknown"
@@ -83,9 +85,18 @@ class Host:
         """A region as the role verify names it."""
         return f"{LANDS[region['provided_by']][0]}:/{region['name']} on {self.name}"
 
+    @cached_property
+    def proofs(self) -> list[Proof]:
+        """What is proved of each of the regions, in their order."""
+        return [self.proof(region) for region in self.regions]
+
+    @cached_property
+    def _by_place(self) -> Mapping[str, Mapping[str, Sequence[Any]]]:
+        return _grouped(self.said, _place)
+
     def proof(self, region: Mapping[str, Any]) -> Proof:
         """What is proved of a region: the whole of it only if each of its VMs has taken part, and with this plan."""
-        said = {part: [row for row in self.said[part] if _place(row) == self.place(region)] for part in PARTS}
+        said = self._by_place.get(self.place(region), NOTHING)
         problems = tuple(_problem(row) for row in said["problems"])
         if not (said["regions"] or said["pairs"] or problems):
             return Proof("unknown", ())
@@ -175,7 +186,7 @@ def proof(text: str, path: str) -> dict[str, Any]:
 
 def hosts_of(variables: Iterable[Mapping[str, Any]], verified: Mapping[str, Any]) -> list[Host]:
     """Hosts from their variables (those that the playbook report sets) and from what the role verify reported."""
-    said = _by_host(verified)
+    said = _grouped(verified, _host)
     found = []
     for each in variables:
         name = str(each["inventory_hostname"])
@@ -188,17 +199,18 @@ def hosts_of(variables: Iterable[Mapping[str, Any]], verified: Mapping[str, Any]
                 each.get("report_hypervisor") or {},
                 str((each.get("scenario_build_inputs") or {}).get("board") or each.get("acrn_board") or ""),
                 error or ("" if plan else "There is no plan: this run has ended early on the host."),
-                said.get(name) or {part: [] for part in PARTS},
+                said.get(name, NOTHING),
             )
         )
     return found
 
 
-def _by_host(verified: Mapping[str, Any]) -> dict[str, dict[str, list[Any]]]:
+def _grouped(said: Mapping[str, Any], key: Callable[[Any], str]) -> dict[str, dict[str, list[Any]]]:
+    """The rows of a report of the role verify by a key that each has, and by PARTS."""
     found: dict[str, dict[str, list[Any]]] = {}
     for part in PARTS:
-        for row in verified.get(part) or []:
-            found.setdefault(_host(row), {key: [] for key in PARTS})[part].append(row)
+        for row in said.get(part) or []:
+            found.setdefault(key(row), {each: [] for each in PARTS})[part].append(row)
     return found
 
 
@@ -273,14 +285,13 @@ def drawing(host: Host) -> str:
 
 def _table(host: Host) -> str:
     rows = []
-    for region in host.regions:
+    for region, proof in zip(host.regions, host.proofs):
         land, words = LANDS[region["provided_by"]]
         vms = ", ".join(
             f"{vm['name']} ({'place chosen by the build' if vm['slot'] is None else vm['vbdf']})"
             for vm in region["vms"]
         )
         cells = [f"{land}:/{region['name']}", words, f"{region['size']} MB", region["region_id"] or "-", vms]
-        proof = host.proof(region)
         said = f'<span class="state {proof.state}">{STATES[proof.state]}</span>'
         said += "".join(f"<div>{_text(line)}</div>" for line in proof.lines)
         rows.append(f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in cells)}<td>{said}</td></tr>")
@@ -338,7 +349,7 @@ def _verdict(hosts: Sequence[Host], verified: Mapping[str, Any]) -> str:
     problems = len(verified.get("problems") or [])
     good = verified.get("ok", not problems)
     count = sum(len(host.regions) for host in hosts)
-    proved = sum(host.proof(region).state == "ok" for host in hosts for region in host.regions)
+    proved = sum(proof.state == "ok" for host in hosts for proof in host.proofs)
     said = f"{proved} of {_count(count, 'region')} proved"
     if good:
         return f"Proof of {_text(verified.get('time') or 'an unknown time')}: no problem, {said}."

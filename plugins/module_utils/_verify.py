@@ -55,8 +55,7 @@ class Shared:
 class Report:
     """The outcome. ``problems`` are rows (region, vm, what, expected, found).
 
-    ``regions`` are those that were looked at, as they were declared then. ``acrn_hosts`` are those of guests whose
-    row is of no region.
+    ``regions`` are those that were looked at, as they were declared then. ``acrn_hosts`` are those of the guests.
     """
 
     problems: list[tuple[str, str, str, str, str]] = field(default_factory=list)
@@ -304,18 +303,18 @@ def report(hostvars: Mapping[str, Any], guests: Sequence[str]) -> Report:
     present: dict[str, set[str]] = {}
     labels: dict[str, Mapping[str, Any]] = {}
     for guest in guests:
-        stages = {stage: results(hostvars[guest], stage) for stage in (BEGIN, EXCHANGE, END)}
+        variables = hostvars[guest]
+        outcome.acrn_hosts[guest] = str(variables.get("acrn_host") or "")
+        stages = {stage: results(variables, stage) for stage in (BEGIN, EXCHANGE, END)}
         if stages[BEGIN] is None:
-            row = ("-", guest, "guest", "answers", _failure(hostvars[guest], BEGIN))
+            row = ("-", guest, "guest", "answers", _failure(variables, BEGIN))
             outcome.problems.append(row)
-            outcome.acrn_hosts[guest] = str(hostvars[guest].get("acrn_host") or "")
             continue
         for stage, found in stages.items():
-            if found is None and stage in hostvars[guest]:
-                registered = hostvars[guest][stage]
+            if found is None and stage in variables:
+                registered = variables[stage]
                 if not registered.get("skipped"):
-                    outcome.problems.append(("-", guest, stage[9:], "done", _failure(hostvars[guest], stage)))
-                    outcome.acrn_hosts[guest] = str(hostvars[guest].get("acrn_host") or "")
+                    outcome.problems.append(("-", guest, stage[9:], "done", _failure(variables, stage)))
             for result in found or []:
                 label = result["label"]
                 place = _place(label)

@@ -720,21 +720,9 @@ def _tidy(vbdf: str) -> str:
         return vbdf
 
 
-def _document(data: bytes, where: str) -> Document:
-    text = data.strip()
-    # ACRN's trees have links among their scenario files.
-    if text.endswith(b".xml") and not re.search(rb"[<\n\0]", text):
-        path = text.decode("utf-8", "replace")
-        raise IvshmemError(
-            f"{where}: holds only the path {path}: it is a symbolic link that was checked out as text; "
-            "give the file that it leads to, or make it a link again"
-        )
-    return Document(data, where)
-
-
 def read_scenario(data: bytes, where: str) -> Scenario:
     """Read the bytes of a scenario XML; ``where`` names the file in messages. Raises IvshmemError."""
-    return Scenario(_document(data, where))
+    return Scenario(Document(data, where))
 
 
 def render_launch(data: bytes, where: str, scenario: Scenario, regions: Iterable[PlacedRegion]) -> bytes:
@@ -744,7 +732,7 @@ def render_launch(data: bytes, where: str, scenario: Scenario, regions: Iterable
     set_shm_regions), and its generator takes ``hv:/name,size`` without a space. dm-land regions have no place in it:
     the generator refuses what the scenario XML does not list. Raises IvshmemError for anything but a launch XML.
     """
-    document = _document(data, where)
+    document = Document(data, where)
     if scenario.dialect == V3:
         raise IvshmemError(f"{where}: ACRN v3.x has no launch XML with shared memory; leave launch_path out")
     users = [node for node in document.root.children if node.tag in ("user_vm", "uos")]

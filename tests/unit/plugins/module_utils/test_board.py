@@ -23,6 +23,11 @@ DEVICES = """<acrn-config board="b"><PCI_DEVICE>
 </devices></acrn-config>"""
 
 
+def test_a_board_that_is_a_link_which_was_checked_out_as_text():
+    with pytest.raises(IvshmemError, match=r"^f: holds only the path \.\./board\.xml: .* make it a link again"):
+        read_board(b"../board.xml", "f")
+
+
 def test_pci_functions_come_from_lspci_and_the_device_tree():
     board = read_board(DEVICES.encode(), "f")
     assert [str(bdf) for bdf in board.native] == ["00:02.0", "00:08.1", "00:1f.3", "01:00.0"]

@@ -21,7 +21,6 @@ Values = Mapping[str, Any]
 Row = Tuple[Tuple[str, ...], Sequence[str]]
 HEADS: Row = (("HOST", "ACRN", "CHANGE", "REGION", "MB", "ID"), ["VMS AND SLOTS"])
 HOST_HEADS: Row = (("HOST", "BUILD", "BUILD KEY", "REBOOT"), ["VMS"])
-CHANGES = ("add", "change", "remove")
 # Ansible's YAML output folds lines of more than 80 characters, its own indentation included.
 WIDTH = 74
 
@@ -63,7 +62,8 @@ def of_host(host: Values, built: Values | None) -> dict[str, Any]:
         reboot = info["running_key"] != key if "running_key" in info else None
     else:
         # What runs cannot be compared, but these are in no hypervisor yet.
-        reboot = any(each["provided_by"] == "hypervisor" and each["change"] in CHANGES for each in regions) or None
+        changed = [each for each in regions if each["change"] not in ("keep", None)]
+        reboot = any(each["provided_by"] == "hypervisor" for each in changed) or None
     started, restarted = (list(host.get(name) or []) for name in ("launch_just_started", "launch_restarted"))
     return {
         "host": host["inventory_hostname"],

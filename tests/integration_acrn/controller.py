@@ -8,12 +8,26 @@ from __future__ import annotations
 
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
 import yaml
 
 ROOT = pathlib.Path(__file__).absolute().parents[2]
+
+
+def sample(folder):
+    """Put a scenario and its board into a folder. Returns variables of a Service VM that is this machine."""
+    for name in ("scenario.xml", "board.xml"):
+        shutil.copy(ROOT / "molecule/default/inventory" / name, folder / name)
+    return {
+        "ansible_connection": "local",
+        "ansible_python_interpreter": sys.executable,
+        "acrn_version": "3.3",
+        "acrn_scenario": "scenario.xml",
+        "acrn_board": "board.xml",
+    }
 
 
 def command(folder, *words, timeout=300):

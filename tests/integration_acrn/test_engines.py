@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 
 import pytest
 import yaml
 
-from ansible_collections.acrn.ivshmem.tests.integration_acrn.controller import ROOT, command
+from ansible_collections.acrn.ivshmem.tests.integration_acrn.controller import ROOT, command, sample
 
 SITE = "- name: Match the declaration\n  ansible.builtin.import_playbook: acrn.ivshmem.site\n"
 
@@ -35,14 +34,8 @@ def recap(output):
 def make_plant(folder, state):
     """An inventory of one Service VM that is configured where it runs. Returns the script of its VM to be."""
     folder.mkdir(parents=True)
-    for name in ("scenario.xml", "board.xml"):
-        shutil.copy(ROOT / "molecule/default/inventory" / name, folder / name)
     host = {
-        "ansible_connection": "local",
-        "ansible_python_interpreter": sys.executable,
-        "acrn_version": "3.3",
-        "acrn_scenario": "scenario.xml",
-        "acrn_board": "board.xml",
+        **sample(folder),
         "ivshmem_regions": ["dm:/log, 2, 2:3"],
         "scenario_directory": str(state / "scenarios"),
         "launch_dir": str(state / "launch"),

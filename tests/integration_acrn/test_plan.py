@@ -7,27 +7,16 @@
 from __future__ import annotations
 
 import json
-import shutil
-import sys
 
 import pytest
 import yaml
 
-from ansible_collections.acrn.ivshmem.tests.integration_acrn.controller import ROOT, command
+from ansible_collections.acrn.ivshmem.tests.integration_acrn.controller import command, sample
 
 
 @pytest.fixture
 def plan(tmp_path):
-    for name in ("scenario.xml", "board.xml"):
-        shutil.copy(ROOT / "molecule/default/inventory" / name, tmp_path / name)
-    common = {
-        "ansible_connection": "local",
-        "ansible_python_interpreter": sys.executable,
-        "acrn_scenario": "scenario.xml",
-        "acrn_board": "board.xml",
-        "acrn_version": "3.3",
-        "ivshmem_regions": ["hv:/log, 2, 2:3"],
-    }
+    common = {**sample(tmp_path), "ivshmem_regions": ["hv:/log, 2, 2:3"]}
     hosts = {"bad": {"ivshmem_host_regions": ["hv:/odd, 3, 2:3"]}, "fine": {}, "last": {}}
     (tmp_path / "inventory.yml").write_text(yaml.safe_dump({"acrn_hosts": {"vars": common, "hosts": hosts}}))
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
+import subprocess  # lists of words, never a shell  # nosec B404
 from typing import IO, Any, Mapping, Sequence
 
 # A program that is not there, as the shell counts it.

@@ -216,7 +216,7 @@ def main():
             "acrn_version": {"type": "str"},
             "on_held": {"type": "str", "choices": ["warn", "fail"], "default": "warn"},
             "remove": {"type": "bool", "default": True},
-            "directory": {"type": "path", "default": "/dev/shm"},
+            "directory": {"type": "path", "default": "/dev/shm"},  # acrn-dm's place, nothing is made there  # nosec B108
         },
         supports_check_mode=True,
     )

@@ -233,7 +233,7 @@ ARGUMENTS = {
                 },
                 "started": {"type": "list", "elements": "str", "default": []},
                 "acrn_version": {"type": "str"},
-                "directory": {"type": "path", "default": "/dev/shm"},
+                "directory": {"type": "path", "default": "/dev/shm"},  # acrn-dm's place, nothing is made there  # nosec B108
                 "refused": {"type": "list", "elements": "str", "default": []},
             },
         }

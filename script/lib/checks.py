@@ -204,6 +204,12 @@ def check_shellcheck(context: Context) -> None:
     context.note = f"{len(scripts)} scripts"
 
 
+def check_bandit(context: Context) -> None:
+    """What runs on hosts, at every level; what runs on developers' machines, where it could matter."""
+    context.run("bandit", "--quiet", "--recursive", "plugins")
+    context.run("bandit", "--quiet", "--recursive", "-ll", "script")
+
+
 def pytest(context: Context, *paths: str) -> None:
     """Run pytest on those of the paths that exist."""
     present = [p for p in paths if (context.root / p).exists()]
@@ -397,6 +403,7 @@ def steps(options: Options) -> list[Step]:
         Step("mypy", "mypy, strict", check_mypy, ("lint",)),
         Step("yamllint", "yamllint", check_yamllint, ("lint",)),
         Step("shellcheck", "shellcheck of all shell scripts", check_shellcheck, ("lint",), apt=("tools",)),
+        Step("bandit", "bandit: weaknesses in the Python code", check_bandit, ("lint",), venv="security"),
         Step("changelog", "antsibull-changelog lint", check_changelog, ("lint",)),
         Step("meta", "tests/meta: what the files of the project promise each other", check_meta, ("lint", "unit")),
         Step("unit", "tests/unit with pytest", check_unit, ("unit",), apt=("tools",)),

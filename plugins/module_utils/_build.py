@@ -13,7 +13,6 @@ build starts from nothing, in one canonical directory (that also is what lets cc
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -30,6 +29,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Sequence, Tuple
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import read_file
+from ansible_collections.acrn.ivshmem.plugins.module_utils._lock import held
 from ansible_collections.acrn.ivshmem.plugins.module_utils._process import run_group, run_quiet
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import HYPERVISOR, IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import (
@@ -467,30 +467,6 @@ def _run_logged(command: Sequence[str], environment: Mapping[str, str], log: str
         output.write(("+ " + " ".join(shlex.quote(word) for word in command) + "\n").encode())
         output.flush()
         return run_group(command, environment, output, locks)
-
-
-@contextmanager
-def _locked(folders: Iterable[str], limit: float) -> Iterator[tuple[int, ...]]:
-    """Hold exclusive locks on directories, in one order for everybody. Raises IvshmemError after ``limit`` seconds."""
-    handles: list[int] = []
-    end = time.monotonic() + limit
-    try:
-        for folder in sorted({os.path.realpath(folder) for folder in folders}):
-            handles.append(os.open(folder, os.O_RDONLY | os.O_DIRECTORY))
-            while True:
-                try:
-                    fcntl.flock(handles[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > end:
-                        raise IvshmemError(
-                            f"{folder}: another build has held this directory for {limit:.0f} s; see whether it hangs"
-                        ) from None
-                    time.sleep(0.1)
-        yield tuple(handles)
-    finally:
-        for handle in handles:
-            os.close(handle)
 
 
 # -- deciding ----------------------------------------------------------------------------------------------------------
@@ -1179,7 +1155,7 @@ def build(todo: Plan, force: bool = False, patience: float = 7200) -> tuple[dict
     except OSError as exc:
         raise IvshmemError(f"artifacts_dir {request.artifacts_dir}: cannot be made: {exc.strerror}") from exc
     _own(request.work_dir)
-    with _locked([request.artifacts_dir, request.work_dir], patience) as locks:
+    with held(request.artifacts_dir, request.work_dir, limit=patience, what=f"hypervisor_build of {todo.key}") as locks:
         if not force:
             manifest = find_artifact(request.artifacts_dir, todo.key)
             if manifest:

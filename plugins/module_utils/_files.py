@@ -9,12 +9,12 @@ This module util is PRIVATE to the collection: it can change at any time.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils._lock import LIMIT, held
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
 if TYPE_CHECKING:
@@ -22,33 +22,10 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def locked(*paths: str) -> Iterator[None]:
-    """Hold an exclusive lock for files, waiting for it as long as needed.
-
-    The lock is on the directories that hold the files (after following links): a file itself is replaced by a rename,
-    so a lock on it would guard an inode that nobody opens again, and a lock file would be litter. The kernel drops
-    the lock when the process ends, however it ends. Raises IvshmemError where a directory cannot be opened.
-    """
-    handles: list[int] = []
-    try:
-        inodes = {}
-        for folder in sorted({os.path.dirname(os.path.realpath(path)) for path in paths}):
-            try:
-                handles.append(os.open(folder, os.O_RDONLY | os.O_DIRECTORY))
-            except OSError as exc:
-                raise IvshmemError(f"{folder}: this directory cannot be opened: {exc.strerror}") from exc
-            info = os.fstat(handles[-1])
-            inodes[info.st_dev, info.st_ino] = (handles[-1], folder)
-        # In one order for everybody, and no directory twice: a second lock on it would wait for the first for ever.
-        for _inode, (handle, folder) in sorted(inodes.items()):
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX)
-            except OSError as exc:
-                raise IvshmemError(f"{folder}: this directory cannot be locked: {exc.strerror}") from exc
+def locked(*paths: str, what: str = "", limit: float = LIMIT) -> Iterator[None]:
+    """Keep all other processes that would edit these files waiting. Raises IvshmemError, see ``_lock.held``."""
+    with held(*(os.path.abspath(path) for path in paths), limit=limit, what=what):
         yield
-    finally:
-        for handle in handles:
-            os.close(handle)
 
 
 def read_file(path: str, limit: int = 4 * 1024 * 1024) -> bytes:

@@ -615,7 +615,7 @@ def main():
         else:
             os.makedirs(host.boot_dir, exist_ok=True)
             # The lock is on a directory that removal does not take away.
-            with locked(host.grub_cfg):
+            with locked(host.grub_cfg, what="hypervisor_install"):
                 host.sweep()
                 result = work(module, host)
     except IvshmemError as exc:

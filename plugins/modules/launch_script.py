@@ -257,7 +257,7 @@ def main():
     )
     try:
         # Check mode writes nothing, and the directory may be one that an earlier task would have made.
-        with locked(*([] if module.check_mode else [module.params["path"]])):
+        with locked(*([] if module.check_mode else [module.params["path"]]), what="launch_script"):
             result = set_script(module)
     except IvshmemError as exc:
         module.fail_json(msg=str(exc))

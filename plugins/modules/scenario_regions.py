@@ -383,7 +383,7 @@ def main(factory=AnsibleModule):
             result = run(module)
         else:
             make_folders(module)
-            with locked(*paths):
+            with locked(*paths, what="scenario_regions"):
                 result = run(module)
     except IvshmemError as exc:
         module.fail_json(msg=str(exc))

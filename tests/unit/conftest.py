@@ -12,6 +12,8 @@ import os
 import sys
 import types
 
+import pytest
+
 try:
     import hypothesis
 except ImportError:  # ansible-test may run without it; tests that need it skip themselves
@@ -47,3 +49,9 @@ if importlib.util.find_spec("ansible.module_utils.testing") is None:  # ansible-
     module = types.ModuleType("ansible.module_utils.testing")
     module.patch_module_args = patch_module_args
     sys.modules[module.__name__] = module
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_locks(tmp_path_factory):
+    """The locks of tests, and of what they start, are not those of this machine."""
+    os.environ["ACRN_IVSHMEM_LOCKS"] = str(tmp_path_factory.mktemp("locks") / "locks")

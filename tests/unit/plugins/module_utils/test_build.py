@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -460,18 +459,6 @@ def test_a_work_directory_of_others_is_refused(tmp_path):
     _build._own(str(tmp_path / "new"))
     (tmp_path / "new" / "O").mkdir()
     _build._own(str(tmp_path / "new"))
-
-
-def test_waiting_for_a_lock_ends(tmp_path):
-    handle = os.open(str(tmp_path), os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        with pytest.raises(IvshmemError, match="another build has held"), _build._locked([str(tmp_path)], 0.2):
-            pass
-    finally:
-        os.close(handle)
-    with _build._locked([str(tmp_path), str(tmp_path)], 0.2) as locks:
-        assert len(locks) == 1
 
 
 # -- requests ----------------------------------------------------------------------------------------------------------

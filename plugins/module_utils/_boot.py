@@ -258,6 +258,8 @@ def splice(grub_cfg: str, section: str | None) -> str:
     """
     # grub-mkconfig puts an empty line before each section.
     head, *sections = re.split(r"(?m)^\n(?=### BEGIN /)", grub_cfg)
+    if not sections and section is None:
+        return grub_cfg
     if not sections:
         raise IvshmemError("grub.cfg has no sections, so it was not made by grub-mkconfig; make it with update-grub")
     scripts = [part.split(" ", 3)[2] for part in sections]

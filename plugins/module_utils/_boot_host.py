@@ -37,6 +37,8 @@ MEGABYTE = 1024 * 1024
 SPARE = 8 * MEGABYTE
 IMAGE = "acrn.bin"
 MANIFEST = "manifest.json"
+# In the names of what is not whole yet.
+_FRESH = "ivshmem-new"
 # Where GRUB looks for a file's signature.
 SIGNATURE = ".sig"
 SCENARIO = "scenario.xml"
@@ -358,6 +360,29 @@ class Host:
                 "put /boot on a plain partition with ext4"
             )
 
+    def own_files(self) -> list[str]:
+        """What this collection has made in /boot/acrn. ACRN's guides put files of users there, too."""
+        found = []
+        for name in sorted(os.listdir(self.boot_dir)) if os.path.isdir(self.boot_dir) else []:
+            path = os.path.join(self.boot_dir, name)
+            build = any(os.path.exists(os.path.join(path, each)) for each in (MANIFEST, f"{MANIFEST}{SIGNATURE}"))
+            ours = name in (os.path.basename(self.state_file), "before") or name.startswith(".") and _FRESH in name
+            if ours or build or glob.glob(os.path.join(glob.escape(path), "entry-*.cfg")):
+                found.append(path)
+        return found
+
+    def untouched(self) -> bool:
+        """Whether nothing of this collection is on the host, which may have no GRUB at all."""
+        menu, env = self.text(self.grub_cfg, ""), self.env()
+        return (
+            not os.path.lexists(self.script)
+            and core.splice(menu, None) == menu
+            and core.DEFAULT not in env
+            and core.TRIED not in env
+            and core.entry_of_id(env.get(core.NEXT)) is None
+            and not self.own_files()
+        )
+
     # ---- writing; each of these is a whole step, and does nothing in check mode but say that it would ----
 
     def _begin(self, what: str) -> bool:
@@ -461,7 +486,8 @@ class Host:
 
     def set_menu(self, texts: Sequence[str] | None, sign: str) -> tuple[str, str]:
         """Bring our entries into the menu, or (None) take them out, and return grub.cfg before and after."""
-        before = self._menu.get(self.grub_cfg) or self.text(self.grub_cfg)
+        # There is nothing to take out of a file that is not there.
+        before = self._menu.get(self.grub_cfg) or self.text(self.grub_cfg, "" if texts is None else None)
         section = None if texts is None else core.render_section(texts, core.host_default(before))
         after = core.splice(before, section)
         script = "" if section is None else core.render_script(section)
@@ -529,6 +555,14 @@ class Host:
             if key in keys and self._begin(f"old entry {entry}"):
                 forget(os.path.join(self.boot_dir, key, f"entry-{revision}.cfg"))
         return gone
+
+    def remove_own_files(self) -> None:
+        """Remove what this collection has made in /boot/acrn, and that directory if nothing else is in it."""
+        own = self.own_files()
+        whole = os.path.isdir(self.boot_dir) and len(own) == len(os.listdir(self.boot_dir))
+        for what in [self.boot_dir] if whole else own:
+            if self._begin(what):
+                forget(what)
 
     # ---- a packaged host: grub-acrn and the launch tools read the scenario there ----
 

@@ -56,7 +56,8 @@ options:
       - V(previous) goes back to the hypervisor that was the default before, or to the host's own entry if there was
         none. The one
         that is left is refused from then on, unless O(retry=true).
-      - V(absent) removes all builds, the menu entries and the state.
+      - V(absent) removes all builds, the menu entries and the state. What others have put into C(/boot/acrn) stays. A
+        host on which nothing was installed needs no GRUB for it.
     type: str
     choices: [present, previous, absent]
     default: present
@@ -291,7 +292,7 @@ from dataclasses import replace
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot as core
-from ansible_collections.acrn.ivshmem.plugins.module_utils._boot_host import Artifact, Host, Settings, forget, now
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot_host import Artifact, Host, Settings, now
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import locked, unified
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
@@ -541,10 +542,7 @@ class Install:
             host.set_env(gone, "default")
         self.menu(None)
         host.restore_packaged()
-        if os.path.isdir(host.boot_dir):
-            host.changed.append(host.boot_dir)
-            if not host.dry:
-                forget(host.boot_dir)
+        host.remove_own_files()
         return {
             "outcome": "waiting" if boot.running else "default",
             "reboot_needed": bool(boot.running),
@@ -610,10 +608,11 @@ def main():
     )
     host = Host(lambda words: module.run_command(list(words)), dry=module.check_mode)
     try:
-        if module.check_mode or (module.params["state"] == "absent" and not os.path.isdir(host.boot_dir)):
+        if module.check_mode or (module.params["state"] != "present" and host.untouched()):
             result = work(module, host)
         else:
-            os.makedirs(host.boot_dir, exist_ok=True)
+            if module.params["state"] == "present":
+                os.makedirs(host.boot_dir, exist_ok=True)
             # The lock is on a directory that removal does not take away.
             with locked(host.grub_cfg, what="hypervisor_install"):
                 host.sweep()

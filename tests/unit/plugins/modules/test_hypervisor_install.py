@@ -15,6 +15,7 @@ import subprocess
 import types
 
 import pytest
+from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot as core
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot_host
@@ -417,6 +418,42 @@ def test_remove_leaves_nothing(machine, artifact):
     before.pop("boot/grub/grubenv")
     assert after == before
     assert machine.call(state="absent")["changed"] is False
+
+
+def test_remove_leaves_what_others_put_beside_the_builds(machine, artifact):
+    folder = machine.root / "boot/acrn"
+    (folder / "saved").mkdir(parents=True)
+    (folder / "acrn.nuc11tnbi5.bin").write_text("a user's own")
+    (folder / "saved/acrn.bin").write_text("an older one")
+    before = tree(machine.root)
+    promote(machine, artifact("aaaa"))
+    machine.call(state="absent")
+    assert machine.boot() is None
+    after = tree(machine.root)
+    assert {name for name in before if "boot/acrn" in name} == {name for name in after if "boot/acrn" in name}
+    assert machine.call(state="absent", dry=True)["changed"] is False
+
+
+@pytest.mark.parametrize("state", ["absent", "previous"])
+@pytest.mark.parametrize("grub", ["none", "no grub.cfg", "written by hand"])
+def test_hosts_on_which_nothing_was_installed_have_nothing_to_give_back(tmp_path, state, grub, monkeypatch):
+    machine = Machine(tmp_path)
+    if grub == "none":
+        shutil.rmtree(tmp_path / "boot/grub")
+    elif grub == "no grub.cfg":
+        (tmp_path / "boot/grub/grub.cfg").unlink()
+    else:
+        (tmp_path / "boot/grub/grub.cfg").write_text("menuentry own {\n}\n")
+    before = tree(tmp_path)
+    # The whole module: its lock, too, has no directory to lie on.
+    monkeypatch.setattr(hypervisor_install, "Host", lambda run, dry: Host(machine.command, str(tmp_path), dry))
+    ended = []
+    monkeypatch.setattr(hypervisor_install.AnsibleModule, "exit_json", lambda module, **result: ended.append(result))
+    with patch_module_args({"state": state}):
+        hypervisor_install.main()
+    (result,) = ended
+    assert (result["changed"], result["outcome"], result["reboot_needed"]) == (False, "default", False)
+    assert tree(tmp_path) == before
 
 
 def test_trial_leaves_packaged_files_alone(machine, artifact):

@@ -366,7 +366,7 @@ class Host:
         for name in sorted(os.listdir(self.boot_dir)) if os.path.isdir(self.boot_dir) else []:
             path = os.path.join(self.boot_dir, name)
             build = any(os.path.exists(os.path.join(path, each)) for each in (MANIFEST, f"{MANIFEST}{SIGNATURE}"))
-            ours = name in (os.path.basename(self.state_file), "before") or name.startswith(".") and _FRESH in name
+            ours = name in (os.path.basename(self.state_file), "before") or (name.startswith(".") and _FRESH in name)
             if ours or build or glob.glob(os.path.join(glob.escape(path), "entry-*.cfg")):
                 found.append(path)
         return found

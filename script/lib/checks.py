@@ -254,6 +254,18 @@ def check_lab(context: Context) -> None:
     pytest(context, "tests/lab")
 
 
+def check_reliability(context: Context) -> None:
+    """Kills, failing calls, crowds and hostile input. The figures stay beside the logs' directory."""
+    figures = machine.CACHE / "reliability.json"
+    figures.unlink(missing_ok=True)
+    context.env["ACRN_IVSHMEM_FIGURES"] = str(figures)
+    pytest(context, "tests/reliability")
+    if figures.exists():
+        rows = json.loads(figures.read_text())
+        tried, survived = (sum(row[name] for row in rows) for name in ("tried", "survived"))
+        context.note += f"; {survived} of {tried} attacks survived: {os.path.relpath(figures)}"
+
+
 def check_core(context: Context) -> None:
     """Unit tests and playbooks on another ansible-core."""
     playbooks = context.files("playbooks/*.yml")
@@ -407,6 +419,12 @@ def steps(options: Options) -> list[Step]:
         Step("changelog", "antsibull-changelog lint", check_changelog, ("lint",)),
         Step("meta", "tests/meta: what the files of the project promise each other", check_meta, ("lint", "unit")),
         Step("unit", "tests/unit with pytest", check_unit, ("unit",), apt=("tools",)),
+        Step(
+            "reliability",
+            "tests/reliability: kills, failing calls, crowds, hostile input",
+            check_reliability,
+            apt=("tools", "faults"),
+        ),
         Step("browser", "the report in chromium, with pictures of it", check_browser, apt=("tools", "browser")),
         Step("ansible-lint", "ansible-lint, profile production", check_ansible_lint, ("lint",)),
         Step("docs", "antsibull-docs: documentation of the collection", check_docs, ("lint",)),

@@ -51,6 +51,7 @@ APT = {
         "ssh-keygen": "openssh-client",
     },
     "bench": {"modprobe": "kmod"},
+    "faults": {"strace": "strace"},
     "browser": {"chromium": "chromium"},
     # A Service VM that boots through GRUB.
     "host": {

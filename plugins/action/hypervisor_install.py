@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 
 from ansible.errors import AnsibleActionFail
@@ -21,7 +22,11 @@ class ActionModule(ActionBase):
         directory = args.get("artifact_dir")
         if directory:
             directory = os.path.expanduser(directory)
-            args["_artifact"] = {name: self._read(directory, name) for name in ("manifest.json", "scenario.xml")}
+            args["_artifact"] = {
+                "manifest.json": self._text(directory, "manifest.json"),
+                # XML has an encoding of its own, which the module reads.
+                "scenario.xml": base64.b64encode(self._read(directory, "scenario.xml")).decode(),
+            }
         try:
             result.update(self._execute_module(module_name=name, module_args=args, task_vars=task_vars))
             missing = result.pop("_missing", None)
@@ -38,11 +43,18 @@ class ActionModule(ActionBase):
     def _read(directory, name):
         try:
             with open(os.path.join(directory, name), "rb") as handle:
-                return to_text(handle.read(), errors="surrogate_or_strict")
-        except (OSError, UnicodeError) as exc:
+                return handle.read()
+        except OSError as exc:
             raise AnsibleActionFail(
                 f"{directory}: this is no artefact of hypervisor_build on the controller: {exc}"
             ) from exc
+
+    @classmethod
+    def _text(cls, directory, name):
+        try:
+            return to_text(cls._read(directory, name), errors="surrogate_or_strict")
+        except UnicodeError as exc:
+            raise AnsibleActionFail(f"{os.path.join(directory, name)}: this is no text: {exc}") from exc
 
     def _send(self, directory, names):
         shell = self._connection._shell

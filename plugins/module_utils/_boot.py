@@ -22,9 +22,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from xml.etree import ElementTree  # see wanted_modules  # nosec B405
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import PRE_LAUNCHED, SERVICE, IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import read_scenario
 
 SCRIPT = "/etc/grub.d/42_acrn_ivshmem"
 MARKER = "acrn_ivshmem.entry"
@@ -104,53 +104,37 @@ def change_env(data: bytes, changes: Mapping[str, str | None]) -> bytes:
 
 @dataclass(frozen=True)
 class Modules:
-    """Tags of the modules that the hypervisor looks for: of the Service VM, and of the pre-launched VMs."""
+    """Tags of the modules that the hypervisor looks for: of the Service VM, and of the pre-launched VMs.
+
+    ``ramdisk`` is empty where the scenario has no tag: ACRN then takes a module whose string is empty
+    (hypervisor/boot/guest/vboot_info.c, get_mod_by_tag, v2.2 to v3.3). So does each VM in ``sharers``.
+    """
 
     kernel: str | None
-    ramdisk: str | None
+    ramdisk: str
     others: tuple[str, ...]
     acpi: tuple[str, ...]
+    sharers: tuple[str, ...] = ()
+    bootargs: str = ""
 
 
-def wanted_modules(scenario: str) -> Modules:
-    """Read the tags from the text of a scenario XML (``os_config/kern_mod`` and ``ramdisk_mod`` of each VM).
-
-    The text is what the builder compiled in. Raises IvshmemError if it is no XML.
-    """
-    if "<!ENTITY" in scenario:
-        raise IvshmemError("scenario.xml of the artefact declares entities, which no scenario of ACRN does")
-    try:
-        # Without entities, which are refused above, nothing grows and nothing is fetched.
-        root = ElementTree.fromstring(scenario.encode())  # nosec B314
-    except (ElementTree.ParseError, ValueError) as exc:
-        raise IvshmemError(f"scenario.xml of the artefact is no XML: {exc}") from exc
-    kernel = ramdisk = None
+def wanted_modules(scenario: bytes, version: str = "", where: str = "scenario.xml of the artefact") -> Modules:
+    """Read tags and boot arguments from the scenario XML that the builder compiled in. Raises IvshmemError."""
+    kernel, ramdisk, bootargs = None, "", ""
     others: list[str] = []
-    acpi = []
-    for vm in root.iter("vm"):
-        # v3.x has load_order; before, vm_type says it (v2.x: SOS_VM, PRE_STD_VM, PRE_RT_VM, SAFETY_VM).
-        kind = (vm.findtext("load_order") or vm.findtext("vm_type") or "").strip()
-        tags = [(vm.findtext(f"os_config/{name}") or "").strip() for name in ("kern_mod", "ramdisk_mod")]
-        if kind.startswith(("SERVICE_VM", "SOS_VM")):
-            kernel, ramdisk = tags[0] or SERVICE_VM_TAG, tags[1] or None
-        elif kind.startswith(("PRE_", "SAFETY_VM")):
-            others += [tag for tag in tags if tag and tag not in others]
-            acpi.append(f"ACPI_VM{vm.get('id', '')}")
-    return Modules(kernel, ramdisk, tuple(others), tuple(acpi))
-
-
-def hsm_kernels(configs: Mapping[str, str]) -> list[str]:
-    """Versions of the kernels that can be a Service VM's, the best first. ``configs``: version -> text of its config.
-
-    A generic distribution kernel may have CONFIG_ACRN_HSM too, so one that is named for ACRN comes first.
-    """
-
-    def order(version: str) -> tuple[bool, list[tuple[int, str]]]:
-        words = re.findall(r"(\d+)|([A-Za-z]+)", version)
-        return ("acrn" in version, [(int(number or -1), word) for number, word in words])
-
-    fitting = [version for version, text in configs.items() if re.search(r"^CONFIG_ACRN_HSM=[ym]$", text, re.M)]
-    return sorted(fitting, key=order, reverse=True)
+    acpi: list[str] = []
+    sharers: list[str] = []
+    # Up to v2.4 a ramdisk is copied for each kind of kernel, later for a bzImage alone (bzimage_loader.c).
+    any_kernel = re.match(r"v?2\.[2-4]\b", version) is not None
+    for vm in read_scenario(scenario, where).vms:
+        if vm.load_order == SERVICE:
+            kernel, ramdisk, bootargs = vm.kern_mod or SERVICE_VM_TAG, vm.ramdisk_mod, vm.bootargs
+        elif vm.load_order == PRE_LAUNCHED:
+            others += [tag for tag in (vm.kern_mod, vm.ramdisk_mod) if tag and tag not in others]
+            acpi.append(f"ACPI_VM{vm.id}")
+            if not vm.ramdisk_mod and (any_kernel or vm.kern_type in ("", "KERNEL_BZIMAGE")):
+                sharers.append(vm.name)
+    return Modules(kernel, ramdisk, tuple(others), tuple(acpi), tuple(sharers), bootargs)
 
 
 # ---- the menu ----
@@ -174,14 +158,20 @@ def quoted(word: str) -> str:
 
 
 def render_entry(
-    title: str, key: str, image: Place, arguments: str, modules: Sequence[tuple[Place, str]]
+    title: str,
+    key: str,
+    image: Place,
+    arguments: str,
+    modules: Sequence[tuple[Place, str]],
+    packed: Sequence[Place] = (),
 ) -> tuple[str, str]:
     """Name and text of the menu entry that boots a hypervisor.
 
     ``arguments`` is for the Service VM's kernel: ACRN appends its own command line to what the scenario says
     (hypervisor/boot/guest/vboot_info.c init_vm_bootargs_info). There the marker goes by which the running Service VM
-    tells which entry booted it. ``modules``: files with their tags.
+    tells which entry booted it. ``modules``: files with their tags; an initrd is ``packed``, as it is on the disk.
     """
+    loaded = [("module2 --nounzip" if place in packed else "module2", place, tag) for place, tag in modules]
     disks = {image.uuid: ""}
     lines = ["", f"\tsearch --no-floppy --fs-uuid --set=root {quoted(image.uuid)}"]
 
@@ -194,7 +184,7 @@ def render_entry(
 
     words = " ".join(quoted(word) for word in arguments.split())
     body = [f"\tmultiboot2 {path_of(image)} {words}".rstrip() + f" {MARKER}=@ENTRY@"]
-    body += [f"\tmodule2 {path_of(place)} {quoted(tag)}" for place, tag in modules]
+    body += [f"\t{command} {path_of(place)} {quoted(tag) if tag else ''}".rstrip() for command, place, tag in loaded]
     lines += body
     # Which entry a boot really began with is GRUB's to say: nobody else is there when a hypervisor hangs.
     lines[0] = (

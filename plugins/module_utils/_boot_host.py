@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import glob
+import gzip
 import hashlib
 import json
 import os
@@ -29,13 +30,16 @@ from dataclasses import dataclass
 from typing import Any, Callable, Sequence
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot as core
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot_linux as linux
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot_menu, _pci
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import Boot, Place, State
-from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Bdf, IvshmemError
 
 MEGABYTE = 1024 * 1024
 # Left free beside the files themselves: grub.cfg, the state, and what the next kernel's installation begins with.
 SPARE = 8 * MEGABYTE
 IMAGE = "acrn.bin"
+NO_INITRD = "none"
 MANIFEST = "manifest.json"
 # In the names of what is not whole yet.
 _FRESH = "ivshmem-new"
@@ -58,6 +62,7 @@ class Settings:
     panic: int = 60
     root: str = ""
     kernel: str = ""
+    initrd: str = ""
     modules: tuple[tuple[str, str], ...] = ()
     title: str = ""
     keep: int = 2
@@ -70,7 +75,12 @@ class Artifact:
 
     key: str
     manifest: Mapping[str, Any]
-    scenario: str
+    scenario: bytes
+
+    @property
+    def version(self) -> str:
+        """The version of ACRN, such as 3.3; empty where the manifest does not say it."""
+        return str(self.manifest.get("version") or "")
 
     @property
     def files(self) -> dict[str, Mapping[str, Any]]:
@@ -78,8 +88,8 @@ class Artifact:
         return {name: facts for name, facts in self.manifest["outputs"].items() if _BOOT_FILES.fullmatch(name)}
 
     @classmethod
-    def parse(cls, manifest: str, scenario: str) -> Artifact:
-        """From the text of both files. Raises IvshmemError."""
+    def parse(cls, manifest: str, scenario: bytes) -> Artifact:
+        """From what both files hold. Raises IvshmemError."""
         try:
             value = json.loads(manifest)
             key = core.check_key(str(value["key"]))
@@ -162,6 +172,7 @@ class Host:
         self.base = base
         self.dry = dry  # check mode: everything is found out, nothing is written
         self.changed: list[str] = []
+        self.warnings: list[str] = []
         self._menu: dict[str, str] = {}  # what files of the menu hold, or in check mode would hold, after set_menu()
         self.boot_dir = self.path("boot/acrn")
         self.script = self.path(core.SCRIPT[1:])
@@ -180,6 +191,14 @@ class Host:
         except OSError as exc:
             if missing is not None and exc.errno in (errno.ENOENT, errno.ENOTDIR):
                 return missing
+            raise IvshmemError(f"{path}: cannot be read: {exc.strerror}") from exc
+
+    def data(self, path: str, size: int = -1) -> bytes:
+        """The first bytes of a file. Raises IvshmemError."""
+        try:
+            with open(path, "rb") as handle:
+                return handle.read(size)
+        except OSError as exc:
             raise IvshmemError(f"{path}: cannot be read: {exc.strerror}") from exc
 
     def ask(self, *words: str) -> str:
@@ -216,7 +235,7 @@ class Host:
         folder = os.path.join(self.boot_dir, core.check_key(key))
         if not os.path.exists(os.path.join(folder, MANIFEST)):
             raise IvshmemError(f"{folder}: this host has no build {key}; give the directory of the artefact")
-        return Artifact.parse(self.text(os.path.join(folder, MANIFEST)), self.text(os.path.join(folder, SCENARIO)))
+        return Artifact.parse(self.text(os.path.join(folder, MANIFEST)), self.data(os.path.join(folder, SCENARIO)))
 
     def builds(self) -> list[str]:
         """The keys of the builds on the disk, the oldest first."""
@@ -261,52 +280,176 @@ class Host:
         own = self.ask("grub-mkrelpath", near)
         return Place(uuid, own.rstrip("/") + path[len(near.rstrip("/")) :] if near != path else own)
 
-    def kernel(self, chosen: str) -> str:
-        """The path of the Service VM's kernel. Raises IvshmemError."""
+    # ---- what belongs to the Service VM's kernel ----
+
+    def cmdline(self) -> list[str]:
+        """The arguments of the running kernel."""
+        return self.text(self.path("proc/cmdline")).split()
+
+    def runs_acrn(self) -> bool:
+        """Whether this is a Service VM: ACRN's driver makes its device nowhere else."""
+        return self._prove_device()[0]
+
+    def config(self, release: str) -> str:
+        """The configuration of a kernel; empty where none is found."""
+        for name in linux.CONFIGS:
+            text = self.text(self.path(name.format(release)), "")
+            if text:
+                return text
+        running = self.text(self.path("proc/sys/kernel/osrelease"), "").strip()
+        packed = self.path("proc/config.gz")
+        if running == release and os.path.exists(packed):
+            with gzip.open(packed, "rt", encoding="latin-1") as handle:
+                return handle.read()
+        return ""
+
+    def kernel(self, chosen: str, options: Sequence[str]) -> str:
+        """The path of the Service VM's kernel: as chosen, or the best one with one of these options in its
+        configuration. Raises IvshmemError.
+        """
         if chosen:
             if not os.path.isfile(chosen):
                 raise IvshmemError(f"{chosen}: this kernel for the Service VM is not on the host")
             return chosen
-        configs = {}
-        for path in glob.glob(self.path("boot/config-*")):
-            version = os.path.basename(path)[len("config-") :]
-            if os.path.exists(self.path(f"boot/vmlinuz-{version}")):
-                configs[version] = self.text(path)
-        fitting = core.hsm_kernels(configs)
-        if not fitting:
-            raise IvshmemError(
-                f"none of the kernels in /boot ({', '.join(sorted(configs)) or 'there is none'}) has "
-                "CONFIG_ACRN_HSM, which the "
-                "Service VM needs; install ACRN's kernel, or name one (kernel, in the role hypervisor_kernel)"
-            )
-        return self.path(f"boot/vmlinuz-{fitting[0]}")
+        paths: dict[str, str] = {}
+        for pattern in linux.KERNELS:
+            for path in sorted(glob.glob(self.path(f"boot/{pattern}"))):
+                if not path.endswith((SIGNATURE, ".old", ".bak", ".dpkg-bak", ".img")):
+                    paths.setdefault(linux.release(os.path.basename(path)), path)
+        configs = {release: self.config(release) for release in paths}
+        fitting = linux.service_vm_kernels(configs, options)
+        if fitting:
+            return paths[fitting[0]]
+        seen = ", ".join(release if configs[release] else f"{release} (without a config)" for release in sorted(paths))
+        raise IvshmemError(
+            f"none of the kernels in /boot ({seen or 'there is none'}) has {' or '.join(options)} in its "
+            "/boot/config-VERSION or /lib/modules/VERSION/config, which the Service VM needs; install ACRN's kernel, "
+            "or name one (kernel, in the role hypervisor_kernel)"
+        )
 
-    def root_argument(self, chosen: str) -> str:
-        """The kernel argument that names the root file system: as chosen, or as the running kernel has it."""
-        if chosen:
-            return f"root={chosen}"
-        found = re.findall(r"(?:^|\s)(root=\S+)", self.text(self.path("proc/cmdline")))
-        if not found:
+    def initrd_of(self, kernel: str) -> str:
+        """The initrd that belongs to a kernel, by its release; empty where there is none."""
+        names = [linux.release(os.path.basename(path)) for path in (kernel, os.path.realpath(kernel))]
+        for release in [*names, linux.release_of_image(self.data(kernel, 65536))]:
+            for pattern in linux.INITRDS if release else ():
+                path = os.path.join(os.path.dirname(kernel), pattern.format(release))
+                if os.path.isfile(path):
+                    return path
+        return ""
+
+    def _node(self, root: str) -> str:
+        # The device file that a root argument means on this host.
+        kind, _equals, value = root.partition("=")
+        folder = {"UUID": "uuid", "LABEL": "label", "PARTUUID": "partuuid", "PARTLABEL": "partlabel"}.get(kind)
+        path = f"dev/disk/by-{folder}/{value}" if folder else root.lstrip("/")
+        return os.path.realpath(self.path(path))
+
+    def _needs_initrd(self, root: str) -> bool:
+        udev = False
+        if root.startswith("/dev/"):
+            path = self.path(root[1:])
+            udev = os.path.islink(path) or os.path.basename(os.path.realpath(path)).startswith("dm-")
+        return linux.needs_initrd(root, udev)
+
+    def _same_without_initrd(self, root: str) -> str:
+        # The partition of a file system, as a kernel alone finds it.
+        node = self._node(root)
+        for path in sorted(glob.glob(self.path("dev/disk/by-partuuid/*"))):
+            if os.path.exists(node) and os.path.realpath(path) == node:
+                return f"PARTUUID={os.path.basename(path)}"
+        return "PARTUUID=... (blkid tells it)"
+
+    def root_arguments(self, chosen: str, kernel: str, initrd: str) -> list[str]:
+        """The kernel arguments that say where the root is: as chosen, or as the running kernel has them.
+
+        Raises IvshmemError where the kernel could not find it.
+        """
+        running = linux.root_arguments(self.cmdline(), bool(initrd))
+        before = linux.root_of(running)
+        root = chosen or before
+        if not root:
             raise IvshmemError(
                 "the running kernel has no root= argument; name the root file system (root, in the "
                 "role hypervisor_root)"
             )
-        return str(found[-1])
+        if not initrd and self._needs_initrd(root):
+            raise IvshmemError(
+                f"root={root}: only an initrd can find this root file system, and none is loaded with {kernel}. Make "
+                "its initrd (update-initramfs -c -k VERSION, dracut --kver VERSION), name one (initrd, in the role "
+                f"hypervisor_initrd), or name the partition: hypervisor_root={self._same_without_initrd(root)}"
+            )
+        if root != before and before and self._node(root) != self._node(before):
+            return [f"root={root}"]  # what mounts another file system says nothing of this one
+        return [f"root={root}", *(word for word in running if linux.key(word) != "root")]
+
+    def _initrd(self, wanted: core.Modules, settings: Settings, kernel: str) -> str:
+        # The initrd for the entry; empty for none.
+        if settings.initrd == NO_INITRD:
+            return ""
+        found = settings.initrd or self.initrd_of(kernel)
+        if not found and wanted.ramdisk:
+            raise IvshmemError(
+                f"{kernel}: the scenario wants an initrd ({wanted.ramdisk}), and beside this kernel is none; make it, "
+                f"or name one (initrd, in the role hypervisor_initrd, or {NO_INITRD} for none)"
+            )
+        if not found or wanted.ramdisk or not wanted.sharers:
+            return found
+        root = settings.root or linux.root_of(self.cmdline())
+        whom = ", ".join(wanted.sharers)
+        if root and not self._needs_initrd(root):
+            self.warnings.append(
+                f"{found} is not loaded: the scenario has no ramdisk_mod, so that the pre-launched {whom} would get "
+                "it too; give the Service VM a ramdisk_mod to load it"
+            )
+            return ""
+        raise IvshmemError(
+            f"{found}: the Service VM needs this initrd for root={root}, and the scenario has no ramdisk_mod, so that "
+            f"the pre-launched {whom} would get it too. Give the Service VM a ramdisk_mod in the scenario, such as "
+            f"Linux_ramdisk, or name the partition, which needs none: hypervisor_root={self._same_without_initrd(root)}"
+        )
+
+    def _service_vm(
+        self, artifact: Artifact, wanted: core.Modules, given: dict[str, str], settings: Settings
+    ) -> tuple[list[tuple[str, str]], list[str]]:
+        # Files with their tags, an initrd last, and the arguments, for the Service VM's kernel.
+        tag = wanted.kernel or ""
+        kernel = given.pop(tag, None) or self.kernel(settings.kernel, linux.drivers(artifact.version))
+        if not os.path.isfile(kernel):
+            raise IvshmemError(f"{kernel}: the file for the module {tag!r} is not on the host")
+        initrd = given.pop(wanted.ramdisk, None) or self._initrd(wanted, settings, kernel)
+        arguments = self.root_arguments(settings.root, kernel, initrd)
+        return [(kernel, tag), *([(initrd, wanted.ramdisk)] if initrd else [])], arguments
+
+    def acrn_entry(self) -> _boot_menu.AcrnEntry | None:
+        """The entry of the host, and not of this collection, that boots ACRN: the one in use, as far as can be told."""
+        if core.running_entry(self.text(self.path("proc/cmdline"))):
+            return None
+        entries = _boot_menu.acrn_entries(self.text(self.grub_cfg, ""))
+        own = [entry for entry in entries if not entry.id.startswith(core.ID_PREFIX)]
+        return _boot_menu.in_use(own, self.cmdline() if self.runs_acrn() else None)
+
+    def arguments_in_use(self) -> list[str]:
+        """The kernel arguments of the host's own ACRN entry, or, where a Service VM runs that no entry of the menu
+        explains, those of the running kernel; without those that each entry of this collection has.
+        """
+        entry = self.acrn_entry()
+        if entry:
+            return linux.own_arguments(entry.arguments)
+        if self.runs_acrn() and not core.running_entry(self.text(self.path("proc/cmdline"))):
+            return linux.own_arguments(self.cmdline())
+        return []
+
+    def lacking_arguments(self, artifact: Artifact, settings: Settings) -> list[str]:
+        """Arguments in use on the host that a new entry would not give, nor the scenario."""
+        wanted = core.wanted_modules(artifact.scenario, artifact.version)
+        return linux.lacking(self.arguments_in_use(), {*settings.cmdline.split(), *wanted.bootargs.split()})
 
     def render(self, artifact: Artifact, settings: Settings) -> tuple[str, str]:
-        """Name and text of the entry for a build. Raises IvshmemError where a module that the scenario wants is
-        unknown.
-        """
-        wanted = core.wanted_modules(artifact.scenario)
+        """Name and text of the entry for a build. Raises IvshmemError where something that it needs is not there."""
+        wanted = core.wanted_modules(artifact.scenario, artifact.version)
         given = dict(settings.modules)
-        modules = []
-        if wanted.kernel:
-            kernel = given.pop(wanted.kernel, None) or self.kernel(settings.kernel)
-            modules.append((kernel, wanted.kernel))
-            if wanted.ramdisk:
-                version = os.path.basename(kernel).partition("-")[2]
-                ramdisk = given.pop(wanted.ramdisk, None) or self.path(f"boot/initrd.img-{version}")
-                modules.append((ramdisk, wanted.ramdisk))
+        modules, arguments = self._service_vm(artifact, wanted, given, settings) if wanted.kernel else ([], [])
+        initrds = [path for path, _tag in modules[1:]]
         for tag in wanted.others:
             if tag not in given:
                 raise IvshmemError(
@@ -326,19 +469,30 @@ class Host:
                     f"the artefact {artifact.key} has no acpi/{tag}.bin, which its scenario wants; build it again"
                 )
             modules.append((os.path.join(folder, "acpi", f"{tag}.bin"), tag))
-        arguments = [self.root_argument(settings.root)] if wanted.kernel else []
         if settings.panic:
             arguments.append(f"panic={settings.panic}")
-        title = (
-            settings.title or f"ACRN {artifact.manifest.get('version', '')} {artifact.manifest.get('name', '')}".strip()
-        )
-        return core.render_entry(
+        title = settings.title or f"ACRN {artifact.version} {artifact.manifest.get('name', '')}".strip()
+        places = {path: self.place(path) for path, _tag in modules}
+        entry, text = core.render_entry(
             f"{title} ({artifact.key[:12]})",
             artifact.key,
             self.place(os.path.join(folder, IMAGE)),
             " ".join([*arguments, settings.cmdline]),
-            [(self.place(path), tag) for path, tag in modules],
+            [(places[path], tag) for path, tag in modules],
+            [places[path] for path in initrds],
         )
+        self._check_length(wanted, [*arguments, *settings.cmdline.split(), f"{core.MARKER}={entry}"])
+        return entry, text
+
+    @staticmethod
+    def _check_length(wanted: core.Modules, words: Sequence[str]) -> None:
+        needed = len(" ".join([wanted.bootargs, *words]).encode("utf-8", "surrogateescape")) + 1
+        if wanted.kernel and needed > linux.BOOTARGS_SIZE:
+            raise IvshmemError(
+                f"the arguments of the scenario and of the boot entry are {needed} bytes together, and ACRN has room "
+                f"for {linux.BOOTARGS_SIZE}; shorten the bootargs of the scenario, or cmdline (in the role "
+                "hypervisor_cmdline)"
+            )
 
     def secure_boot(self) -> bool:
         """Whether the firmware checks signatures."""
@@ -347,6 +501,11 @@ class Host:
                 return handle.read(5)[4:5] == b"\1"
         except OSError:
             return False
+
+    def check_menu(self) -> None:
+        """Raise IvshmemError if this menu cannot take our entries."""
+        menu = self.text(self.grub_cfg)
+        core.splice(menu, core.render_section([], core.host_default(menu)))
 
     def check_one_shot(self) -> None:
         """Raise IvshmemError if GRUB could not clear next_entry, so that a trial boot would be repeated for ever."""
@@ -649,21 +808,18 @@ class Host:
 
     def _prove_regions(self, regions: Sequence[Mapping[str, Any]]) -> tuple[bool, str]:
         functions = {}
-        for folder in glob.glob(self.path("sys/bus/pci/devices/*")):
-            ids = [self.text(os.path.join(folder, name), "").strip() for name in ("vendor", "device")]
-            if ids == ["0x1af4", "0x1110"]:
-                bars = self.text(os.path.join(folder, "resource"), "").splitlines()
-                start, end = (int(word, 16) for word in bars[2].split()[:2]) if len(bars) > 2 else (0, -1)
-                functions[os.path.basename(folder)[5:]] = (end - start + 1) // MEGABYTE
+        for function in _pci.scan(_pci.Kernel(self.base)):
+            functions[function.bdf] = (function.size or 0) // MEGABYTE
         wrong = []
         free = dict(functions)
         for region in regions:
-            at, size = region.get("vbdf"), int(region["size"])
+            size = int(region["size"])
+            at = str(Bdf.parse(region["vbdf"])) if region.get("vbdf") else None
             if at is None:
                 # ACRN's build chose the place (v2.x): any function of the size will do.
                 at = next((bdf for bdf, found in sorted(free.items()) if found == size), "?")
-            if free.pop(str(at), None) != size:
-                seen = f"{functions[str(at)]} MB" if str(at) in functions else "nothing"
+            if free.pop(at, None) != size:
+                seen = f"{functions[at]} MB" if at in functions else "nothing"
                 wrong.append(f"{region['name']}: {size} MB wanted at {at}, {seen} there")
         return not wrong, "; ".join(wrong) or f"{len(regions)} of {len(regions)} regions of the Service VM are there"
 

@@ -100,9 +100,14 @@ class Vm:
     vm_type: str
     uuid: str | None = None
     functions: tuple[Function, ...] = ()
+    # Of os_config: kind of the kernel, tags of the multiboot modules, and what the build gives the kernel.
+    kern_type: str = ""
+    kern_mod: str = ""
+    ramdisk_mod: str = ""
+    bootargs: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """The VM as modules return it, without its PCI functions."""
+        """The VM as modules return it, without its PCI functions and its kernel."""
         return {key: getattr(self, key) for key in ("id", "name", "load_order", "vm_type", "uuid")}
 
 
@@ -157,6 +162,14 @@ def _functions(root: Node, vm: Node, name: str) -> tuple[Function, ...]:
                 except IvshmemError:
                     continue
     return tuple(found)
+
+
+def _bootargs(vm: Node) -> str:
+    # v2.x keeps those of the Service VM apart, and its os_config names a macro that stands for them.
+    private = vm.first("board_private")
+    words = (private or vm).value("bootargs" if private else "os_config/bootargs").split()
+    rootfs = private.value("rootfs") if private else ""
+    return " ".join([f"root={rootfs}", *words] if rootfs else words)
 
 
 class Scenario:
@@ -241,6 +254,10 @@ class Scenario:
                 vm_type,
                 uuids[nth] if nth < len(uuids) else None,
                 _functions(root, node, name),
+                kern_type=node.value("os_config/kern_type"),
+                kern_mod=node.value("os_config/kern_mod"),
+                ramdisk_mod=node.value("os_config/ramdisk_mod"),
+                bootargs=_bootargs(node),
             )
 
     def _read_regions(self) -> Iterable[Region]:

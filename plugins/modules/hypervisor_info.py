@@ -114,6 +114,41 @@ builds:
       description: The regions that are compiled in, each with C(name), C(size) in MB and C(region_id).
       type: list
       elements: dict
+acrn_entry:
+  description:
+    - The host's own menu entry that boots ACRN, such as one of C(40_custom) or of ACRN's package grub-acrn. Where a
+      Service VM runs, it is the one whose arguments the running kernel has; elsewhere the first of the menu. Null where
+      there is none, and where an entry of this collection is running.
+  returned: success
+  type: dict
+  contains:
+    title:
+      description: The title.
+      type: str
+    id:
+      description: The menu ID, or null.
+      type: str
+    image:
+      description: The hypervisor, as GRUB finds it.
+      type: str
+    arguments:
+      description: All arguments of the hypervisor's line, which go to the Service VM's kernel too.
+      type: list
+      elements: str
+    modules:
+      description:
+        - What is loaded for the VMs, each with C(path), C(tag), and C(arguments), which in place of the scenario's
+          C(bootargs) go to a kernel.
+      type: list
+      elements: dict
+arguments:
+  description:
+    - The arguments in use that M(acrn.ivshmem.hypervisor_install) does not give by itself, as its option C(cmdline)
+      takes them over. They are those of RV(acrn_entry), or of the kernel of a running Service VM that no entry of the
+      menu explains. Empty elsewhere.
+  returned: success
+  type: list
+  elements: str
 history:
   description:
     - What happened, the oldest first, each with C(time) in seconds since 1970, C(event), C(entry) and C(detail).
@@ -141,6 +176,7 @@ def look(host):
         builds.append({"key": key, **{name: manifest.get(name) for name in ("name", "version", "regions")}})
     reboot_needed, waiting = pending(boot, state)
     lost = fallen(boot, state)
+    entry = host.acrn_entry()
     refused = dict(state.failed, **({lost: why_fallen(boot)} if lost else {}))
     return {
         "running": boot.running,
@@ -155,6 +191,8 @@ def look(host):
         "trial": state.trial,
         "refused": refused,
         "builds": builds,
+        "acrn_entry": entry.as_dict() if entry else None,
+        "arguments": host.arguments_in_use(),
         "history": state.history,
     }
 

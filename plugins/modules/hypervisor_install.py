@@ -85,10 +85,18 @@ options:
     default: false
   kernel:
     description:
-      - The kernel of the Service VM. By default the newest one in C(/boot) that has C(CONFIG_ACRN_HSM), those with
-        C(acrn) in their
-        version first.
+      - The kernel of the Service VM. By default the newest one in C(/boot) that has C(CONFIG_ACRN_HSM), for ACRN v2.x
+        also C(CONFIG_ACRN_VHM), in C(/boot/config-VERSION) or C(/lib/modules/VERSION/config), those with C(acrn) in
+        their version first.
     type: path
+  initrd:
+    description:
+      - The initrd of that kernel. By default the one beside it that has its version, under the names that distributions
+        give it. V(none) loads none.
+      - It gets the C(ramdisk_mod) of the scenario as its tag. Without a C(ramdisk_mod) it gets no tag, which ACRN takes
+        as well; then a pre-launched Linux VM without a C(ramdisk_mod) would get it too, so it is left out where the
+        root can be found without it, with a warning, and refused elsewhere.
+    type: str
   modules:
     description:
       - Files on the host that the hypervisor gets as multiboot2 modules, by tag. The tags are the C(kern_mod) and
@@ -100,13 +108,17 @@ options:
     default: {}
   root:
     description:
-      - The root file system of the Service VM, such as C(UUID=...) or C(PARTUUID=...). A kernel without initrd knows
-        no C(UUID=).
-      - By default what the running kernel was given.
+      - The root file system of the Service VM, such as C(UUID=...) or C(PARTUUID=...). Without an initrd C(UUID=),
+        C(LABEL=), C(/dev/mapper) and other names that udev makes are refused.
+      - By default what the running kernel was given, with its C(rootflags=), C(rootfstype=), C(rootwait), C(rootdelay=)
+        and, with an initrd, C(rd.*) and the like. These belong to the file system, so that they are kept too where
+        this option names the same one.
     type: str
   cmdline:
     description:
-      - More arguments for the kernel of the Service VM. ACRN puts them behind those of the scenario.
+      - More arguments for the kernel of the Service VM, and for the hypervisor, which reads the same line.
+      - ACRN puts the arguments of the entry behind the C(bootargs) of the scenario, so that where both give one, Linux
+        takes that of the entry. Both together have room for 2047 bytes.
     type: str
     default: ""
   panic:
@@ -278,6 +290,13 @@ proofs:
     detail:
       description: What was seen.
       type: str
+differs:
+  description:
+    - Arguments that the host's own boot entry for ACRN gives and the new one does not, such as C(hugepages=10). They
+      are told as a warning too; O(cmdline) takes them over. Empty once an entry of this collection runs.
+  returned: when a build is installed
+  type: list
+  elements: str
 steps:
   description: What was changed, in order.
   returned: always
@@ -285,6 +304,7 @@ steps:
   elements: str
 """
 
+import base64
 import copy
 import os
 from dataclasses import replace
@@ -294,7 +314,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot as core
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot_host import Artifact, Host, Settings, now
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import locked, unified
-from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Bdf, IvshmemError
 
 
 class Failure(Exception):
@@ -303,6 +323,19 @@ class Failure(Exception):
     def __init__(self, outcome, message, **facts):
         super().__init__(message)
         self.facts = dict(facts, outcome=outcome)
+
+
+def hypervisor_regions(regions):
+    """The regions that a hypervisor makes, each address as lspci prints it. Raises IvshmemError with the region."""
+    found = []
+    for region in regions:
+        try:
+            vbdf = str(Bdf.parse(region["vbdf"])) if region["vbdf"] else None
+        except IvshmemError as exc:
+            raise IvshmemError(f"regions: {region['name']}: vbdf: {exc}") from exc
+        if region["provided_by"] == "hypervisor":
+            found.append(dict(region, vbdf=vbdf))
+    return found
 
 
 class Install:
@@ -336,6 +369,7 @@ class Install:
             panic=params["panic"],
             root=params["root"] or "",
             kernel=params["kernel"] or "",
+            initrd=params["initrd"] or "",
             modules=tuple(sorted((str(tag), str(path)) for tag, path in params["modules"].items())),
             title=params["title"] or "",
             keep=params["keep"],
@@ -345,7 +379,7 @@ class Install:
     def present(self):
         given = self.params["_artifact"]
         if given:
-            artifact = Artifact.parse(given["manifest.json"], given["scenario.xml"])
+            artifact = Artifact.parse(given["manifest.json"], base64.b64decode(given["scenario.xml"]))
             if self.params["key"] not in (None, artifact.key):
                 raise IvshmemError(f"the artefact is of the key {artifact.key}, and not {self.params['key']}")
         elif self.params["key"]:
@@ -354,10 +388,14 @@ class Install:
             raise IvshmemError("state=present wants key or artifact_dir")
         self.check_signing()
         settings = self.settings()
+        self.regions = hypervisor_regions(self.params["regions"])
         entry, text = self.host.render(artifact, settings)
-        facts = {"key": artifact.key, "entry": entry}
+        facts = {"key": artifact.key, "entry": entry, "differs": self.differs(artifact, settings)}
         step = core.decide(entry, self.boot, self.state, self.params["retry"])
         self.stop_if_bad(step, entry)
+        self.host.check_menu()
+        if step == core.ARM:
+            self.host.check_one_shot()
 
         lacking = self.host.lacking(artifact, settings.sign)
         if lacking:
@@ -392,6 +430,15 @@ class Install:
             self.state.failed = {name: why for name, why in self.state.failed.items() if core.key_of(name) in kept}
         self.save()
         return facts
+
+    def differs(self, artifact, settings):
+        lacking = self.host.lacking_arguments(artifact, settings)
+        if lacking:
+            self.host.warnings.append(
+                "the host's own boot entry for ACRN gives arguments that the new one lacks: "
+                f"{' '.join(lacking)}; add those that are needed to cmdline (in the role hypervisor_cmdline)"
+            )
+        return lacking
 
     def check_signing(self):
         if self.host.secure_boot() and not self.params["sign"]:
@@ -454,7 +501,6 @@ class Install:
         if step == core.PROVE:
             return self.prove(entry, artifact)
         if step == core.ARM and self.params["trial"]:
-            self.host.check_one_shot()
             # The record comes first. GRUB's own note tells later whether the trial really began.
             self.state.trial = entry
             self.state.came_up = False
@@ -471,9 +517,8 @@ class Install:
         params = self.params
         self.state.came_up = self.state.trial == entry
         self.save()
-        regions = [region for region in params["regions"] if region["provided_by"] == "hypervisor"]
         # Nobody knows what a command does: in check mode it is not run.
-        proofs = self.host.proofs(entry, params["proofs"], regions, [] if self.host.dry else params["commands"])
+        proofs = self.host.proofs(entry, params["proofs"], self.regions, [] if self.host.dry else params["commands"])
         wrong = [f"{proof['name']}: {proof['detail']}" for proof in proofs if not proof["ok"]]
         if wrong:
             why = "it runs, but " + "; ".join(wrong)
@@ -559,6 +604,8 @@ def work(module, host):
         result = dict(exc.facts, failed=True, msg=str(exc))
     if module._diff and install.diff:
         result["diff"] = install.diff
+    if host.warnings:
+        result["warnings"] = host.warnings
     boot = install.boot if host.dry else host.boot()
     return dict(result, changed=bool(host.changed), steps=host.changed, running=boot.running, default=boot.default)
 
@@ -572,6 +619,7 @@ def main():
             "trial": {"type": "bool", "default": False},
             "retry": {"type": "bool", "default": False},
             "kernel": {"type": "path"},
+            "initrd": {"type": "str"},
             "modules": {"type": "dict", "default": {}},
             "root": {"type": "str"},
             "cmdline": {"type": "str", "default": ""},
@@ -600,7 +648,7 @@ def main():
                 },
             },
             "commands": {"type": "list", "elements": "str", "default": []},
-            # From the action plugin: the text of manifest.json and scenario.xml, and where it put missing files.
+            # From the action plugin: the text of manifest.json, scenario.xml in base64, and where it put missing files.
             "_artifact": {"type": "dict"},
             "_staged": {"type": "path"},
         },

@@ -107,13 +107,14 @@ def test_env_round_trip():
 # ---- modules of a scenario ----
 
 
-def scenario(*vms):
-    return "<acrn-config>" + "".join(vms) + "</acrn-config>"
+def scenario(*vms, encoding="utf-8"):
+    text = "<acrn-config>" + "".join(vms) + "</acrn-config>"
+    return f'<?xml version="1.0" encoding="{encoding}"?>\n{text}'.encode(encoding)
 
 
-def vm(number, kind, kern="", ramdisk="", tag="load_order"):
-    os_config = f"<os_config><kern_mod>{kern}</kern_mod><ramdisk_mod>{ramdisk}</ramdisk_mod></os_config>"
-    return f'<vm id="{number}"><{tag}>{kind}</{tag}>{os_config}</vm>'
+def vm(number, kind, kern="", ramdisk="", tag="load_order", more="", kern_type="KERNEL_BZIMAGE"):
+    os_config = f"<kern_type>{kern_type}</kern_type><kern_mod>{kern}</kern_mod><ramdisk_mod>{ramdisk}</ramdisk_mod>"
+    return f'<vm id="{number}"><{tag}>{kind}</{tag}><os_config>{os_config}</os_config>{more}</vm>'
 
 
 def test_modules_of_v3():
@@ -122,30 +123,32 @@ def test_modules_of_v3():
         vm(1, "SERVICE_VM", "Linux_bzImage", "Linux_ramdisk"),
         vm(2, "POST_LAUNCHED_VM", "ignored"),
     )
-    assert core.wanted_modules(text) == core.Modules("Linux_bzImage", "Linux_ramdisk", ("RT_bzImage",), ("ACPI_VM0",))
+    assert core.wanted_modules(text) == core.Modules(
+        "Linux_bzImage", "Linux_ramdisk", ("RT_bzImage",), ("ACPI_VM0",), ("VM0",)
+    )
 
 
 def test_modules_of_v2():
+    private = "<board_private><rootfs>/dev/sda3</rootfs><bootargs>\n rw\n rootwait </bootargs></board_private>"
     text = scenario(
-        vm(0, "SAFETY_VM", "Zephyr_RawImage", tag="vm_type"), vm(1, "SOS_VM", "Linux_bzImage", tag="vm_type")
+        vm(0, "SAFETY_VM", "Zephyr_RawImage", tag="vm_type", kern_type="KERNEL_RAWIMAGE"),
+        vm(1, "SOS_VM", "Linux_bzImage", tag="vm_type", more=private),
     )
-    assert core.wanted_modules(text) == core.Modules("Linux_bzImage", None, ("Zephyr_RawImage",), ("ACPI_VM0",))
+    wanted = core.Modules("Linux_bzImage", "", ("Zephyr_RawImage",), ("ACPI_VM0",), (), "root=/dev/sda3 rw rootwait")
+    assert core.wanted_modules(text, "2.7") == wanted
+    assert core.wanted_modules(text, "2.4").sharers == ("VM0",)
 
 
-@pytest.mark.parametrize("text", ["<a>", '<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', ""])
+@pytest.mark.parametrize("encoding", ["utf-8", "iso-8859-1", "utf-16"])
+def test_modules_in_any_encoding(encoding):
+    text = scenario(vm(0, "SERVICE_VM", "Linux_bzImage", more="<!-- für Halle 3 -->"), encoding=encoding)
+    assert core.wanted_modules(text).kernel == "Linux_bzImage"
+
+
+@pytest.mark.parametrize("text", [b"<a>", b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', b""])
 def test_modules_of_no_scenario(text):
     with pytest.raises(IvshmemError):
         core.wanted_modules(text)
-
-
-def test_kernel_with_hsm_named_for_acrn_comes_first():
-    configs = {
-        "6.1.0-9-amd64": "CONFIG_ACRN_HSM=m\n",
-        "6.1.0-10-amd64": "CONFIG_ACRN_HSM=m\n",
-        "5.15.0-acrn-service-vm": "CONFIG_ACRN_HSM=y\n",
-        "6.8.0": "# CONFIG_ACRN_HSM is not set\n",
-    }
-    assert core.hsm_kernels(configs) == ["5.15.0-acrn-service-vm", "6.1.0-10-amd64", "6.1.0-9-amd64"]
 
 
 # ---- the menu ----

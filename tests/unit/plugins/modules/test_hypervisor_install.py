@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -45,6 +46,7 @@ DEFAULTS = {
     "trial": False,
     "retry": False,
     "kernel": None,
+    "initrd": None,
     "modules": {},
     "root": None,
     "cmdline": "",
@@ -79,6 +81,7 @@ class Machine:
         (root / "boot/grub/grubenv").write_bytes(b"# GRUB Environment Block\nother=1\n".ljust(1024, b"#"))
         (root / "boot/vmlinuz-6.1").write_text("kernel")
         (root / "boot/config-6.1").write_text("CONFIG_ACRN_HSM=m\n")
+        (root / "boot/initrd.img-6.1").write_text("initrd")
         self.run_entry(None)
 
     def run_entry(self, entry):
@@ -103,7 +106,10 @@ class Machine:
         artifact = params.pop("artifact", None)
         given = dict(DEFAULTS, **params)
         if artifact:
-            given["_artifact"] = {name: (artifact / name).read_text() for name in ("manifest.json", "scenario.xml")}
+            given["_artifact"] = {
+                "manifest.json": (artifact / "manifest.json").read_text(),
+                "scenario.xml": base64.b64encode((artifact / "scenario.xml").read_bytes()).decode(),
+            }
         result = self._once(given, dry)
         if result.pop("_missing", None):
             result = self._once(dict(given, _staged=str(artifact)), dry)
@@ -129,7 +135,7 @@ class Machine:
             entry = core.entry_of_id(chosen)
             if changes:
                 changes[core.TRIED] = entry
-            for file in re.findall(r"^\t(?:multiboot2|module2) (\S+)", block[1], re.M):
+            for file in re.findall(r"^\t(?:multiboot2|module2)(?: --nounzip)? (\S+)", block[1], re.M):
                 assert (self.root / file[1:]).is_file(), f"the entry names {file}, which is not there"
         path.write_bytes(core.change_env(path.read_bytes(), changes))
         if block and not works:
@@ -156,19 +162,21 @@ def machine(tmp_path):
 
 @pytest.fixture
 def artifact(tmp_path):
-    def make(key, scenario=SCENARIO, size=64):
+    def make(key, scenario=SCENARIO, size=64, version="3.3", acpi=()):
         place = tmp_path / "artifacts" / key
         place.mkdir(parents=True)
         files = {
             "acrn.bin": b"\xd6\x50\x52\xe8" + key.encode() * size,
-            "scenario.xml": scenario.encode(),
+            "scenario.xml": scenario if isinstance(scenario, bytes) else scenario.encode(),
             "board.xml": b"<b/>",
+            **{f"acpi/{name}.bin": b"table" for name in acpi},
         }
         outputs = {}
         for name, data in files.items():
+            (place / name).parent.mkdir(exist_ok=True)
             (place / name).write_bytes(data)
             outputs[name] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
-        manifest = {"key": key, "name": "lab", "version": "3.3", "regions": [], "outputs": outputs}
+        manifest = {"key": key, "name": "lab", "version": version, "regions": [], "outputs": outputs}
         (place / "manifest.json").write_text(json.dumps(manifest))
         return place
 
@@ -276,7 +284,7 @@ def test_regions_are_proved(machine, artifact):
         (devices / bdf / "vendor").write_text("0x1af4\n")
         (devices / bdf / "device").write_text("0x1110\n")
         bars = [(0xFE000000, 0xFE0000FF), (0xFE001000, 0xFE001FFF), (0x100000000, 0x100000000 + size * 1048576 - 1)]
-        (devices / bdf / "resource").write_text("".join(f"0x{a:016x} 0x{b:016x} 0x0\n" for a, b in bars))
+        (devices / bdf / "resource").write_text("".join(f"0x{a:016x} 0x{b:016x} 0x14220c\n" for a, b in bars))
 
     def region(name, size, vbdf):
         return {"name": name, "size": size, "vbdf": vbdf, "provided_by": "hypervisor"}
@@ -510,11 +518,223 @@ def test_pre_launched_vm_needs_its_files(machine, artifact):
         "<vm ",
         '<vm id="9"><load_order>PRE_LAUNCHED_VM</load_order><os_config><kern_mod>RT</kern_mod></os_config></vm><vm ',
     )
-    place = artifact("aaaa", scenario)
+    place = artifact("aaaa", scenario.replace("</kern_mod>\n", "</kern_mod><ramdisk_mod>Linux_ramdisk</ramdisk_mod>"))
     with pytest.raises(IvshmemError, match=r"hypervisor_modules: \{RT: "):
         machine.call(artifact=place)
     with pytest.raises(IvshmemError, match=r"no acpi/ACPI_VM9\.bin"):
         machine.call(artifact=place, modules={"RT": str(machine.root / "boot/vmlinuz-6.1")})
+
+
+# ---- what belongs together in an entry ----
+
+
+def entry_text(machine, result):
+    key, revision = result["entry"].split(".")
+    return (machine.root / f"boot/acrn/{key}/entry-{revision}.cfg").read_text()
+
+
+def with_os_config(text):
+    return SCENARIO.replace("</os_config>", f"{text}</os_config>")
+
+
+def test_initrd_of_the_kernel_with_the_empty_tag(machine, artifact):
+    text = entry_text(machine, machine.call(artifact=artifact("aaaa")))
+    assert re.search(r"^\tmodule2 --nounzip /boot/initrd\.img-6\.1$", text, re.M)
+    assert " root=UUID=r panic=60 " in text
+
+
+def test_initrd_with_the_tag_of_the_scenario(machine, artifact):
+    place = artifact("aaaa", with_os_config("<ramdisk_mod>Linux_ramdisk</ramdisk_mod>"))
+    text = entry_text(machine, machine.call(artifact=place))
+    assert re.search(r"^\tmodule2 --nounzip /boot/initrd\.img-6\.1 Linux_ramdisk$", text, re.M)
+
+
+@pytest.mark.parametrize(
+    "name", ["initrd-6.1", "initrd-6.1.img", "initramfs-6.1.img", "initrd-6.1.gz", "initramfs-genkernel-6.1"]
+)
+def test_initrd_under_the_names_of_distributions(machine, artifact, name):
+    (machine.root / "boot/initrd.img-6.1").rename(machine.root / "boot" / name)
+    assert f"--nounzip /boot/{name}\n" in entry_text(machine, machine.call(artifact=artifact("aaaa")))
+
+
+def test_initrd_by_the_version_that_the_kernel_tells(machine, artifact):
+    kernel = machine.root / "boot/bzImage"
+    image = bytearray(4096)
+    image[0x202:0x206], image[0x20E:0x210] = b"HdrS", (0x300).to_bytes(2, "little")
+    image[0x500:0x514] = b"6.1 (builder@host) #"
+    kernel.write_bytes(image)
+    text = entry_text(machine, machine.call(artifact=artifact("aaaa"), kernel=str(kernel)))
+    assert "module2 /boot/bzImage Linux_bzImage\n\tmodule2 --nounzip /boot/initrd.img-6.1\n" in text
+
+
+def test_initrd_as_chosen(machine, artifact):
+    (machine.root / "boot/mine").write_text("initrd")
+    good = artifact("aaaa")
+    assert "--nounzip /boot/mine\n" in entry_text(
+        machine, machine.call(artifact=good, initrd=str(machine.root / "boot/mine"))
+    )
+    assert "nounzip" not in entry_text(machine, machine.call(artifact=good, initrd="none", root="PARTUUID=p"))
+    with pytest.raises(IvshmemError, match="is not on the host"):
+        machine.call(artifact=good, initrd="/boot/gone")
+
+
+def disk(machine, node="vda3", **names):
+    (machine.root / "dev" / node).parent.mkdir(parents=True, exist_ok=True)
+    (machine.root / "dev" / node).write_text("")
+    for kind, name in names.items():
+        folder = machine.root / "dev/disk" / f"by-{kind}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(machine.root / "dev" / node)
+
+
+@pytest.mark.parametrize("root", ["UUID=r", "LABEL=x", "/dev/mapper/vg-root", "/dev/disk/by-label/x", "/dev/vg/root"])
+def test_root_that_only_an_initrd_finds(machine, artifact, root):
+    good = artifact("aaaa")
+    disk(machine, "dm-0")
+    (machine.root / "dev/vg").mkdir()
+    (machine.root / "dev/vg/root").symlink_to("../dm-0")
+    machine.call(artifact=good, root=root)  # with an initrd
+    (machine.root / "boot/initrd.img-6.1").unlink()
+    before = tree(machine.root)
+    for arguments in ({"root": root}, {"root": None}):
+        (machine.root / "proc/cmdline").write_text(f"root={root} quiet\n")
+        with pytest.raises(IvshmemError, match="hypervisor_root=PARTUUID="):
+            machine.call(artifact=good, **arguments)
+    before.pop("proc/cmdline")
+    after = tree(machine.root)
+    after.pop("proc/cmdline")
+    assert after == before
+
+
+@pytest.mark.parametrize("root", ["PARTUUID=p", "PARTLABEL=x", "/dev/nvme0n1p2", "/dev/vda3", "259:2"])
+def test_root_that_a_kernel_finds(machine, artifact, root):
+    disk(machine)
+    (machine.root / "boot/initrd.img-6.1").unlink()
+    assert f" root={root} " in entry_text(machine, machine.call(artifact=artifact("aaaa"), root=root))
+
+
+def test_refusal_names_the_partition(machine, artifact):
+    disk(machine, uuid="r", partuuid="1234-03")
+    (machine.root / "boot/initrd.img-6.1").unlink()
+    with pytest.raises(IvshmemError, match=r"hypervisor_root=PARTUUID=1234-03$"):
+        machine.call(artifact=artifact("aaaa"))
+
+
+def test_what_the_root_needs_comes_with_it(machine, artifact):
+    good = artifact("aaaa")
+    disk(machine, uuid="r", partuuid="1234-03")
+    flags = "rootflags=subvol=@ rootfstype=btrfs rd.lvm.lv=a/b rd.lvm.lv=a/c"
+    (machine.root / "proc/cmdline").write_text(f"root=/dev/sda9 quiet root=UUID=r ro {flags} splash\n")
+    together = f"{flags} panic=60"
+    assert f" root=UUID=r {together} " in entry_text(machine, machine.call(artifact=good))
+    # Another name of the same file system, and another file system.
+    assert f" root=PARTUUID=1234-03 {together} " in entry_text(
+        machine, machine.call(artifact=good, root="PARTUUID=1234-03")
+    )
+    assert " root=/dev/sdb1 panic=60 " in entry_text(machine, machine.call(artifact=good, root="/dev/sdb1"))
+
+
+def test_arguments_in_use_are_told(machine, artifact):
+    menu = machine.root / "boot/grub/grub.cfg"
+    own = (
+        "### BEGIN /etc/grub.d/40_custom ###\nmenuentry 'ACRN' --id ACRN {\n"
+        "\tmultiboot2 /boot/acrn.bin  root=PARTUUID=x hugepagesz=1G \\\n hugepages=10 $extra quiet\n"
+        "\tmodule2 /boot/vmlinuz Linux_bzImage\n}\n### END /etc/grub.d/40_custom ###\n"
+    )
+    menu.write_text(menu.read_text() + "\n" + own)
+    place = artifact("aaaa", with_os_config("<bootargs>rw quiet</bootargs>"))
+    result = machine.call(artifact=place)
+    assert result["differs"] == ["hugepagesz=1G", "hugepages=10"]
+    assert "hugepagesz=1G hugepages=10; add those" in result["warnings"][0]
+    info = machine.info()
+    assert info["arguments"] == ["hugepagesz=1G", "hugepages=10", "quiet"]
+    assert info["acrn_entry"]["modules"] == [{"path": "/boot/vmlinuz", "tag": "Linux_bzImage", "arguments": []}]
+    taken = machine.call(artifact=place, cmdline=" ".join(info["arguments"]), trial=True)
+    assert (taken["differs"], taken.get("warnings")) == ([], None)
+    machine.boot()
+    assert machine.call(artifact=place)["differs"] == []
+
+
+def test_arguments_of_a_service_vm_that_runs(machine, artifact):
+    (machine.root / "dev/acrn_hsm").write_text("")
+    (machine.root / "proc/cmdline").write_text("rw root=/dev/sda3 BOOT_IMAGE=/x intel_iommu=on\n")
+    (machine.root / "dev/sda3").write_text("")
+    assert machine.info()["arguments"] == ["rw", "intel_iommu=on"]
+    assert machine.call(artifact=artifact("aaaa"))["differs"] == ["rw", "intel_iommu=on"]
+
+
+def test_initrd_is_not_given_to_another_vm(machine, artifact):
+    scenario = SCENARIO.replace(
+        "<vm ",
+        '<vm id="9"><name>RT</name><load_order>PRE_LAUNCHED_VM</load_order><os_config><kern_type>KERNEL_BZIMAGE'
+        "</kern_type><kern_mod>RT</kern_mod></os_config></vm><vm ",
+    )
+    place = artifact("aaaa", scenario, acpi=("ACPI_VM9",))
+    arguments = {"artifact": place, "modules": {"RT": str(machine.root / "boot/vmlinuz-6.1")}}
+    with pytest.raises(IvshmemError, match="the pre-launched RT would get it too"):
+        machine.call(**arguments)
+    result = machine.call(**arguments, root="PARTUUID=p")
+    assert "initrd" not in entry_text(machine, result)
+    assert "is not loaded" in result["warnings"][0]
+    # A kernel that takes no ramdisk keeps nobody from loading one.
+    elf = artifact("bbbb", scenario.replace("KERNEL_BZIMAGE", "KERNEL_ELF"), acpi=("ACPI_VM9",))
+    assert "--nounzip /boot/initrd.img-6.1\n" in entry_text(machine, machine.call(**dict(arguments, artifact=elf)))
+
+
+def test_arguments_that_acrn_has_no_room_for(machine, artifact):
+    place = artifact("aaaa", with_os_config(f"<bootargs>{'x' * 1800}</bootargs>"))
+    machine.call(artifact=place)
+    with pytest.raises(IvshmemError, match="ACRN has room for 2048"):
+        machine.call(artifact=place, cmdline="y" * 200)
+
+
+@pytest.mark.parametrize(
+    ("version", "config", "found"),
+    [
+        ("3.3", "CONFIG_ACRN_HSM=y", True),
+        ("3.3", "CONFIG_ACRN_VHM=y", False),
+        ("2.7", "CONFIG_ACRN_VHM=y", True),
+        ("2.2", "CONFIG_ACRN_HSM=m", True),
+        ("2.7", "# CONFIG_ACRN_HSM is not set", False),
+    ],
+)
+@pytest.mark.parametrize("where", ["boot/config-6.1", "lib/modules/6.1/config", "usr/lib/modules/6.1/config"])
+def test_kernel_by_its_config(machine, artifact, version, config, found, where):
+    (machine.root / "boot/config-6.1").unlink()
+    (machine.root / where).parent.mkdir(parents=True, exist_ok=True)
+    (machine.root / where).write_text(config + "\n")
+    place = artifact("aaaa", version=version)
+    if found:
+        assert "vmlinuz-6.1 " in entry_text(machine, machine.call(artifact=place))
+    else:
+        options = "CONFIG_ACRN_HSM or CONFIG_ACRN_VHM" if version == "2.7" else "CONFIG_ACRN_HSM"
+        with pytest.raises(IvshmemError, match=rf"has {options} in its"):
+            machine.call(artifact=place)
+
+
+def test_scenario_of_another_encoding(machine, artifact):
+    text = '<?xml version="1.0" encoding="{}"?>\n<!-- für Halle 3 -->\n' + SCENARIO
+    for key, encoding in (("latin", "iso-8859-1"), ("wide", "utf-16")):
+        place = artifact(key, text.format(encoding).encode(encoding))
+        assert machine.call(artifact=place)["outcome"] == "waiting"
+        assert machine.call(key=key)["changed"] is False
+
+
+@pytest.mark.parametrize("vbdf", ["00:0A.0", "0:0a.0", "0000:00:0a.0", "00:0a.0"])
+def test_address_in_any_spelling(machine, artifact, vbdf):
+    device = machine.root / "sys/bus/pci/devices/0000:00:0a.0"
+    device.mkdir()
+    (device / "vendor").write_text("0x1af4\n")
+    (device / "device").write_text("0x1110\n")
+    (device / "resource").write_text("0x1 0x100 0x1\n0x1000 0x1fff 0x1\n0x100000000 0x1001fffff 0x1\n")
+    good = artifact("aaaa")
+    regions = [{"name": "a", "size": 2, "vbdf": vbdf, "provided_by": "hypervisor"}]
+    machine.call(artifact=good, trial=True)
+    machine.boot()
+    assert machine.call(artifact=good, proofs=["regions"], regions=regions)["outcome"] == "default"
+    with pytest.raises(IvshmemError, match=r"regions: a: vbdf: .*not a PCI address"):
+        machine.call(artifact=artifact("bbbb"), regions=[dict(regions[0], vbdf="00:2a.0")])
+    assert not (machine.root / "boot/acrn/bbbb").exists()
 
 
 def test_secure_boot_wants_a_signing_command(machine, artifact):
@@ -568,9 +788,11 @@ def test_grub_that_cannot_write_is_no_place_for_a_trial(machine, artifact):
     good = artifact("aaaa")
     command = machine.command
     machine.command = lambda words: (0, "lvm\n", "") if "--target=abstraction" in words else command(words)
-    with pytest.raises(IvshmemError, match="again and again"):
-        machine.call(artifact=good, trial=True)
-    assert core.NEXT not in machine.env()
+    before = tree(machine.root)
+    for trial in (True, False):
+        with pytest.raises(IvshmemError, match="again and again"):
+            machine.call(artifact=good, trial=trial)
+    assert tree(machine.root) == before
 
 
 # ---- the power goes ----

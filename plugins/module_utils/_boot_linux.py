@@ -1,0 +1,129 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the Service VM's Linux needs of its boot entry: a kernel, its initrd, and a root that these two can find.
+
+No file is read here.
+
+This module util is PRIVATE to the collection: it can change at any time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+
+# MAX_BOOTARGS_SIZE (hypervisor/boot/include/boot.h): scenario and entry together, and the zero at the end. What does
+# not fit is left out as a whole, and with it the word that names the entry.
+BOOTARGS_SIZE = 2048
+
+# How arguments name a root that the kernel itself does not resolve (init/do_mounts.c name_to_dev_t): userspace does.
+_BY_INITRD = re.compile(r"(UUID|LABEL|ZFS)=|zfs:|live:|/dev/(mapper/|dm-|disk/)")
+# What says where the root is, and how it is mounted. Of rd.* (dracut) there may be several.
+_ROOT_KEYS = ("root", "rootflags", "rootfstype", "rootwait", "rootdelay", "nfsroot", "ostree", "zfs", "bootfs")
+_INITRD_KEYS = re.compile(r"rd\..+|rd_.+|cryptdevice|cryptopts|cryptkey|luks(\..+)?")
+# What a boot loader or this collection adds, and what is not the entry's own.
+_NOT_OWN = ("BOOT_IMAGE", "initrd", "acrn_ivshmem.entry", "panic")
+
+# By the names that kernels of distributions and of ACRN have (grub.d/10_linux, ACRN's debian/grub/25_linux_acrn).
+KERNELS = ("vmlinuz-*", "vmlinux-*", "kernel-*", "bzImage-*", "linux-*")
+CONFIGS = (
+    "boot/config-{}",
+    "lib/modules/{}/config",
+    "usr/lib/modules/{}/config",
+    "etc/kernels/kernel-config-{}",
+    "lib/modules/{}/build/.config",
+)
+INITRDS = (
+    "initrd.img-{}",
+    "initrd-{}.img",
+    "initrd-{}.gz",
+    "initrd-{}",
+    "initramfs-{}.img",
+    "initramfs-genkernel-{}",
+    "initramfs-genkernel-x86-{}",
+    "initramfs-genkernel-x86_64-{}",
+)
+
+
+def key(word: str) -> str:
+    """The name of a kernel argument."""
+    return word.partition("=")[0]
+
+
+def release(name: str) -> str:
+    """The release in the name of a kernel's file, such as 6.1.80 in ``vmlinuz-6.1.80``; empty where there is none."""
+    return name.partition("-")[2]
+
+
+def release_of_image(head: bytes) -> str:
+    """The release that a bzImage tells in its header (Documentation/arch/x86/boot.rst); empty for another image."""
+    if head[0x202:0x206] != b"HdrS":
+        return ""
+    at = int.from_bytes(head[0x20E:0x210], "little") + 0x200
+    words = head[at : at + 128].split(b"\0")[0].split()
+    return words[0].decode("latin-1") if words else ""
+
+
+# ---- the kernel ----
+
+
+def drivers(version: str) -> tuple[str, ...]:
+    """The options of a kernel that can be a Service VM's. acrn-dm of v2.x opens /dev/acrn_vhm of older kernels too."""
+    return ("CONFIG_ACRN_HSM",) if not version.lstrip("v").startswith("2.") else ("CONFIG_ACRN_HSM", "CONFIG_ACRN_VHM")
+
+
+def service_vm_kernels(configs: Mapping[str, str], options: Iterable[str]) -> list[str]:
+    """Releases of the kernels that can be a Service VM's, the best first. ``configs``: release -> text of its config.
+
+    A generic distribution kernel may have CONFIG_ACRN_HSM too, so one that is named for ACRN comes first.
+    """
+
+    def order(name: str) -> tuple[bool, list[tuple[int, str]]]:
+        words = re.findall(r"(\d+)|([A-Za-z]+)", name)
+        return ("acrn" in name, [(int(number or -1), word) for number, word in words])
+
+    wanted = "|".join(options)
+    fitting = [name for name, text in configs.items() if re.search(rf"^(?:{wanted})=[ym]\s*$", text, re.M)]
+    return sorted(fitting, key=order, reverse=True)
+
+
+# ---- the root ----
+
+
+def root_of(words: Iterable[str]) -> str:
+    """The value of the last ``root=``, which is the one that counts; empty where there is none."""
+    return next((word[5:] for word in reversed(list(words)) if word.startswith("root=")), "")
+
+
+def root_arguments(words: Iterable[str], initrd: bool) -> list[str]:
+    """All of a command line that says where the root is, root= first; without what only an initrd reads."""
+    last: dict[str, str] = {}
+    several = []
+    for word in words:
+        if key(word) in _ROOT_KEYS:
+            last[key(word)] = word
+        elif _INITRD_KEYS.fullmatch(key(word)) and word not in several:
+            several.append(word)
+    return [last[name] for name in _ROOT_KEYS if name in last] + (several if initrd else [])
+
+
+def needs_initrd(root: str, made_by_udev: bool = False) -> bool:
+    """Whether a kernel cannot find this root by itself. ``made_by_udev``: it is a link or a mapped device."""
+    return bool(_BY_INITRD.match(root)) or made_by_udev
+
+
+# ---- arguments ----
+
+
+def own_arguments(words: Iterable[str]) -> list[str]:
+    """The arguments of an entry that the collection would not give by itself, as hypervisor_cmdline takes them."""
+    ours = (*_ROOT_KEYS, *_NOT_OWN)
+    kept = [word for word in words if key(word) not in ours and "$" not in word]
+    return [word for word in kept if not _INITRD_KEYS.fullmatch(key(word))]
+
+
+def lacking(used: Iterable[str], given: Collection[str]) -> list[str]:
+    """The arguments in use that a new entry does not have, each once."""
+    return [word for word in dict.fromkeys(own_arguments(used)) if word not in given]

@@ -39,7 +39,9 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._acrn_dm import (
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Bdf, IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.module_utils._shell import (
     Array,
+    Assignment,
     Command,
+    Opaque,
     Piece,
     Place,
     Script,
@@ -60,11 +62,23 @@ STATES = ("exact", "present", "absent")
 _OBSOLETE = frozenset(("pci-gvt", "virtio-hdcp", "npk", "virtio-coreu"))
 
 # Commands that run another one, which stands among their arguments.
-_WRAPPER_NAMES = """exec sudo env nohup command builtin nice ionice chrt taskset numactl setsid stdbuf systemd-run
-    timeout strace gdb"""
+_WRAPPER_NAMES = """exec sudo doas env nohup command builtin nice ionice chrt taskset numactl setsid stdbuf unbuffer
+    systemd-run timeout strace gdb flock prlimit setpriv cgexec unshare"""
 _WRAPPERS = frozenset(_WRAPPER_NAMES.split())
-_WRAPPED = re.compile(r"-|[0-9]|[A-Za-z_][A-Za-z0-9_]*=")
-_MENTIONS = frozenset(("pkill", "killall", "pgrep", "pidof", "kill", "which", "echo", "ls", "cat", "ps", "grep"))
+_WRAPPED = re.compile(r"[-/]|[0-9]|[A-Za-z_][A-Za-z0-9_]*=")
+# Commands that name acrn-dm, or show a call of it, and run none.
+_MENTION_NAMES = """pkill killall pgrep pidof kill which echo printf logger ls cat ps grep egrep fgrep test [ [[ type
+    hash rm cp mv ln chmod chown install touch stat file readlink realpath dirname basename md5sum sha256sum sed awk cut
+    tr head tail tee wc sort diff cmp dpkg apt apt-get rpm dnf local export declare typeset readonly modprobe cd exit
+    return fuser lsof setcap getcap wait sleep true false : case for select unset"""
+_MENTIONS = frozenset(_MENTION_NAMES.split())
+# Commands that run a text as a script, or a command with words of their own.
+_SHELL_NAMES = "sh bash dash ash ksh zsh busybox su runuser ssh source . eval at batch"
+_SHELLS = frozenset(_SHELL_NAMES.split())
+_RUNNER_NAMES = "trap alias xargs parallel find watch script screen tmux start-stop-daemon"
+_RUNNERS = frozenset(_RUNNER_NAMES.split()) | _SHELLS
+_NAMED = re.compile(r"(?:^|[\s/;&|('\"=])acrn-dm(?:[-._][\w.-]*)?(?=$|[\s;&|)'\"])")
+_LOCATED = re.compile(r"\s*(?:which|command -v|type -P)\s+([\w./-]+)\s*(?:2>\s*/dev/null)?\s*")
 _COMMENT_LINE = re.compile(r"[ \t]*\\\r?\n[ \t]*(?=#)")
 _QUESTIONS = frozenset(("-v", "--version", "-h", "--help"))
 _BINARY = re.compile(r"acrn-dm(?:[-._][\w.-]*)?")
@@ -81,6 +95,7 @@ class _Holder:
     words: tuple[Word, ...]
     array: Array | None
     begin: int  # where a first word can be added: behind acrn-dm, or behind the bracket
+    place: Place
 
 
 @dataclass(frozen=True)
@@ -98,6 +113,15 @@ class _Device:
     generated: bool = False
     variable: str = ""
     certain: bool = True
+    names: frozenset[str] = frozenset()  # of an ivshmem device, as far as it can be read
+    doubtful: bool = False  # whether the VM gets it, or which one, only a run tells
+
+    @property
+    def may_share(self) -> bool:
+        """Whether it is an ivshmem device of which the text does not tell all, or may be one."""
+        if self.kind == "ivshmem":
+            return self.options is None or self.doubtful
+        return self.doubtful or _UNKNOWN in self.kind or (not self.kind and self.bdf is None)
 
 
 @dataclass
@@ -107,7 +131,7 @@ class _Arguments:
     holders: list[_Holder] = field(default_factory=list)
     devices: list[_Device] = field(default_factory=list)
     positional: list[tuple[Word, tuple[str, ...]]] = field(default_factory=list)
-    uuids: list[str] = field(default_factory=list)
+    uuids: list[tuple[str, ...]] = field(default_factory=list)
     unseen: list[tuple[int, str]] = field(default_factory=list)
 
 
@@ -119,7 +143,8 @@ class _Call:
     holders: tuple[_Holder, ...]
     devices: tuple[_Device, ...]
     names: tuple[str, ...]  # what the VM's name can be; empty or with _UNKNOWN where it is not known
-    uuid: str | None
+    source: str  # the word that is the name
+    uuids: tuple[str, ...]  # the same for -U
     unseen: tuple[tuple[int, str], ...]
     comment_line: int | None  # of a comment that stands between the continuation lines and so ends the command
 
@@ -130,8 +155,31 @@ class _Call:
         return None
 
     @property
+    def uuid(self) -> str | None:
+        return self.uuids[0] if len(self.uuids) == 1 and _UNKNOWN not in self.uuids[0] else None
+
+    def maybe(self, vm: str, uuid: str | None = None) -> bool:
+        """Whether the call can be one for a VM, among others."""
+        given = [each.lower() for each in self.uuids] if uuid else []
+        return any(_can_be(name, vm) for name in self.names) or any(_can_be(each, uuid or "") for each in given)
+
+    @property
+    def told(self) -> str:
+        """Which VM it starts, for a message."""
+        if not self.names:
+            return "no name"
+        if any(_UNKNOWN in name for name in self.names):
+            return f"the name {self.source} is only known when the script runs"
+        return " or ".join(self.names)
+
+    @property
     def style(self) -> str:
         return "array" if any(holder.array for holder in self.holders) else "command"
+
+
+def _can_be(known: str, value: str) -> bool:
+    """Whether what is known of a text, with _UNKNOWN for the rest, can be a value."""
+    return re.fullmatch(".*".join(map(re.escape, known.split(_UNKNOWN))), value, re.DOTALL) is not None
 
 
 @dataclass(frozen=True)
@@ -142,6 +190,7 @@ class ScriptVm:
     uuid: str | None
     line: int
     style: str
+    told: str  # the name, or why there is none
 
 
 class _View:
@@ -151,11 +200,84 @@ class _View:
         self.text = text
         self.where = where
         self.script: Script = parse_script(text, where)
+        self._known: dict[tuple[Variable, Place, int], list[str]] = {}
         self.calls: list[_Call] = []
+        # Where acrn-dm may be run in a way that cannot be read: the line and the words.
+        self.hidden: list[tuple[int, str]] = []
         for command in self.script.commands:
             found = self._acrn_dm(command)
             if found is not None:
                 self.calls.append(self._call(command, *found))
+            elif self._hides(command):
+                self._hide(command.words[0].start, self._source_of(command))
+        self._hide_in_texts()
+
+    def _hide(self, start: int, source: str) -> None:
+        text = " ".join(source.split())
+        self.hidden.append((self.script.line(start), text if len(text) < 70 else text[:66] + " ..."))
+
+    def _source_of(self, command: Command) -> str:
+        return self.text[command.words[0].start : command.words[-1].end]
+
+    def _hides(self, command: Command) -> bool:
+        """Whether a command that is no call of acrn-dm may run one: by xargs, by a shell with a text, by a name in a
+        variable, or by a function of the script."""
+        values = [self.values(word.pieces, command.place) for word in command.words]
+        bare = [each[0].rpartition("/")[2] for each in values]
+        wrappers = next((at for at, each in enumerate(bare) if not (each in _WRAPPERS or _WRAPPED.match(each))), 0)
+        first = bare[wrappers if bare[0] in _WRAPPERS else 0]
+        rest = [value for each in values[1:] for value in each]
+        named = [value for each in values for value in each if _NAMED.search(value)]
+        if first in _MENTIONS or _QUESTIONS & set(rest[-1:]):
+            return False
+        if bare[0] == "command" and {"-v", "-V"} & set(bare):
+            return False
+        if any(_NAMED.search(value) for value in values[0]) and any(" " in value for value in values[0]):
+            return True
+        if first in self.script.functions:
+            return bool(named) and self._passes_on(first)
+        if first in _RUNNERS:
+            return bool(named)
+        exact = any(_BINARY.fullmatch(value.rpartition("/")[2]) for value in rest)
+        return exact or (_UNKNOWN in values[0][0] and any(",ivshmem," in value for value in rest))
+
+    def _passes_on(self, function: str) -> bool:
+        """Whether a function runs what it is given."""
+        blocks = self.script.functions[function]
+        for command in self.script.commands:
+            pieces = [word.pieces[0] for word in command.words if word.pieces]
+            given = [each for each in pieces if isinstance(each, Variable) and each.name in ("@", "*", "1")]
+            lead = command.words[0].literal
+            runs = lead is None or lead in _WRAPPERS or lead in _RUNNERS or lead in self.script.functions
+            if given and runs and blocks & set(command.place.blocks):
+                return True
+        return False
+
+    def _hide_in_texts(self) -> None:
+        """Calls in command substitutions, and in here-documents where something can run them."""
+        pieces = [piece for command in self.script.commands for word in command.words for piece in word.pieces]
+        pieces += [
+            piece
+            for each in self.script.assignments.values()
+            for item in each
+            for piece in (*item.pieces, *(piece for other in item.others for piece in other))
+        ]
+        pieces += [piece for array in self.script.arrays for word in array.words for piece in word.pieces]
+        for piece in pieces:
+            if isinstance(piece, Substitution) and _NAMED.search(piece.source) and self._has_call(piece.source):
+                self._hide(piece.start, piece.source)
+        runs = any((command.words[0].literal or "").rpartition("/")[2] in _SHELLS for command in self.script.commands)
+        for start, text in self.script.documents if runs else ():
+            if _NAMED.search(text) and self._has_call(text):
+                at = start + next(match.start() for match in [_NAMED.search(text)] if match)
+                self._hide(at, text[at - start :].splitlines()[0])
+
+    def _has_call(self, text: str) -> bool:
+        try:
+            inner = _View(text, self.where)
+        except IvshmemError:
+            return True
+        return bool(inner.calls or inner.hidden)
 
     # Values
 
@@ -167,6 +289,10 @@ class _View:
                 parts.append([piece.value])
             elif isinstance(piece, Variable) and depth < 6:
                 parts.append(self._variable(piece, place, depth))
+            elif isinstance(piece, Substitution) and _LOCATED.fullmatch(piece.source):
+                # What which prints is the same program.
+                match = _LOCATED.fullmatch(piece.source)
+                parts.append([match.group(1) if match else _UNKNOWN])
             else:
                 parts.append([_UNKNOWN])
         count = 1
@@ -177,14 +303,84 @@ class _View:
         return list(dict.fromkeys("".join(choice) for choice in itertools.product(*parts)))
 
     def _variable(self, piece: Variable, place: Place, depth: int) -> list[str]:
-        known = self.script.assigned(piece.name, place)
-        if not known or piece.name in self.script.unknown:
-            return [_UNKNOWN if piece.default is None or piece.name in self.script.unknown else piece.default]
-        result = []
-        for assignment in known:
-            for value in self.values(assignment.pieces, assignment.place, depth + 1):
-                result.append(_UNKNOWN + value if assignment.append else value)
+        key = (piece, place, depth)
+        if key not in self._known:
+            self._known[key] = self._looked_up(piece, place, depth)
+        return self._known[key]
+
+    def _looked_up(self, piece: Variable, place: Place, depth: int) -> list[str]:
+        if piece.name.isdigit():
+            result = self._positional(int(piece.name), place, depth)
+        else:
+            result = self._assigned(piece, place, depth)
+            if piece.name in self.script.unknown or self.script.clouded(piece.name, place):
+                result.append(_UNKNOWN)
+        if piece.default is not None and any(value in ("", _UNKNOWN) for value in result):
+            result.append(piece.default)
         return list(dict.fromkeys(result))
+
+    def _assigned(self, piece: Variable, place: Place, depth: int) -> list[str]:
+        """What the assignments that count at a place give a variable, in their order."""
+        function = self.script.function(place)
+        known = self.script.assigned(piece.name, place)
+        own = [item for item in known if self.script.function(item.place) == function]
+        others = [item for item in known if item not in own]
+        if not known:
+            return [_UNKNOWN]
+        result: list[str] = []
+        elsewhere: list[str] = []
+        calls = self.script.called(function) if function else []
+        if others and calls and not any(item.place.reaches(place) and not item.append for item in own):
+            for call in calls:
+                result += self._variable(piece, call.place, depth + 1) if depth < 6 else [_UNKNOWN]
+        else:
+            elsewhere = [value for item in others for value in self._made(item, depth)]
+        for item in own:
+            made = self._made(item, depth)
+            if item.append:
+                longer = [before + value for before in result or [""] for value in made]
+                result = longer if item.place.reaches(place) else [*result, *longer]
+                if self.script.looped(item.place) - set(place.blocks):
+                    result += [_UNKNOWN + value for value in made]
+            else:
+                result = made if item.place.reaches(place) else [*result, *made]
+        return list(dict.fromkeys([*result, *elsewhere]))
+
+    def _made(self, item: Assignment, depth: int) -> list[str]:
+        """What an assignment gives, each time that it is made."""
+        return [value for pieces in (item.pieces, *item.others) for value in self.values(pieces, item.place, depth + 1)]
+
+    def _positional(self, number: int, place: Place, depth: int) -> list[str]:
+        """What $1 and so on can be: of a function, what its calls give it."""
+        function = self.script.function(place)
+        arrays = [array for array in self.script.arrays if array.name == "@"]
+        if number == 0 or any(self.script.function(each) == function for each in self.script.shifts):
+            return [_UNKNOWN]
+        own = [array for array in arrays if self.script.function(array.place) == function]
+        if own:
+            last = own[-1]
+            if len(own) == 1 and not last.append and last.place.reaches(place) and self._plain_words(last.words):
+                found = last.words[number - 1 : number]
+                return self.values(found[0].pieces, last.place, depth + 1) if found else [""]
+            return [_UNKNOWN]
+        calls = self.script.called(function) if function else []
+        result: list[str] = []
+        for call in calls:
+            if not self._plain_words(call.words[: number + 1]):
+                return [_UNKNOWN]
+            given = call.words[number : number + 1]
+            result += self.values(given[0].pieces, call.place, depth + 1) if given else [""]
+        return list(dict.fromkeys(result)) or [_UNKNOWN]
+
+    @staticmethod
+    def _plain_words(words: Sequence[Word]) -> bool:
+        """Whether each word is one argument for certain."""
+        return not any(
+            isinstance(piece, (Substitution, Opaque))
+            or (isinstance(piece, Variable) and (piece.name in "@*" or piece.name.endswith("[@]")))
+            for word in words
+            for piece in word.pieces
+        )
 
     # Finding the calls
 
@@ -193,17 +389,18 @@ class _View:
         that the word stands for, if it is not acrn-dm itself."""
         before = ""
         for index, word in enumerate(command.words):
-            arrays = self._arrays(word, command)
+            arrays = self._arrays(word, command.place)[0] if _is_list(word) else []
             named = arrays[0].words[0] if arrays and arrays[0].words else word
             names = [value.rpartition("/")[2] for value in self.values(named.pieces, command.place)]
             if any(_BINARY.fullmatch(name) for name in names):
                 asks = {argument.literal for argument in command.words[index + 1 :]} & _QUESTIONS
-                return None if asks else (index, arrays)
-            wrapper = names[0] in _WRAPPERS
+                located = command.words[0].literal == "command" and before in ("-v", "-V")
+                return None if asks or located else (index, arrays)
+            wrapper = all(name.partition(" ")[0] in _WRAPPERS or not name for name in names)
             if index == 0 and not wrapper:
                 return None
             # Behind sudo and the like: their options, values of these, and assignments.
-            if names[0] in _MENTIONS or not (wrapper or before.startswith("-") or _WRAPPED.match(names[0])):
+            if names[0] in _MENTIONS or not (wrapper or before.startswith("-") or _WRAPPED.match(word.literal or "")):
                 return None
             before = names[0]
         return None
@@ -213,40 +410,62 @@ class _View:
         found = _Arguments()
         for number, array in enumerate(arrays):
             words, begin = (array.words[1:], array.words[0].end) if number == 0 else (array.words, array.inside)
-            self._read(_Holder(words, array, begin), command, found)
-        self._read(_Holder(command.words[index + 1 :], None, word.end), command, found)
+            self._read(_Holder(words, _bracketed(array), begin, array.place), command, found)
+        self._read(_Holder(command.words[index + 1 :], None, word.end, command.place), command, found)
         # acrn-dm's getopt lets the name stand anywhere; where a script gives several words that are no option, the last
         # one is the name and the others belong to options that are not known here.
         names: tuple[str, ...] = ()
+        source = ""
+        for other, values in found.positional[:-1]:
+            if any(value.startswith(_UNKNOWN) for value in values):
+                found.unseen.append((other.start, self._source(other)))
         if found.positional:
             named, names = found.positional[-1]
+            source = self._source(named)
             found.unseen = [item for item in found.unseen if item[0] != named.start]
-        uuid = found.uuids[-1] if found.uuids and _UNKNOWN not in found.uuids[-1] else None
-        unseen = tuple((self.script.line(start), source) for start, source in found.unseen)
+        unseen = tuple((self.script.line(start), source) for start, source in dict.fromkeys(found.unseen))
         comment = _COMMENT_LINE.match(self.text, command.words[-1].end)
         return _Call(
             self.script.line(word.start),
             tuple(found.holders),
             tuple(found.devices),
             names,
-            uuid,
+            source,
+            found.uuids[-1] if found.uuids else (),
             unseen,
             self.script.line(comment.end()) if comment else None,
         )
 
-    def _arrays(self, word: Word, command: Command) -> list[Array]:
-        """The arrays that a word like "${dm_params[@]}" stands for: the last assignment before the call, and what is
-        appended to it up to there."""
-        if len(word.pieces) != 1 or not isinstance(word.pieces[0], Variable) or not word.pieces[0].name.endswith("[@]"):
-            return []
-        same = [array for array in self.script.arrays if array.name == word.pieces[0].name[:-3]]
-        before = [array for array in same if array.start < command.words[0].start] or same
+    def _arrays(self, word: Word, place: Place) -> tuple[list[Array], bool]:
+        """The arrays that a word like "${dm_params[@]}" or "$@" stands for: the last assignment before a place and what
+        is appended to it up to there, and whether that is certain."""
+        piece = word.pieces[0]
+        name = piece.name if isinstance(piece, Variable) else ""
+        if name.endswith("[@]"):
+            same = [array for array in self.script.arrays if array.name == name[:-3]]
+            certain = name[:-3] not in self.script.unknown | self.script.elements
+        else:
+            function = self.script.function(place)
+            shifted = any(self.script.function(each) == function for each in self.script.shifts)
+            same = [a for a in self.script.arrays if a.name == "@" and self.script.function(a.place) == function]
+            if not same and function:
+                # What the function is called with.
+                same = [
+                    Array("@", False, call.words[1:], call.words[0].start, call.words[0].end, call.place)
+                    for call in self.script.called(function)
+                ]
+                return same[-1:], len(same) == 1 and not shifted
+            certain = not shifted and bool(same) and not same[0].append
         result: list[Array] = []
-        for array in before:
-            result = [*result, array] if array.append else [array]
-        return result
+        for array in self.script.reaching(same, place):
+            if array.append:
+                result.append(array)
+            else:
+                certain = certain and (not result or array.place.reaches(place))
+                result = [array]
+        return result, certain and bool(result)
 
-    def _read(self, holder: _Holder, command: Command, found: _Arguments) -> None:
+    def _read(self, holder: _Holder, command: Command, found: _Arguments, depth: int = 0) -> None:
         """Read the words of a holder, and those of the arrays in it at their place."""
         found.holders.append(holder)
         words = holder.words
@@ -254,18 +473,19 @@ class _View:
         while index < len(words):
             word = words[index]
             piece = word.pieces[0] if len(word.pieces) == 1 else None
-            values = self.values(word.pieces, command.place)
+            values = self.values(word.pieces, holder.place)
             value = values[0]
             following = words[index + 1] if index + 1 < len(words) else None
             step = 1
-            arrays = self._arrays(word, command) if holder.array is None else []
-            if arrays:
+            if _is_list(word):
+                arrays, certain = self._arrays(word, holder.place) if depth < 6 else ([], False)
+                if not certain:
+                    found.unseen.append((word.start, self._source(word)))
                 for array in arrays:
-                    self._read(_Holder(array.words, array, array.inside), command, found)
+                    inner = _Holder(array.words, _bracketed(array), array.inside, array.place)
+                    self._read(inner, command, found, depth + 1)
             elif isinstance(piece, Substitution):
-                self._substitution(holder, index, piece, command.place, found)
-            elif isinstance(piece, Variable) and (piece.name in "@*" or piece.name.endswith("[@]")):
-                found.unseen.append((word.start, self._source(word)))
+                self._substitution(holder, index, piece, holder.place, found)
             elif value in ("-s", "--pci_slot") and following is not None:
                 found.devices.append(self._plain(holder, index, index + 1, following, "", command.place))
                 step = 2
@@ -275,7 +495,7 @@ class _View:
                 found.devices.append(self._plain(holder, index, index, word, "-s", command.place))
             elif re.fullmatch(r"--\w+|-\w", value):
                 if value in ("-U", "--uuid") and following is not None:
-                    found.uuids.append(self.values(following.pieces, command.place)[0])
+                    found.uuids.append(tuple(self.values(following.pieces, holder.place)))
                 step = 2 if value[2:] in LONG_WITH_VALUE or value[1:] in SHORT_WITH_VALUE else 1
             elif any(isinstance(part, Variable) and not part.quoted for part in word.pieces):
                 self._variables(holder, index, word, values, found)
@@ -290,9 +510,26 @@ class _View:
         raw = self._source(word)
         quote = raw[0] if len(raw) > 1 and raw[0] in "\"'" and raw[-1] == raw[0] else ""
         edit = (word.start, word.end, quote + prefix, quote)
-        values = self.values(word.pieces, place)
-        device = self._device(values[0][len(prefix) :], word, holder, first, last)
-        return replace(device, edit=edit, certain=len(values) == 1)
+        values = self.values(word.pieces, holder.place)
+        devices = [self._device(value[len(prefix) :], word, holder, first, last) for value in values]
+        ours = next((device for device in devices if device.kind == "ivshmem"), devices[0])
+        names = {name or _UNKNOWN for device in devices for name in device.names}
+        # An array is filled elsewhere: in a loop, or not always.
+        apart = not holder.place.reaches(place) and holder.place != place
+        looped = bool(self.script.looped(holder.place) - set(place.blocks))
+        sure = len(names) < 2 and {device.kind for device in devices} == {ours.kind}
+        return replace(
+            ours,
+            edit=edit,
+            certain=len(values) == 1,
+            doubtful=not sure or looped or (apart and self._branched(holder, place)),
+        )
+
+    def _branched(self, holder: _Holder, place: Place) -> bool:
+        """Whether the words of an array may be missing at a call."""
+        extra = [block for block in holder.place.blocks if block not in place.blocks]
+        functions = {block for blocks in self.script.functions.values() for block in blocks}
+        return any(block not in functions for block in extra)
 
     def _device(self, value: str, word: Word, holder: _Holder, first: int, last: int) -> _Device:
         slot, _comma, rest = value.partition(",")
@@ -304,7 +541,9 @@ class _View:
             except IvshmemError:
                 bdf = None
         line = self.script.line(word.start)
-        return _Device(bdf, kind, None if _UNKNOWN in options else options, line, holder, first, last, None)
+        names = frozenset([options.partition(",")[0]] if kind == "ivshmem" else ())
+        known = None if _UNKNOWN in options else options
+        return _Device(bdf, kind, known, line, holder, first, last, None, names=names)
 
     def _substitution(self, holder: _Holder, index: int, piece: Substitution, place: Place, found: _Arguments) -> None:
         """`add_virtual_device SLOT KIND OPTIONS` and the like, as launch_cfg_gen.py of v3.x writes them."""
@@ -348,12 +587,26 @@ class _View:
             key = (device.bdf, device.kind, device.options)
             if key not in seen:
                 alike = sum((other.bdf, other.kind, other.options) == key for other in devices)
-                found.devices.append(replace(device, variable=name, certain=alike == len(values)))
+                certain = alike == len(values)
+                shared = device.kind == "ivshmem" and not certain
+                found.devices.append(replace(device, variable=name, certain=certain, doubtful=shared))
             seen.add(key)
         if plain and not devices:
             found.positional.append((word, tuple(plain)))
-        if any(_UNKNOWN in value for value in values):
+        # A part of an argument that is not known adds none.
+        if any(argument.startswith(_UNKNOWN) for value in values for argument in value.split()):
             found.unseen.append((word.start, name))
+
+
+def _is_list(word: Word) -> bool:
+    """Whether a word stands for any number of arguments: "$@" or "${array[@]}"."""
+    piece = word.pieces[0] if len(word.pieces) == 1 else None
+    return isinstance(piece, Variable) and (piece.name in "@*" or piece.name.endswith("[@]"))
+
+
+def _bracketed(array: Array) -> Array | None:
+    """The array, where its words need no continuation at the ends of lines."""
+    return None if array.name == "@" else array
 
 
 def _decode(data: bytes) -> str:
@@ -366,7 +619,8 @@ def _encode(text: str) -> bytes:
 
 def script_vms(data: bytes, where: str = "script") -> tuple[ScriptVm, ...]:
     """The acrn-dm calls of a script, in its order. Raises IvshmemError where quotes or brackets stay open."""
-    return tuple(ScriptVm(call.name, call.uuid, call.line, call.style) for call in _View(_decode(data), where).calls)
+    calls = _View(_decode(data), where).calls
+    return tuple(ScriptVm(call.name, call.uuid, call.line, call.style, call.told) for call in calls)
 
 
 @dataclass(frozen=True)
@@ -404,33 +658,60 @@ def slots_of(data: bytes) -> dict[str, int]:
 
 
 def _select(view: _View, vm: str | None, uuid: str | None) -> list[_Call]:
-    """The calls that start a VM. Raises IvshmemError where that cannot be told, with the names and lines there are."""
+    """The calls that start a VM, and no other. Raises IvshmemError where that cannot be told, with the names and lines
+    there are."""
     calls = view.calls
+    if view.hidden:
+        told = "\n".join(
+            f"{view.where}: line {line}: acrn-dm may be run here in a way that cannot be read: {source}; write the "
+            "call as a command of its own"
+            for line, source in view.hidden
+        )
+        raise IvshmemError(told)
     if not calls:
         raise IvshmemError(
             f"{view.where}: no call of acrn-dm was found; expected 'acrn-dm ...' or 'acrn-dm \"${{dm_params[@]}}\"' "
             "as a command of its own"
         )
-    if uuid:
-        by_uuid = [call for call in calls if (call.uuid or "").lower() == uuid.lower()]
-        if by_uuid:
-            return by_uuid
-    told = "; ".join(f"line {call.line}: {call.name or 'name not readable'}" for call in calls)
-    if vm is None:
+    if vm is None and not uuid:
         names = {call.name for call in calls}
+        unread = [call for call in calls if call.names and call.name is None]
+        if unread:
+            raise _unclear(view, unread, "a VM")
         if len(names) > 1:
+            told = "; ".join(f"line {call.line}: {call.told}" for call in calls)
             raise IvshmemError(f"{view.where}: starts several VMs ({told}); say with vm which one is meant")
         return calls
-    named = [call for call in calls if call.name == vm]
-    if not named and len(calls) == 1 and calls[0].name is None:
-        named = calls
-    if not named:
+    own = [call for call in calls if (call.uuid and call.uuid.lower() == (uuid or "").lower()) or call.name == vm]
+    by_uuid = [call for call in own if uuid and call.uuid and call.uuid.lower() == uuid.lower()]
+    own = by_uuid or own
+    unclear = [call for call in calls if call not in own and vm is not None and call.maybe(vm, uuid)]
+    if by_uuid:
+        # With -U its name does not matter, and another call's -U is another VM.
+        unclear = [call for call in unclear if not call.uuid]
+    if unclear:
+        raise _unclear(view, unclear, f"VM '{vm}'")
+    if not own and len(calls) == 1 and not calls[0].names:
+        own = calls
+    if not own:
+        told = "; ".join(f"line {call.line}: {call.told}" for call in calls)
         raise IvshmemError(
             f"{view.where}: does not start VM '{vm}' ({told}); the last argument of acrn-dm must be the VM's "
-            "name in the "
-            "scenario"
+            "name in the scenario"
         )
-    return named
+    return own
+
+
+def _unclear(view: _View, calls: Sequence[_Call], what: str) -> IvshmemError:
+    """Calls that can run for several VMs, or for which one is not known."""
+    return IvshmemError(
+        "\n".join(
+            f"{view.where}: line {call.line}: whether this call of acrn-dm starts {what} alone cannot be told "
+            f"({call.told}), so that other VMs might get the same memory; give each VM a call of its own with its name "
+            "as the last argument"
+            for call in calls
+        )
+    )
 
 
 @dataclass(frozen=True)
@@ -525,6 +806,7 @@ class _Edit:
         wanted = () if self.state == "absent" else self.devices
         gone = {device.prefixed for device in self.devices} if self.state == "absent" else None
         for call in calls:
+            self._refuse_unread(call)
             self._warn(call)
         placed = self._place(calls, wanted, gone)
         for index in range(len(calls)):
@@ -541,6 +823,28 @@ class _Edit:
             tuple(self.actions),
             tuple(dict.fromkeys(self.warnings)),
         )
+
+    def _refuse_unread(self, call: _Call) -> None:
+        """Refuse what would have to be called exact, or changed, without being known."""
+        names = {device.prefixed for device in self.devices}
+        problems = [
+            (device.line, "which ivshmem device this is, or whether the VM gets it, is only known when the script runs")
+            for device in call.devices
+            if device.may_share and (self.state == "exact" or device.names & names)
+        ]
+        if self.state == "exact":
+            problems += [
+                (line, f"{source} is only known when the script runs, and ivshmem devices may be in it")
+                for line, source in call.unseen
+            ]
+        if problems:
+            raise IvshmemError(
+                "\n".join(
+                    f"{self.where}: line {line}: {text}; write the arguments in the acrn-dm command itself"
+                    + (", or set state to present, which leaves them alone" if self.state == "exact" else "")
+                    for line, text in dict.fromkeys(problems)
+                )
+            )
 
     @staticmethod
     def _ivshmem(call: _Call) -> list[_Device]:
@@ -560,8 +864,8 @@ class _Edit:
             )
         for line, source in call.unseen:
             self.warnings.append(
-                f"{self.where}: line {line}: {source} is only known when the script runs; PCI slots in it are "
-                "not checked"
+                f"{self.where}: line {line}: {source} is only known when the script runs; PCI slots and "
+                "ivshmem devices in it are not seen"
             )
         others: dict[Bdf, _Device] = {}
         for device in call.devices:

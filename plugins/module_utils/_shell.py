@@ -14,9 +14,9 @@ run. What the text alone does not tell is kept as a piece that says so.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Union
+from typing import TypeVar, Union
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
@@ -85,24 +85,31 @@ class Place:
 
 @dataclass(frozen=True)
 class Assignment:
-    """``name=value`` or ``name+=value``."""
+    """``name=value`` or ``name+=value``, or the variable of a loop over words."""
 
     name: str
     append: bool
     pieces: tuple[Piece, ...]
     place: Place
+    others: tuple[tuple[Piece, ...], ...] = ()  # what else it gives, in a loop over words
 
 
 @dataclass(frozen=True)
 class Array:
-    """``name=( ... )`` or ``name+=( ... )``; ``inside`` is the offset behind ``(`` and ``close`` that of ``)``."""
+    """``name=( ... )`` or ``name+=( ... )``; ``inside`` is the offset behind ``(``.
+
+    ``set -- ...`` is one with the name ``@``, and ``set -- "$@" ...`` appends to it.
+    """
 
     name: str
     append: bool
     words: tuple[Word, ...]
     start: int
     inside: int
-    close: int
+    place: Place
+
+
+_Item = TypeVar("_Item", Assignment, Array)
 
 
 @dataclass(frozen=True)
@@ -123,15 +130,72 @@ class Script:
     assignments: dict[str, list[Assignment]] = field(default_factory=dict)
     # Variables that a loop, read or the like sets to what the text does not tell.
     unknown: set[str] = field(default_factory=set)
+    # Arrays of which single elements are set.
+    elements: set[str] = field(default_factory=set)
+    # The block of each function, by name, and the blocks that run any number of times.
+    functions: dict[str, set[int]] = field(default_factory=dict)
+    loops: set[int] = field(default_factory=set)
+    # Where eval, or a file that is sourced, can set every variable.
+    opaque: list[Place] = field(default_factory=list)
+    shifts: list[Place] = field(default_factory=list)
+    # Here-documents: the offset of the text and the text.
+    documents: list[tuple[int, str]] = field(default_factory=list)
+    _named: set[str] = field(default_factory=set)
+
+    def function(self, place: Place) -> str | None:
+        """The innermost function that holds a place."""
+        for block in reversed(place.blocks):
+            for name, blocks in self.functions.items():
+                if block in blocks:
+                    return name
+        return None
+
+    def looped(self, place: Place) -> set[int]:
+        """The loops around a place."""
+        return self.loops & set(place.blocks)
+
+    def called(self, name: str) -> list[Command]:
+        """The commands that call a function."""
+        return [command for command in self.commands if command.words[0].literal == name]
+
+    def _runs(self, place: Place) -> bool:
+        """Whether something ever comes to a place, as far as functions decide that."""
+        function = self.function(place)
+        if function is not None and not self._named:
+            self._named = {word.literal or "" for each in self.commands for word in each.words}
+        return function is None or function in self._named
 
     def assigned(self, name: str, place: Place) -> list[Assignment]:
-        """The assignments that can give a variable its value at a place: the last one that is always made before it,
-        and those behind that one; all of them, if there is none such."""
-        every = self.assignments.get(name, [])
+        """The assignments that can give a variable its value at a place."""
+        return self.reaching(self.assignments.get(name, []), place)
+
+    def reaching(self, items: Iterable[_Item], place: Place) -> list[_Item]:
+        """The assignments that count at a place: the last one that is always made before it, those behind that one,
+        and those of loops and functions that may run in between; all of them, where there is none such."""
+        function = self.function(place)
+        every = [item for item in items if self.function(item.place) == function or self._runs(item.place)]
         certain = [item for item in every if item.place.reaches(place) and not item.append]
-        if not certain:
+        if not certain or self.function(certain[-1].place) != function:
+            # A function sees what its caller has set, wherever that stands.
             return every
-        return [item for item in every if certain[-1].place.start <= item.place.start < place.start]
+        last = certain[-1].place
+        again = self.looped(place) - set(last.blocks)
+
+        def counts(item: _Item) -> bool:
+            elsewhere = self.function(item.place) not in (None, function)
+            return last.start <= item.place.start < place.start or bool(again & set(item.place.blocks)) or elsewhere
+
+        return [item for item in every if counts(item)]
+
+    def clouded(self, name: str, place: Place) -> bool:
+        """Whether eval or a sourced file may set a variable behind its assignments that are known."""
+        reached = [item.place.start for item in self.assignments.get(name, []) if item.place.reaches(place)]
+        since = max(reached, default=-1)
+        return any(
+            item.start > since and (item.start < place.start or self.function(item) or self.looped(item))
+            for item in self.opaque
+            if self._runs(item)
+        )
 
     def line(self, offset: int) -> int:
         """The line, counted from 1, of an offset."""
@@ -143,7 +207,7 @@ _OPERATORS = ";&|()<>"
 _CONTINUATION = re.compile(r"\\\r?\n")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:\[[^\]\s]*\])?(\+?)=")
-_PARAMETER = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\[[@*]\])?(?::?-([^${}`\"'\\]*))?")
+_PARAMETER = re.compile(r"([A-Za-z_][A-Za-z0-9_]*|[0-9]+|[@*])(\[[@*]\])?(?::?-([^${}`\"'\\]*))?")
 _REDIRECTION = re.compile(r"<<<|<<-|<<|>>|>&|<&|>\||<>|<|>")
 # What each reserved word does to the blocks around what follows it.
 _OPEN, _NEXT, _CLOSE, _STAY = "open", "next", "close", "stay"
@@ -154,8 +218,14 @@ _RESERVED = {
     **dict.fromkeys(("then", "do", "!", "time"), _STAY),
 }
 _OPENING = frozenset(("for", "select", "case"))
+_LOOPS = frozenset(("for", "select", "while", "until"))
+_EMPTY = re.compile(r"\([ \t]*\)")
+_ARITHMETIC = re.compile(r"\(\(.*?\)\)", re.DOTALL)
+# What the shell makes several words, or others, of.
+_PATTERN = re.compile(r"[*?\[{~]")
 _DECLARATIONS = frozenset(("declare", "typeset", "local", "export", "readonly"))
-_READERS = frozenset(("read", "mapfile", "readarray", "getopts", "select", "for"))
+_READERS = frozenset(("read", "mapfile", "readarray", "getopts", "select", "for", "unset"))
+_EVALUATORS = frozenset(("eval", "source", "."))
 
 
 class _Lexer:
@@ -167,6 +237,8 @@ class _Lexer:
         self.script = Script(text)
         self.blocks: list[int] = []
         self.block = 0
+        self.function: str | None = None  # the one whose block is the next to be opened
+        self.chain: tuple[int, ...] = ()  # a block of its own for what stands behind && or ||
 
     def _unclosed(self, what: str, start: int) -> IvshmemError:
         return IvshmemError(
@@ -326,9 +398,13 @@ class _Lexer:
         if what in (_OPEN, _NEXT):
             self.block += 1
             self.blocks.append(self.block)
+        self.chain = ()
+        if what == _OPEN and self.function is not None:
+            self.script.functions.setdefault(self.function, set()).add(self.block)
+            self.function = None
 
     def _place(self, word: Word) -> Place:
-        return Place(word.start, tuple(self.blocks))
+        return Place(word.start, (*self.blocks, *self.chain))
 
     def blank(self) -> bool:
         """Move over one blank or continuation, if one is here."""
@@ -380,10 +456,16 @@ class _Lexer:
                         documents.append((delimiter, operator == "<<-"))
                 else:
                     redirected = True
+            elif char == "(" and self._parenthesis(words):
+                words = []
             elif char in _OPERATORS:
                 self.pos += 1
                 self._command(words)
                 words, redirected = [], False
+                if char in "&|" and self.text.startswith(char, self.pos):
+                    self.pos += 1
+                    self.block += 1
+                    self.chain = (self.block,)
                 if char == ";" and self.text.startswith(";", self.pos) and self.blocks:
                     self._turn(_NEXT)  # the next branch of a case
             else:
@@ -394,6 +476,22 @@ class _Lexer:
                     words.append(word)
         self._command(words)
         return self.script
+
+    def _parenthesis(self, words: list[Word]) -> bool:
+        """Move over what is no subshell: the brackets of a function's name, and arithmetic."""
+        brackets = _EMPTY.match(self.text, self.pos, self.end)
+        name = words[-1].literal if words else None
+        if brackets and name:
+            self.function = name
+            self._command(words[:-1] if words[0].literal != "function" else [])
+            self.pos = brackets.end()
+            return True
+        arithmetic = _ARITHMETIC.match(self.text, self.pos, self.end)
+        if arithmetic:
+            self.script.unknown.update(_NAME.findall(arithmetic.group()))
+            self._command(words)
+            self.pos = arithmetic.end()
+        return bool(arithmetic)
 
     def _delimiter(self) -> str | None:
         """The word that ends a here-document, or nothing where no such line follows (1 << 2 in arithmetic)."""
@@ -407,13 +505,15 @@ class _Lexer:
         return literal
 
     def _skip_document(self, delimiter: str, tabs: bool) -> None:
+        begin = self.pos
         while self.pos < self.end:
             newline = self.text.find("\n", self.pos, self.end)
             stop = self.end if newline < 0 else newline
             line = self.text[self.pos : stop].rstrip("\r")
             self.pos = min(stop + 1, self.end)
             if (line.lstrip("\t") if tabs else line) == delimiter:
-                return
+                break
+        self.script.documents.append((begin, self.text[begin : self.pos]))
 
     def _array(self, word: Word, before: list[Word]) -> bool:
         """Read ``name=( ... )``, if that is what ``word`` begins."""
@@ -432,7 +532,7 @@ class _Lexer:
                 continue
             elif self.text[self.pos] == ")":
                 self.script.arrays.append(
-                    Array(match.group(1), bool(match.group(2)), tuple(words), word.start, opened + 1, self.pos)
+                    Array(match.group(1), bool(match.group(2)), tuple(words), word.start, opened + 1, self._place(word))
                 )
                 self.pos += 1
                 return True
@@ -450,22 +550,77 @@ class _Lexer:
     def _command(self, words: list[Word]) -> None:
         rest = list(words)
         while rest and (rest[0].literal or "") in _RESERVED:
-            self._turn(_RESERVED[rest.pop(0).literal or ""])
+            reserved = rest.pop(0).literal or ""
+            self._turn(_RESERVED[reserved])
+            if reserved in _LOOPS:
+                self.script.loops.add(self.block)
         while rest and self._assigned(rest[0]):
             rest.pop(0)
-        if not rest:
-            return
+        if rest:
+            self._simple(rest)
+        if words:
+            self.chain = ()
+
+    def _simple(self, rest: list[Word]) -> None:
         first = rest[0].literal
-        if first in _OPENING or (first == "function" and rest[-1].literal == "{"):
+        if first == "function" and len(rest) > 1:
+            self.function = rest[1].literal
+            if rest[-1].literal == "{":
+                self._turn(_OPEN)
+            return
+        if first in _OPENING:
             self._turn(_OPEN)
+        if first in _LOOPS:
+            self.script.loops.add(self.block)
+        self._effects(first, rest)
+        self.script.commands.append(Command(tuple(rest), self._place(rest[0])))
+
+    def _effects(self, first: str | None, rest: list[Word]) -> None:
+        """What a command does to variables."""
+        script = self.script
         if first in _DECLARATIONS:
             for word in rest[1:]:
                 self._assigned(word)
+        elif first == "for" and len(rest) > 3 and rest[2].literal == "in" and not self._expands(rest[3:]):
+            name, place = rest[1].literal or "", self._place(rest[1])
+            values = [word.pieces for word in rest[3:]]
+            script.assignments.setdefault(name, []).append(Assignment(name, False, values[0], place, tuple(values[1:])))
         elif first in _READERS:
-            self.script.unknown.update(word.literal for word in rest[1:] if word.literal)
+            script.unknown.update(word.literal for word in rest[1:] if word.literal)
         elif first == "printf" and len(rest) > 2 and rest[1].literal == "-v":
-            self.script.unknown.add(rest[2].literal or "")
-        self.script.commands.append(Command(tuple(rest), self._place(rest[0])))
+            script.unknown.add(rest[2].literal or "")
+        elif first == "let":
+            script.unknown.update(_NAME.findall(self.text[rest[0].end : rest[-1].end]))
+        elif first in _EVALUATORS:
+            script.opaque.append(self._place(rest[0]))
+        elif first == "shift":
+            script.shifts.append(self._place(rest[0]))
+        elif first == "set" and len(rest) > 1:
+            self._set(rest)
+
+    def _expands(self, words: list[Word]) -> bool:
+        """Whether words without quotes stand for others than themselves."""
+        return any(
+            _PATTERN.search(self.text[word.start : word.end])
+            or any(not isinstance(piece, Text) for piece in word.pieces)
+            for word in words
+        )
+
+    def _set(self, rest: list[Word]) -> None:
+        """``set -- ...``, which gives the script or function its arguments."""
+        at = next((index for index, word in enumerate(rest) if word.literal == "--"), None)
+        if at is None:
+            if (rest[1].literal or "x")[0] in "+-":
+                return
+            at = 0
+        words, kept = [], False
+        for word in rest[at + 1 :]:
+            piece = word.pieces[0] if len(word.pieces) == 1 else None
+            if isinstance(piece, Variable) and piece.name == "@":
+                kept = True
+            else:
+                words.append(word)
+        self.script.arrays.append(Array("@", kept, tuple(words), rest[0].start, rest[at].end, self._place(rest[0])))
 
     def _assigned(self, word: Word) -> bool:
         match = _ASSIGNMENT.match(self.text, word.start, word.end)
@@ -475,6 +630,8 @@ class _Lexer:
         head = match.end() - match.start()
         if pieces and isinstance(pieces[0], Text):
             pieces[0] = Text(pieces[0].value[head:])
+        if "[" in match.group():
+            self.script.elements.add(match.group(1))
         assignment = Assignment(match.group(1), bool(match.group(2)), tuple(_merged(pieces)), self._place(word))
         self.script.assignments.setdefault(assignment.name, []).append(assignment)
         return True

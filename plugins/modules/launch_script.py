@@ -16,8 +16,8 @@ description:
     Devices are added, moved to another slot, resized and removed; everything else in the script stays, byte for byte.
   - Both kinds of script are known, C(acrn-dm -A -m ... \) with continuation lines, variables and quotes, and the
     C(dm_params) array that ACRN's own C(launch_cfg_gen.py) writes since v3.0.
-  - PCI slots of other devices are seen where the script tells them, also in variables and arrays. Where only a run of
-    the script would tell, there is a warning.
+  - Devices are seen where the script tells them, also in variables, arrays, arguments of functions and C(set --). Where
+    only a run of the script would tell, O(state=exact) is refused with the line, and otherwise there is a warning.
   - What C(acrn-dm) or the hypervisor would refuse when the VM is launched is refused here, with the line of the script.
 attributes:
   check_mode:
@@ -99,7 +99,9 @@ options:
     description:
       - The VM, by name, or by ID if there is O(scenario_path).
       - Without it the script says which VM it starts, by the last argument of C(acrn-dm), or by C(-U) up to ACRN v2.6.
-        Needed for a script that starts several VMs or takes the name from its own arguments.
+        Needed for a script that starts several VMs.
+      - A call of C(acrn-dm) that can start more than one VM, because its name comes from arguments, a loop, a branch or
+        another program, is refused with its line. So is a call that is run by C(xargs), C(eval) or a text for a shell.
     type: str
   state:
     description:

@@ -318,8 +318,8 @@ launch() {
     assert script_vms(maybe.encode())[0].name is None
 
 
-def test_what_only_a_run_tells_is_warned_of():
-    result = edit('acrn-dm -s 0,hostbridge $extra `cat more` "$@" VM1\n', [])
+def test_what_only_a_run_tells_is_warned_of_where_it_may_stay():
+    result = edit('acrn-dm -s 0,hostbridge $extra `cat more` "$@" VM1\n', [], state="present")
     assert [warning.split(": ")[2].split(" is only known")[0] for warning in result.warnings] == [
         "$extra",
         "`cat more`",
@@ -339,7 +339,7 @@ def test_what_only_a_run_tells_is_warned_of():
     ],
 )
 def test_warnings(script, warning):
-    result = edit(script, [])
+    result = edit(script, [], state="present" if "$x" in script else "exact")
     assert len(result.warnings) == 1
     assert warning in result.warnings[0]
     assert result.data == script.encode()
@@ -422,6 +422,139 @@ def test_vm_is_found_by_its_uuid():
     other = script.replace(uuid.upper().encode(), b"12345678-1234-1234-1234-123456789012")
     with pytest.raises(IvshmemError, match=r"which VM of s\.xml it starts is not clear \(in the script: vm1;"):
         launch(other, "vm.sh", None, scenario=scenario, version=(2, 2))
+
+
+# One call for several VMs, and what cannot be told
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        # A name from arguments, with each call of the function or script for another VM.
+        "launch() {\n acrn-dm -s 0,hostbridge vm$1\n}\nlaunch 1\nlaunch 2\n",
+        "function launch {\n name=vm$1\n acrn-dm -s 0,hostbridge $name\n}\nlaunch 1; launch 2\n",
+        "launch() { acrn-dm -s 0,hostbridge $1; }\nwhile read each; do launch $each; done < list\n",
+        "inner() { acrn-dm -s 0,hostbridge $1; }\nouter() { inner $1; }\nouter vm1\nouter vm2\n",
+        "launch() { shift; acrn-dm -s 0,hostbridge $1; }\nlaunch vm2 vm1\n",
+        'launch() { acrn-dm -s 0,hostbridge $1; }\n"$@"\n',
+        "acrn-dm -s 0,hostbridge $1\n",
+        "acrn-dm -s 0,hostbridge ${1:-vm1}\n",
+        "vm=${VM:-vm1}\nacrn-dm -s 0,hostbridge $vm\n",
+        'acrn-dm -s 0,hostbridge "${@:1}"\n',
+        # Loops.
+        "for vm in vm1 vm2; do\n acrn-dm -s 0,hostbridge $vm\ndone\n",
+        "for n in 1 2; do acrn-dm -s 0,hostbridge vm$n & done; wait\n",
+        "for vm; do acrn-dm -s 0,hostbridge $vm; done\n",
+        "for vm in $(ls /vms); do acrn-dm -s 0,hostbridge $vm; done\n",
+        "for vm in *.img; do acrn-dm -s 0,hostbridge $vm; done\n",
+        "for vm in vm{1,2}; do acrn-dm -s 0,hostbridge $vm; done\n",
+        "for ((i=1;i<3;i++)); do acrn-dm -s 0,hostbridge vm$i; done\n",
+        "i=1\nwhile [ $i -le 2 ]; do\n acrn-dm -s 0,hostbridge vm$i\n i=$((i+1))\ndone\n",
+        "i=1\nuntil [ $i -gt 2 ]; do acrn-dm -s 0,hostbridge vm$i; let i++; done\n",
+        "vm=vm1\nfor n in x y; do acrn-dm -s 0,hostbridge $vm; vm=vm2; done\n",
+        # Branches and later assignments.
+        "case $1 in\na) vm=vm1 ;;\n*) vm=vm2 ;;\nesac\nacrn-dm -s 0,hostbridge $vm\n",
+        "vm=vm1\n[ -e /x ] && vm=vm2\nacrn-dm -s 0,hostbridge $vm\n",
+        "vm=vm1\n[ -e /x ] ||\n export vm=vm2\nacrn-dm -s 0,hostbridge $vm\n",
+        "vm=vm1\nlaunch() { acrn-dm -s 0,hostbridge $vm; }\nlaunch\nvm=vm2\nlaunch\n",
+        "named() { vm=$1; }\nvm=vm0\nnamed vm1\nacrn-dm -s 0,hostbridge $vm\nnamed vm2\n",
+        # What only a run tells.
+        "vm=$(hostname)\nacrn-dm -s 0,hostbridge $vm\n",
+        "vm=vm1\n. /etc/vm.conf\nacrn-dm -s 0,hostbridge $vm\n",
+        'vm=vm1\neval "$(cat settings)"\nacrn-dm -s 0,hostbridge $vm\n',
+        "read vm\nacrn-dm -s 0,hostbridge $vm\n",
+        "acrn-dm -s 0,hostbridge vm1\nacrn-dm -s 5,ivshmem,dm:/secret,2 $other\n",
+        # acrn-dm run by something else.
+        "echo vm1 vm2 | xargs -n 1 acrn-dm -s 0,hostbridge\n",
+        "acrn-dm -s 0,hostbridge vm1\necho vm1 | xargs acrn-dm -s 5,ivshmem,dm:/secret,2\n",
+        'acrn-dm -s 0,hostbridge vm1\nsh -c "acrn-dm -s 5,ivshmem,dm:/secret,2 vm1"\n',
+        "acrn-dm -s 0,hostbridge vm1\neval acrn-dm -s 5,ivshmem,dm:/secret,2 vm1\n",
+        "acrn-dm -s 0,hostbridge vm1\nbash <<EOF\nacrn-dm -s 5,ivshmem,dm:/secret,2 vm1\nEOF\n",
+        "acrn-dm -s 0,hostbridge vm1\nout=$(acrn-dm -s 5,ivshmem,dm:/secret,2 vm1)\n",
+        'c="acrn-dm -s 5,ivshmem,dm:/secret,2 vm1"\nacrn-dm -s 0,hostbridge vm1\n$c\n',
+        'acrn-dm -s 0,hostbridge vm1\nrun() { "$@"; }\nrun acrn-dm -s 5,ivshmem,dm:/secret,2 vm1\n',
+        "acrn-dm -s 0,hostbridge vm1\n$DM -s 5,ivshmem,dm:/secret,2 vm1\n",
+        "acrn-dm -s 0,hostbridge vm1\ntrap 'acrn-dm -s 5,ivshmem,dm:/secret,2 vm1' EXIT\n",
+        "acrn-dm -s 0,hostbridge vm1\nalias dm='acrn-dm -s 5,ivshmem,dm:/secret,2'\ndm vm1\n",
+        # Arguments that are gathered.
+        'acrn-dm -s 0,hostbridge "$@" vm1\n',
+        "acrn-dm -s 0,hostbridge $* vm1\n",
+        'set -- -s 0,hostbridge\nshift 0\nacrn-dm "$@" vm1\n',
+        'set -- "$@" -s 0,hostbridge\nacrn-dm "$@" vm1\n',
+        'if x; then set -- -s 5,ivshmem,dm:/secret,2; else set -- -s 0,hostbridge; fi\nacrn-dm "$@" vm1\n',
+        'if x; then p=(-s 5,ivshmem,dm:/secret,2); else p=(-s 0,hostbridge); fi\nacrn-dm "${p[@]}" vm1\n',
+        'p=(-s 0,hostbridge)\nif x; then p+=(-s 5,ivshmem,dm:/secret,2); fi\nacrn-dm "${p[@]}" vm1\n',
+        'p=(-s 0,hostbridge)\nfor n in a b; do p+=(-s "5,ivshmem,dm:/$n,2"); done\nacrn-dm "${p[@]}" vm1\n',
+        'p=(-s 0,hostbridge)\np[9]="-s5,ivshmem,dm:/secret,2"\nacrn-dm "${p[@]}" vm1\n',
+        'mapfile -t p < args\nacrn-dm "${p[@]}" vm1\n',
+        'acrn-dm "${undefined[@]}" vm1\n',
+        "acrn-dm -s 0,hostbridge $(cat args) vm1\n",
+        "o=$(cat args)\nacrn-dm -s 0,hostbridge $o vm1\n",
+        "o='-s 3,virtio-rnd'\n. ./more\nacrn-dm -s 0,hostbridge $o vm1\n",
+        "o='-s 0,hostbridge'\nif x; then o=\"$o -s 5,ivshmem,dm:/secret,2\"; fi\nacrn-dm $o vm1\n",
+        "d=$(cat device)\nacrn-dm -s 0,hostbridge -s $d vm1\n",
+        "acrn-dm -s 0,hostbridge -s 5,ivshmem,$x,2 vm1\n",
+        "acrn-dm -s 0,hostbridge -s 5,ivshmem,dm:/$1,2 vm1\n",
+    ],
+)
+def test_what_cannot_be_told_is_refused_with_its_line(script):
+    with pytest.raises(IvshmemError, match=r"^vm\.sh: line \d+: "):
+        edit(script, [], vm="vm1", where="vm.sh")
+    with pytest.raises(IvshmemError, match=r"^vm\.sh: line \d+: "):
+        edit(script, [{"name": "dm:/a", "size": 2}], vm="vm1", where="vm.sh")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "launch() {\n name=vm$1\n acrn-dm -s 0,hostbridge $name\n}\nlaunch 1 more\n",
+        "launch() { acrn-dm -s 0,hostbridge $1; }\nif x; then launch vm1; else launch vm1; fi\n",
+        "inner() { acrn-dm -s 0,hostbridge $1; }\nouter() { inner $1; }\nouter vm1\n",
+        "launch() { local vm=$1; shift; acrn-dm -s 0,hostbridge vm1; }\nlaunch a b\n",
+        "for vm in vm1; do acrn-dm -s 0,hostbridge $vm; done\n",
+        "for try in 1 2 3; do acrn-dm -s 0,hostbridge vm1 && break; done\n",
+        "while true; do vm=vm1; acrn-dm -s 0,hostbridge $vm; vm=late; done\n",
+        "set -- vm1 more\nacrn-dm -s 0,hostbridge $1\n",
+        'set -- -A -m 512M -s 0:0,hostbridge\nset -- "$@" -s 6,virtio-rnd\nexec acrn-dm "$@" vm1\n'.replace(
+            'set -- "$@"', 'set -- "$@"'
+        ),
+        'launch() { acrn-dm "$@"; }\nlaunch -s 0,hostbridge vm1\n',
+        'DM=$(command -v acrn-dm)\n[ -x "$DM" ] || exit 1\n$DM -s 0,hostbridge vm1\n',
+        "PRE='taskset -c 1'\n$PRE acrn-dm -s 0,hostbridge vm1\n",
+        "flock /run/vm1.lock acrn-dm -s 0,hostbridge vm1\n",
+        "o='-s 3,virtio-rnd'\no=\"$o -s 4,virtio-rnd\"\no+=' -s 6,virtio-rnd'\nacrn-dm -s 0,hostbridge $o vm1\n",
+        'p=(-s 0,hostbridge)\np+=(-s 4,virtio-rnd)\nacrn-dm "${p[@]}" vm1\n',
+        'set -e -u\nlog() { echo "$@"; }\nlog starting acrn-dm\npidof acrn-dm && exit\nacrn-dm -s 0,hostbridge vm1\n',
+        "source /etc/profile\nacrn-dm -s 0,hostbridge vm1\n",
+        "#acrn-dm -s 0,hostbridge $1\n: acrn-dm\nacrn-dm -s 0,hostbridge vm1 # acrn-dm $2\n",
+        "acrn-dm -s 0,hostbridge vm1\nacrn-dm -s 0,hostbridge -s 5,ivshmem,dm:/b,2 other$1\n",
+        "killall acrn-dm; sudo pkill -f acrn-dm\nif ! command -v acrn-dm > /dev/null; then exit 1; fi\n"
+        "acrn-dm -s 0,hostbridge vm1\n",
+        "mac=$(cat /sys/x)\nacrn-dm -s 0,hostbridge --mac_seed ${mac:9:8}-vm1 --pm_by_vuart pty,/run/$mac vm1\n",
+        "case $1 in\nstart) acrn-dm -s 0,hostbridge vm1 ;;\nstop) acrnctl stop vm1 ;;\nesac\n",
+    ],
+)
+def test_a_call_that_certainly_runs_for_one_vm_works(script):
+    wanted = [{"name": "dm:/a", "size": 2}]
+    result = edit(script, wanted, vm="vm1")
+    assert result.data.count(b"-s 8,ivshmem,dm:/a,2") == 1
+    assert edit(result.data, wanted, vm="vm1").data == result.data
+    assert edit(result.data, [], vm="vm1").data == script.encode()
+
+
+@needs_bash
+def test_arguments_gathered_by_set_are_read(tmp_path):
+    script = (
+        "#!/bin/sh\nset -- -A -m 512M \\\n  -s 0:0,hostbridge \\\n  -s 6,ivshmem,dm:/alpha,2\n"
+        'set -- "$@" -s 8,virtio-rnd\nexec acrn-dm "$@" plc\n'
+    ).replace('set -- "$@"', 'set -- "$@"')
+    assert edit(script, [{"name": "dm:/alpha", "size": 2}], vm="plc").data == script.encode()
+    result = edit(script, [{"name": "dm:/beta", "size": 2}], vm="plc")
+    devices = read_arguments(run_bash(result.data, tmp_path))[1]
+    assert [(d.bdf.device, d.options) for d in devices if d.device == "ivshmem"] == [(9, "dm:/beta,2")]
+    bare = edit(script, [], vm="plc").data
+    assert b"ivshmem" not in bare
+    assert len(read_arguments(run_bash(bare, tmp_path))[1]) == 2
 
 
 # Any script

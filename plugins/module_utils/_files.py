@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
 
+ORIGINAL = ".before-acrn-ivshmem"
+
+
 @contextmanager
 def locked(*paths: str, what: str = "", limit: float = LIMIT) -> Iterator[None]:
     """Keep all other processes that would edit these files waiting. Raises IvshmemError, see ``_lock.held``."""
@@ -71,6 +74,39 @@ def replace_file(module: AnsibleModule, path: str, data: bytes, backup: bool = F
         with suppress(OSError):
             _remove(fresh)
     return backup_file or None
+
+
+def original_of(path: str) -> str:
+    """Where the content lies that a file had before the collection changed it for the first time.
+
+    It is in a directory whose files may be run or read by others (udev, acrnd, GRUB), which know them by their ending.
+    """
+    return os.path.realpath(path) + ORIGINAL
+
+
+def keep_original(path: str, data: bytes) -> str:
+    """Keep what a file had before its first change; empty where it was not there. Call it inside ``locked(path)``.
+
+    Nobody but the owner can read the copy, nobody can run it, and one that is there already stays.
+    """
+    copy = original_of(path)
+    if os.path.lexists(copy):
+        return copy
+    fresh = f"{copy}.new"
+    try:
+        _remove(fresh)
+        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.rename(fresh, copy)
+    except OSError as exc:
+        raise IvshmemError(f"{copy}: cannot be written: {exc.strerror}; {path} was not changed") from exc
+    finally:
+        with suppress(OSError):
+            _remove(fresh)
+    return copy
 
 
 def _remove(path: str) -> None:

@@ -56,6 +56,7 @@ class Settings:
     started: bool
     can_start: bool
     absent: Sequence[str]
+    exclusive: bool = False
 
     def is_v2(self, plan: Mapping[str, Any]) -> bool:
         """Whether acrn-dm has the arguments of v2.x."""
@@ -158,7 +159,11 @@ def files(vms: Sequence[Vm], settings: Settings) -> list[dict[str, Any]]:
     """What has to be on the Service VM besides the scripts, as launch_state takes it."""
     if not vms:
         return []
-    wanted: list[dict[str, Any]] = [{"path": settings.dir, "state": "directory", "mode": "0755"}]
+    needed = settings.units or any(path(vm, settings).startswith(f"{settings.dir}/") for vm in vms)
+    wanted: list[dict[str, Any]] = [{"path": settings.dir, "state": "directory", "mode": "0755"}] if needed else []
+    if settings.mode == "edit":
+        # What is there keeps its mode.
+        wanted = [{**each, "mode": None} for each in wanted]
     if not settings.units:
         return wanted
     wanted.append({"path": f"{settings.unit_directory}/acrn-vm@.service", "content": settings.unit, "mode": "0644"})
@@ -210,6 +215,7 @@ def wish(
                 "vm": name,
                 "acrn_version": settings.version or None,
                 "hypervisor_manifest": settings.hypervisor_manifest or None,
+                "exclusive": settings.exclusive,
                 "mode": None if settings.mode == "edit" else "0755",
             }
         )

@@ -89,6 +89,7 @@ def of_host(host: Values, built: Values | None) -> dict[str, Any]:
         if "same" in compared
         else None,
         "differences": list(compared.get("differences") or []),
+        "changes": list(compared.get("changes") or []),
     }
 
 
@@ -124,6 +125,31 @@ def _host_row(plan: Values) -> Row:
     return (plan["host"], made, (build or {}).get("key") or "-", reboot), (told or "-").split(" ")
 
 
+def _told(changes: Sequence[Values]) -> list[str]:
+    """What happens to devices of launch scripts and to memory, a line each; VMs that lose one region are together."""
+    lost: dict[str, list[str]] = {}
+    lines = []
+    for each in changes:
+        name, old, new = each["region"], each["old"], each["new"]
+        if each["change"] == "remove":
+            lost.setdefault(name, []).append(str(each["vm"]))
+        elif each["change"] == "move":
+            lines.append(f"move {name} {each['vm']} slot {'?' if old is None else old} -> {new}")
+        elif each["change"] == "resize":
+            lines.append(f"resize {name} {each['vm']} {old} -> {new} MB")
+        elif each["change"] == "drop":
+            size = f"{old / (1 << 20):g} MB"
+            what = f"drops {size} in {each['path']}"
+            lines.append(what if new is None else f"{what}, resize to {new >> 20} MB: its bytes are lost")
+    removed = [f"remove {name} from {', '.join(vms)}" for name, vms in lost.items()]
+    return [*removed, *lines]
+
+
+def _change_rows(plans: Sequence[Values]) -> list[Row]:
+    rows: list[Row] = [((plan["host"],), line.split(" ")) for plan in plans for line in _told(plan["changes"])]
+    return [(("HOST",), ["LAUNCH", "SCRIPTS", "AND", "MEMORY"]), *rows] if rows else []
+
+
 def _aligned(rows: Sequence[Row]) -> list[str]:
     """Lines of a table. A last cell that is too long goes on in the next line, which repeats the first cell."""
     widths = [max(map(len, column)) for column in zip(*(cells for cells, _words in rows))]
@@ -148,11 +174,13 @@ def _filled(words: Sequence[str], width: int) -> list[str]:
 
 
 def table(plans: Sequence[Values]) -> list[str]:
-    """The lines of two tables: the regions of each host, and what comes of them."""
+    """The lines of tables: the regions of each host, what comes of them, and what scripts and memory lose."""
     rows: list[Row] = [HEADS]
     for plan in plans:
         start = (plan["host"], plan["acrn_version"] or "?")
         rows += [_region_row(start, region) for region in plan["regions"]]
         if not plan["regions"]:
             rows.append(((*start, "-", "(none)" if plan["scenario"] else "?", "-", "-"), ["-"]))
-    return [*_aligned(rows), "", *_aligned([HOST_HEADS, *(_host_row(plan) for plan in plans)])]
+    changed = _change_rows(plans)
+    lost = ["", *_aligned(changed)] if changed else []
+    return [*_aligned(rows), "", *_aligned([HOST_HEADS, *(_host_row(plan) for plan in plans)]), *lost]

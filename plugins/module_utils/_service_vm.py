@@ -17,11 +17,23 @@ from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence, Union
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._acrn_dm import check_manifest, make_devices
 from ansible_collections.acrn.ivshmem.plugins.module_utils._dm_memory import Processes, explain, look
-from ansible_collections.acrn.ivshmem.plugins.module_utils._files import read_file, replace_file, unified
-from ansible_collections.acrn.ivshmem.plugins.module_utils._launch_script import launch, slots_of
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import (
+    keep_original,
+    original_of,
+    read_file,
+    replace_file,
+    unified,
+)
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch_script import (
+    launch,
+    script_devices,
+    script_vms,
+    slots_of,
+)
 from ansible_collections.acrn.ivshmem.plugins.module_utils._light import Heavy, Light
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import HYPERVISOR, IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import parse_version, read_scenario
+from ansible_collections.acrn.ivshmem.plugins.module_utils._takeover import OWN, changes, refuse_to_take
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -95,7 +107,15 @@ def set_script(module: Module) -> dict[str, Any]:
         f"{where}: line {edited.line}",
     )
     changed = edited.data != before
-    backup = replace_file(module, path, edited.data, params["backup"]) if changed and not module.check_mode else None
+    ours = os.path.lexists(original_of(path)) or OWN in (edited.data if before is None else before)
+    if changed and not ours and before is not None and params["state"] == "exact" and not params["exclusive"]:
+        wanted = (placed.device.prefixed for placed in edited.devices)
+        refuse_to_take(before, path, edited.vm or params["vm"], wanted)
+    backup = original = None
+    if changed and not module.check_mode:
+        if not ours:
+            original = keep_original(path, before or b"")
+        backup = replace_file(module, path, edited.data, params["backup"])
     attributes = module.load_file_common_arguments(params, path=os.path.realpath(path))
     if before is None and attributes["mode"] is None:
         attributes["mode"] = "0755"
@@ -110,13 +130,25 @@ def set_script(module: Module) -> dict[str, Any]:
         "devices": [device.to_mapping() for device in edited.devices],
         "removed": list(edited.removed),
         "actions": list(edited.actions),
+        "changes": [],
     }
+    if changed and params["state"] == "exact":
+        result["changes"] = changes(_devices_before(before, edited.vm), edited.devices, edited.vm)
+    if original:
+        result["original"] = original
     if backup:
         result["backup_file"] = backup
     if module._diff:
         old, new = (data.decode("utf-8", "replace") for data in (before or b"", edited.data))
         result["diff"] = unified(old, new, path)
     return result
+
+
+def _devices_before(before: bytes | None, vm: str | None) -> Sequence[Any]:
+    try:
+        return script_devices(before or b"", vm)
+    except IvshmemError:
+        return ()
 
 
 def clear_memory(module: Module) -> dict[str, Any]:
@@ -193,16 +225,29 @@ def _unlike(wish: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _file_differences(params: Mapping[str, Any], warnings: list[str]) -> Iterator[str]:
+def _shared_calls(scripts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """VMs that would get their devices in one call of acrn-dm, which has no name."""
+    paths = [os.path.realpath(script["path"]) for script in scripts]
+    for path in {path for path in paths if paths.count(path) > 1 and os.path.isfile(path)}:
+        named = {call.name for call in script_vms(read_file(path), path)}
+        vms = [script["vm"] for script, own in zip(scripts, paths) if own == path and script["vm"] not in named]
+        if vms:
+            told = ", ".join(map(str, vms))
+            yield f"{path}: does not start {told} by name; give each VM a call of acrn-dm of its own"
+
+
+def _file_differences(params: Mapping[str, Any], warnings: list[str], told: list[dict[str, Any]]) -> Iterator[str]:
     for wish in params["files"]:
         problem = _unlike(wish)
         if problem:
             yield f"{wish['path']}: {problem}"
-    refused = []
+    refused = list(_shared_calls(params["scripts"]))
     for script in params["scripts"]:
         module = Light({"src": None, "state": "exact", "backup": False, **script}, check_mode=True)
         try:
-            if set_script(module)["changed"]:
+            result = set_script(module)
+            told += result["changes"]
+            if result["changed"]:
                 yield f"{script['path']}: {'has other content' if os.path.exists(script['path']) else 'is missing'}"
         except Heavy:
             yield f"{script['path']}: has another mode"
@@ -238,10 +283,33 @@ def compare(module: Module) -> dict[str, Any]:
     }
     warnings: list[str] = []
     # First the scripts: what they refuse, they tell with their file and line.
-    differences = list(_file_differences(params, warnings))
+    told: list[dict[str, Any]] = []
+    differences = list(_file_differences(params, warnings, told))
+    # What the last device is taken from goes as well.
+    kept = {region["name"] for region in params["regions"]}
+    gone = {each["region"][4:] for each in told if each["change"] == "remove" and each["region"].startswith("dm:/")}
+    own["absent"] = [*params["absent"], *sorted(gone - kept - set(params["absent"]))]
     memory = clear_memory(Light({**own, "acrn_version": params["acrn_version"]}, check_mode=True))
+    told += [
+        {
+            "change": "drop",
+            "region": f"dm:/{each['name']}",
+            "vm": None,
+            "old": each["size"],
+            "new": each["wanted"],
+            "path": each["path"],
+        }
+        for each in memory["memory"]
+        if each["stale"]
+    ]
     differences += _vm_differences(params, memory)
     # What differs is looked at again by the modules that change it, and they warn themselves.
     for text in [] if differences else warnings:
         module.warn(text)
-    return {"changed": False, "same": not differences, "differences": differences, "vms": memory["vms"]}
+    return {
+        "changed": False,
+        "same": not differences,
+        "differences": differences,
+        "changes": told,
+        "vms": memory["vms"],
+    }

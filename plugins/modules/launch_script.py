@@ -125,6 +125,14 @@ options:
       - A device of a region that this hypervisor does not have is refused, with a warning only in check mode, as an
         earlier task of the play may install another hypervisor. If the file is not there, there is a warning.
     type: path
+  exclusive:
+    description:
+      - Whether devices that are not in O(devices) are removed also from a script that this collection has not changed
+        before. With V(false) such a script is refused, with the list of its devices. Only for O(state=exact).
+      - Before its first change, a script is kept beside itself under its name with C(.before-acrn-ivshmem) behind. The
+        copy is empty where there was no script.
+    type: bool
+    default: true
   backup:
     description:
       - Keep a copy of the script if it changes, with the time in its name.
@@ -215,6 +223,31 @@ actions:
   type: list
   elements: str
   sample: ["region 'dm:/test': moved from slot 6 to slot 8, because slot 6 is that of virtio-hyper_dmabuf (line 4)"]
+changes:
+  description: What happened to the devices that the script had, with O(state=exact).
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    change:
+      description: V(add), V(move), V(resize) or V(remove).
+      type: str
+    region:
+      description: The region, with prefix.
+      type: str
+    vm:
+      description: The VM.
+      type: str
+    old:
+      description: The slot before, or the size in MB for V(resize). Null for V(add).
+      type: int
+    new:
+      description: The slot or size now. Null for V(remove).
+      type: int
+original:
+  description: The copy of a script that was changed for the first time.
+  returned: when it was made
+  type: str
 backup_file:
   description: The copy that was made.
   returned: changed and O(backup=true)
@@ -250,6 +283,7 @@ def main():
             "state": {"type": "str", "choices": list(STATES), "default": "exact"},
             "acrn_version": {"type": "str"},
             "hypervisor_manifest": {"type": "path"},
+            "exclusive": {"type": "bool", "default": True},
             "backup": {"type": "bool", "default": False},
         },
         add_file_common_args=True,

@@ -53,6 +53,10 @@ options:
           hypervisor_manifest:
             description: The manifest of the installed hypervisor.
             type: path
+          exclusive:
+            description: As for M(acrn.ivshmem.launch_script).
+            type: bool
+            default: true
           mode:
             description: Permissions in octal.
             type: str
@@ -170,6 +174,18 @@ differences:
   type: list
   elements: str
   sample: ["/usr/share/acrn/launch/POST_STD_VM1.sh: has other content", "VM POST_STD_VM1: does not run"]
+changes:
+  description: What would happen to devices of scripts, as RV(acrn.ivshmem.launch_script#module:changes), and to memory.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    change:
+      description: Also V(drop), for a file of RV(ignore:changes[].old) bytes that has to go.
+      type: str
+    path:
+      description: The file, for V(drop). It comes again with RV(ignore:changes[].new) bytes, unless that is null.
+      type: str
 vms:
   description: The VMs that run, as M(acrn.ivshmem.dm_memory) returns them.
   returned: success
@@ -200,6 +216,7 @@ ARGUMENTS = {
                         "vm": {"type": "str"},
                         "acrn_version": {"type": "str"},
                         "hypervisor_manifest": {"type": "path"},
+                        "exclusive": {"type": "bool", "default": True},
                         "mode": {"type": "str"},
                     },
                 },

@@ -40,7 +40,7 @@ def test_the_script_is_all_that_the_target_needs(magic, monkeypatch):
     assert run_script(guest_probe, params, monkeypatch, magic) == {"changed": False, "results": []}
     result = run_script(launch_state, EMPTY_STATE, monkeypatch, magic)
     assert isinstance(result.pop("vms"), list)  # those of the machine that the tests run on
-    assert result == {"changed": False, "same": True, "differences": []}
+    assert result == {"changed": False, "same": True, "differences": [], "changes": []}
 
 
 def test_a_mistake_of_ours_is_left_to_the_module(monkeypatch):

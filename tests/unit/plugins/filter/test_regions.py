@@ -166,6 +166,32 @@ def test_plan_table_tells_of_each_region_and_of_each_host():
     ]
 
 
+def test_plan_table_says_what_scripts_and_memory_lose():
+    def change(what, name, vm, old, new, **more):
+        return {"change": what, "region": name, "vm": vm, "old": old, "new": new, **more}
+
+    told = [
+        change("remove", "dm:/logs", "VM1", 5, None),
+        change("remove", "dm:/logs", "VM2", 5, None),
+        change("move", "hv:/plc", "VM1", 4, 30),
+        change("resize", "dm:/b", "VM1", 2, 4),
+        change("add", "dm:/new", "VM1", None, 9),
+        change("drop", "dm:/logs", None, 2 << 20, None, path="/dev/shm/logs"),
+        change("drop", "dm:/b", None, 2 << 20, 4 << 20, path="/dev/shm/b"),
+    ]
+    found = plan_of(plan_launch={"same": False, "changes": told})
+    assert found["changes"] == told
+    lines = filters.plan_table([found])
+    assert lines[lines.index("HOST     LAUNCH SCRIPTS AND MEMORY") + 1 :] == [
+        "press-1  remove dm:/logs from VM1, VM2",
+        "press-1  move hv:/plc VM1 slot 4 -> 30",
+        "press-1  resize dm:/b VM1 2 -> 4 MB",
+        "press-1  drops 2 MB in /dev/shm/logs",
+        "press-1  drops 2 MB in /dev/shm/b, resize to 4 MB: its bytes are lost",
+    ]
+    assert "HOST     LAUNCH SCRIPTS AND MEMORY" not in filters.plan_table([plan_of(plan_launch={"same": True})])
+
+
 def test_plan_table_is_narrow_enough_for_the_output_of_ansible():
     frames = region("frames", *(vm(number, f"POST_STD_VM{number}", 8) for number in range(5)))
     plans = filters.plan_hosts([planned(scenario_plan={**PLAN, "regions": [frames]})], ["one"], {"one": {}})

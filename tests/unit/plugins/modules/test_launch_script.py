@@ -117,6 +117,63 @@ def test_backup(run, script):
     assert "backup_file" not in run(path=script, devices=[], backup=True)
 
 
+def test_a_script_of_others_is_kept_before_its_first_change(run, script):
+    original = script.with_name("vm1.sh.before-acrn-ivshmem")
+    assert not run(path=script, devices=[{**TEST, "size": 2, "vbdf": "00:05.0"}])["changed"]
+    assert not original.exists()
+    assert "original" not in run(path=script, devices=[TEST], _ansible_check_mode=True)
+    assert not original.exists()
+    assert run(path=script, devices=[TEST])["original"] == str(original)
+    assert original.read_text() == SCRIPT
+    assert stat.S_IMODE(original.stat().st_mode) == 0o600
+    assert "original" not in run(path=script, devices=[])
+    assert original.read_text() == SCRIPT
+
+
+def test_nothing_undeclared_is_taken_from_a_script_of_others_unasked(run, script):
+    other = {"name": "dm:/other", "size": 2}
+    for arguments in (
+        {"devices": [other]},
+        {"devices": []},
+        {"content": SCRIPT.replace("-s 5,ivshmem,dm:/test,2", "")},
+    ):
+        result = run(path=script, **{"devices": [], **arguments}, exclusive=False, vm="VM1")
+        assert result["failed"], arguments
+        assert f"{script}: has ivshmem devices that are not declared: dm:/test, 2 MB, slot 5 (line 3)" in result["msg"]
+        assert "launch_exclusive: true" in result["msg"]
+        assert script.read_text() == SCRIPT
+    assert os.listdir(script.parent) == ["vm1.sh"]
+    # What is declared may change, and then the script is one of ours.
+    assert run(path=script, devices=[TEST, other], exclusive=False)["changed"]
+    assert run(path=script, devices=[TEST], exclusive=False)["removed"] == ["dm:/other"]
+    assert run(path=script, devices=[], exclusive=False)["removed"] == ["dm:/test"]
+
+
+def test_a_script_that_was_made_here_is_no_script_of_others(run, tmp_path):
+    script = tmp_path / "made.sh"
+    assert run(path=script, content=SCRIPT, devices=[TEST], exclusive=False)["changed"]
+    assert script.with_name("made.sh.before-acrn-ivshmem").read_text() == ""
+    assert run(path=script, content=SCRIPT, devices=[], exclusive=False)["changed"]
+    own = tmp_path / "own.sh"
+    text = "# Written by the Ansible role acrn.ivshmem.launch: changes get lost.\n" + SCRIPT
+    assert run(path=own, content=text, devices=[TEST], exclusive=False)["changed"]
+    assert run(path=own, content=text, devices=[], exclusive=False)["changed"]
+    assert not own.with_name("own.sh.before-acrn-ivshmem").exists()
+
+
+def test_changes_of_devices_are_told_one_by_one(run, script):
+    result = run(path=script, devices=[TEST, {"name": "dm:/new", "size": 2, "slot": 9}])
+    assert result["changes"] == [
+        {"change": "move", "region": "dm:/test", "vm": "VM1", "old": 5, "new": 6},
+        {"change": "resize", "region": "dm:/test", "vm": "VM1", "old": 2, "new": 4},
+        {"change": "add", "region": "dm:/new", "vm": "VM1", "old": None, "new": 9},
+    ]
+    assert run(path=script, devices=[TEST])["changes"] == [
+        {"change": "remove", "region": "dm:/new", "vm": "VM1", "old": 9, "new": None}
+    ]
+    assert run(path=script, devices=[TEST])["changes"] == []
+
+
 def test_link_stays_a_link(run, script, tmp_path):
     link = tmp_path / "link.sh"
     link.symlink_to("vm1.sh")

@@ -182,3 +182,26 @@ def test_every_script_that_is_refused_is_told(host, compare):
     first, last = compare(wish)["msg"].splitlines()
     assert first.startswith(f"{host.script}: line 6: region 'dm:/te;st': ")
     assert last.startswith(f"{host.script.parent}/VM2.sh: line 6: region 'dm:/a': slot 31 (00:1f.0) is reserved")
+
+
+def test_what_scripts_and_memory_would_lose_is_told(host, compare):
+    wish = host.wish
+    wish["scripts"][0]["devices"] = [{"name": "dm:/new", "size": 2, "slot": 7}]
+    wish["regions"] = [{"name": "new", "size": 2}]
+    result = compare(wish)
+    assert [(each["change"], each["region"], each["old"], each["new"]) for each in result["changes"]] == [
+        ("remove", "dm:/test", 6, None),
+        ("add", "dm:/new", None, 7),
+        ("drop", "dm:/test", 2 << 20, None),
+    ]
+    assert result["changes"][-1]["path"] == str(host.memory)
+    assert compare(host.wish)["changes"] == []
+
+
+def test_vms_that_share_a_call_are_refused(host, compare):
+    script = {"path": str(host.root / "both.sh"), "devices": [], "exclusive": True}
+    (host.root / "both.sh").write_text("acrn-dm -s 0,hostbridge --ovmf x\n")
+    result = compare({**host.wish, "scripts": [{**script, "vm": "A"}, {**script, "vm": "B"}]})
+    assert f"{host.root}/both.sh: does not start A, B by name" in result["msg"]
+    (host.root / "both.sh").write_text("acrn-dm -s 0,hostbridge A\nacrn-dm -s 0,hostbridge B\n")
+    assert "failed" not in compare({**host.wish, "scripts": [{**script, "vm": "A"}, {**script, "vm": "B"}]})

@@ -12,7 +12,7 @@ import pathlib
 import pytest
 
 from ansible_collections.acrn.ivshmem.tests.reliability import figures
-from ansible_collections.acrn.ivshmem.tests.unit import conftest as _profiles  # noqa: F401  # those of hypothesis
+from ansible_collections.acrn.ivshmem.tests.unit.conftest import own_locks  # noqa: F401  # profiles come with it
 
 
 @pytest.fixture

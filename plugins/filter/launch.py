@@ -12,7 +12,7 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.acrn.ivshmem.plugins.filter.regions import vm_devices
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _launch_vm
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _launch_vm, _takeover
 
 
 def launch_wish(vms: Sequence[Mapping[str, Any]], plan: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
@@ -23,8 +23,13 @@ def launch_wish(vms: Sequence[Mapping[str, Any]], plan: Mapping[str, Any], **set
         raise AnsibleFilterError(f"acrn.ivshmem.launch_wish: launch_vms or a setting is malformed: {exc!r}") from exc
 
 
+def places_in_use(found: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """The vBDFs that a host has in use, of what launch_info returned."""
+    return _takeover.places_in_use(found)
+
+
 class FilterModule:
-    """The filter of the role launch."""
+    """The filters of launch scripts."""
 
     def filters(self) -> dict[str, Any]:
-        return {"launch_wish": launch_wish}
+        return {"launch_wish": launch_wish, "places_in_use": places_in_use}

@@ -647,6 +647,13 @@ def script_devices(data: bytes, vm: str | None = None, where: str = "script") ->
     return tuple(_found(device) for device in call.devices if device.kind == "ivshmem")
 
 
+def check_exact(data: bytes, vm: str | None, where: str) -> None:
+    """Raise IvshmemError where the ivshmem devices of a VM cannot all be read from its script."""
+    edit = _Edit(data, (), "exact", vm, None, {}, None, where)
+    for call in _select(edit.view, vm, None):
+        edit.refuse_unread(call)
+
+
 def slots_of(data: bytes) -> dict[str, int]:
     """The slots of the ivshmem devices of a script, by prefixed name; nothing where it cannot be read."""
     try:
@@ -806,7 +813,7 @@ class _Edit:
         wanted = () if self.state == "absent" else self.devices
         gone = {device.prefixed for device in self.devices} if self.state == "absent" else None
         for call in calls:
-            self._refuse_unread(call)
+            self.refuse_unread(call)
             self._warn(call)
         placed = self._place(calls, wanted, gone)
         for index in range(len(calls)):
@@ -824,7 +831,7 @@ class _Edit:
             tuple(dict.fromkeys(self.warnings)),
         )
 
-    def _refuse_unread(self, call: _Call) -> None:
+    def refuse_unread(self, call: _Call) -> None:
         """Refuse what would have to be called exact, or changed, without being known."""
         names = {device.prefixed for device in self.devices}
         problems = [

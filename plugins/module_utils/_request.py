@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     PRE_LAUNCHED,
     PROVIDERS,
     SERVICE,
+    Bdf,
     IvshmemError,
     Region,
     RegionVm,
@@ -34,6 +35,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._rules import (
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import (
     PlacedRegion,
+    Places,
     Scenario,
     read_scenario,
     render_launch,
@@ -95,10 +97,12 @@ def decide(
     launch: bytes | None = None,
     launch_where: str = "",
     earlier: bytes | None = None,
+    known: Iterable[Mapping[str, Mapping[str, str]]] = (),
 ) -> Outcome:
     """Decide what a scenario and its launch XML shall hold.
 
-    ``earlier`` is an older result for the same host, whose vBDFs are kept where ``data`` has none of its own. Raises
+    ``earlier`` is an older result for the same host, whose vBDFs are kept where ``data`` has none of its own, and then
+    those of ``known``: by prefixed name of the region and name of the VM. Raises
     IvshmemError for input that is not readable, or that breaks a rule of severity error; all of them are told.
     """
     scenario = read_scenario(data, where)
@@ -112,19 +116,32 @@ def decide(
         wanted = scenario.merged(declared, state == "exact")
         findings = tuple(check(scenario, wanted, version, board, {region.name for region in declared}))
         refuse(findings, where, unreadable)
-        regions = scenario.placed(wanted, board.native if board else (), _readable(earlier, where))
+        places = [*_readable(earlier, where), *(_places(scenario, each) for each in known)]
+        regions = scenario.placed(wanted, board.native if board else (), places)
         new = scenario.rendered(regions, keep_unreadable=state == "present", version=version)
     new_launch = None if launch is None else render_launch(launch, launch_where, scenario, regions)
     return Outcome(scenario, regions, findings, new, new_launch)
 
 
-def _readable(earlier: bytes | None, where: str) -> tuple[Scenario, ...]:
+def _readable(earlier: bytes | None, where: str) -> list[Places]:
     if earlier is None:
-        return ()
+        return []
     try:
-        return (read_scenario(earlier, where),)
+        return [read_scenario(earlier, where).places()]
     except IvshmemError:
-        return ()
+        return []
+
+
+def _places(scenario: Scenario, known: Mapping[str, Mapping[str, str]]) -> Places:
+    """Places by ID of the VM; what is no region, VM or address of the scenario is none."""
+    found = {}
+    for name, vms in known.items():
+        for vm, vbdf in vms.items():
+            try:
+                found[name[4:] if name[:4] in PROVIDERS else name, scenario.vm(vm).id] = Bdf.parse(str(vbdf))
+            except IvshmemError:
+                continue
+    return found
 
 
 def describe(scenario: Scenario, version: tuple[int, int] | None, board: Board | None) -> dict[str, Any]:

@@ -40,6 +40,9 @@ V2, V3 = "v2", "v3"
 # Children of an element as they shall be: each a child of now, or None for a new one, and its bytes.
 Pairs = List[Tuple[Optional[Node], bytes]]
 
+# Where regions are, by name of the region and ID of the VM.
+Places = Mapping[Tuple[str, int], Bdf]
+
 _LOAD_ORDERS = {"PRE_LAUNCHED_VM": PRE_LAUNCHED, "SERVICE_VM": SERVICE, "POST_LAUNCHED_VM": POST_LAUNCHED}
 # misc/config_tools/library/scenario_cfg_lib.py, VM_DB (v2.2 calls the Service VM SOS_VM, v2.7 SERVICE_VM).
 _V2_TYPES = {
@@ -113,10 +116,14 @@ class Vm:
 
 @dataclass(frozen=True)
 class PlacedVm:
-    """A VM of a region at its place. ``vbdf`` is None where ACRN's build chooses it (v2.x, not post-launched)."""
+    """A VM of a region at its place. ``vbdf`` is None where ACRN's build chooses it (v2.x, not post-launched).
+
+    ``chosen`` is a place that no declaration, file or host tells.
+    """
 
     vm: Vm
     vbdf: Bdf | None
+    chosen: bool = False
 
 
 @dataclass(frozen=True)
@@ -405,12 +412,16 @@ class Scenario:
             held.update(dict.fromkeys((0x01, 0x02, 0x1F), "acrn-dm"))
         return held
 
+    def places(self) -> Places:
+        """The vBDFs that the file gives to its regions."""
+        return {(region.name, vm.id): vbdf for region in self.regions for vm, vbdf in self.resolved(region) if vbdf}
+
     def placed(
-        self, regions: Iterable[Region], native: Iterable[Bdf] = (), earlier: Iterable[Scenario] = ()
+        self, regions: Iterable[Region], native: Iterable[Bdf] = (), earlier: Iterable[Places] = ()
     ) -> tuple[PlacedRegion, ...]:
         """Give every VM of every region its vBDF.
 
-        A declared vBDF stands. Without one, that of the file (then of ``earlier`` files) stays if it can be used;
+        A declared vBDF stands. Without one, that of the file (then of ``earlier`` ones) stays if it can be used;
         else the first free of SLOT_ORDER (V2_SLOT_ORDER) is taken, in the order of the regions. ``native`` are the PCI
         functions of the board, which the Service VM sees. In v2.x only post-launched VMs have a place to choose. Raises
         IvshmemError where a VM has no free place, or where a region names a VM that is not there.
@@ -434,16 +445,14 @@ class Scenario:
                 pairs.append((region, vm))
                 if ref.vbdf:
                     settle(region, vm, ref.vbdf)
-        for known in (self, *earlier):
-            before = {
-                (region.name, vm.id): vbdf for region in known.regions for vm, vbdf in known.resolved(region) if vbdf
-            }
+        for before in (self.places(), *earlier):
             for region, vm in pairs:
                 vbdf = before.get((region.name, vm.id))
                 if vbdf is None or (region.name, vm.id) in places or vbdf.bus or vbdf.function:
                     continue
                 if vbdf.device not in taken[vm.id]:
                     settle(region, vm, vbdf)
+        chosen = {(region.name, vm.id) for region, vm in pairs} - set(places)
         for region, vm in pairs:
             if (region.name, vm.id) not in places:
                 device = next((slot for slot in order if slot not in taken[vm.id]), None)
@@ -456,7 +465,10 @@ class Scenario:
         return tuple(
             PlacedRegion(
                 region,
-                tuple(PlacedVm(vm, places.get((region.name, vm.id))) for vm in (self.vm(ref.vm) for ref in region.vms)),
+                tuple(
+                    PlacedVm(vm, places.get((region.name, vm.id)), (region.name, vm.id) in chosen)
+                    for vm in (self.vm(ref.vm) for ref in region.vms)
+                ),
             )
             for region in regions
         )

@@ -33,7 +33,13 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._launch_script import
 from ansible_collections.acrn.ivshmem.plugins.module_utils._light import Heavy, Light
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import HYPERVISOR, IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import parse_version, read_scenario
-from ansible_collections.acrn.ivshmem.plugins.module_utils._takeover import OWN, changes, refuse_to_take
+from ansible_collections.acrn.ivshmem.plugins.module_utils._takeover import (
+    OWN,
+    changes,
+    read_script,
+    refuse_to_take,
+    running_vm,
+)
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -142,6 +148,82 @@ def set_script(module: Module) -> dict[str, Any]:
         old, new = (data.decode("utf-8", "replace") for data in (before or b"", edited.data))
         result["diff"] = unified(old, new, path)
     return result
+
+
+def look_around(module: Module) -> dict[str, Any]:
+    """What a Service VM has: scripts with their VMs, VMs that run, the scenario of the installed build, and memory."""
+    params = module.params
+    problems: list[str] = []
+    scripts = []
+    for path in _script_paths(params["paths"], params["directories"], problems):
+        try:
+            data = read_file(path)
+        except IvshmemError as exc:
+            problems.append(str(exc))
+            continue
+        found = read_script(data, path)
+        if path in params["paths"] or found["vms"] or b"acrn-dm" in data:
+            problems += found["problems"]
+            scripts.append({"path": path, **found})
+    processes = Processes()
+    installed = _installed(params["hypervisor"], problems)
+    names = {
+        device["name"][4:]
+        for vm in [*(vm for script in scripts for vm in script["vms"]), *map(running_vm, processes.vms())]
+        for device in vm["devices"]
+        if (device["name"] or "").startswith("dm:/")
+    }
+    with open(CMDLINE, encoding="utf-8", errors="replace") as handle:
+        cmdline = handle.read().strip()
+    return {
+        "changed": False,
+        "scripts": scripts,
+        "running": [running_vm(vm) for vm in processes.vms()],
+        "installed": installed,
+        "memory": [
+            {"name": name, "path": path, "size": os.stat(path).st_size}
+            for name, path in ((name, os.path.join(params["memory"], name)) for name in sorted(names))
+            if os.path.isfile(path)
+        ],
+        "cmdline": cmdline,
+        "unit": os.path.lexists(params["unit"]),
+        "problems": problems,
+    }
+
+
+def _script_paths(paths: Sequence[str], directories: Sequence[str], problems: list[str]) -> list[str]:
+    """The scripts to read: those that are named and there, and those of directories."""
+    found = [path for path in paths if os.path.exists(path)]
+    for folder in directories:
+        try:
+            names = sorted(os.listdir(folder))
+        except OSError as exc:
+            if os.path.exists(folder):
+                problems.append(f"{folder}: cannot be read: {exc.strerror}")
+            continue
+        found += [os.path.join(folder, name) for name in names if name.endswith(".sh")]
+    own: dict[str, str] = {}
+    for path in found:
+        own.setdefault(os.path.realpath(path), path)
+    return list(own.values())
+
+
+def _installed(folder: str | None, problems: list[str]) -> dict[str, Any] | None:
+    """The scenario of the build that runs, or of the only one that is installed."""
+    if not folder or not os.path.isdir(folder):
+        return None
+    path = os.path.join(os.path.dirname(manifest_path(folder)), "scenario.xml")
+    if not os.path.exists(path):
+        keys = [name for name in os.listdir(folder) if os.path.exists(os.path.join(folder, name, "scenario.xml"))]
+        if len(keys) != 1:
+            return None
+        path = os.path.join(folder, keys[0], "scenario.xml")
+    try:
+        scenario = read_scenario(read_file(path), path)
+    except IvshmemError as exc:
+        problems.append(str(exc))
+        return None
+    return {"path": path, "regions": [placed.as_dict() for placed in scenario.as_found()]}
 
 
 def _devices_before(before: bytes | None, vm: str | None) -> Sequence[Any]:

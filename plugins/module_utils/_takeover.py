@@ -9,15 +9,19 @@ This module util is PRIVATE to the collection: it can change at any time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils._acrn_dm import ivshmem_options
+from ansible_collections.acrn.ivshmem.plugins.module_utils._dm_memory import RunningVm
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch_script import (
     FoundDevice,
     PlacedDevice,
+    check_exact,
     script_devices,
+    script_vms,
 )
-from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import PREFIXES, Bdf, IvshmemError
 
 # The second line of the scripts that the role launch writes from its own template.
 OWN = b"Written by the Ansible role acrn.ivshmem.launch"
@@ -78,3 +82,69 @@ def _told(device: FoundDevice) -> str:
     size = f", {device.size} MB" if device.size is not None else ""
     slot = f", slot {device.slot}" if device.slot is not None else ""
     return f"{name}{size}{slot} (line {device.line})"
+
+
+# -- what a host has ---------------------------------------------------------------------------------------------------
+
+
+def read_script(data: bytes, where: str) -> dict[str, Any]:
+    """The VMs that a script starts, each with its ivshmem devices, and what of it cannot be read."""
+    problems: list[str] = []
+    vms: list[dict[str, Any]] = []
+    try:
+        calls = script_vms(data, where)
+    except IvshmemError as exc:
+        return {"vms": [], "problems": str(exc).splitlines()}
+    for call in calls:
+        try:
+            if call.name is None:
+                raise IvshmemError(
+                    f"{where}: line {call.line}: which VM this call of acrn-dm starts is not clear ({call.told})"
+                )
+            check_exact(data, call.name, where)
+            devices = script_devices(data, call.name, where)
+        except IvshmemError as exc:
+            problems += str(exc).splitlines()
+            continue
+        own = {
+            "name": call.name,
+            "uuid": call.uuid,
+            "style": call.style,
+            "line": call.line,
+            "devices": [_device(device) for device in devices],
+        }
+        if own["name"] not in [each["name"] for each in vms]:
+            vms.append(own)
+    return {"vms": vms, "problems": list(dict.fromkeys(problems))}
+
+
+def _device(device: FoundDevice) -> dict[str, Any]:
+    return {"name": device.name, **{key: getattr(device, key) for key in ("size", "region_id", "slot", "line")}}
+
+
+def running_vm(vm: RunningVm) -> dict[str, Any]:
+    """A VM that runs, as launch_info returns it."""
+    devices = []
+    for slot, options in sorted(vm.devices):
+        name, size, region_id = ivshmem_options(options)
+        devices.append({"name": name, "size": size, "region_id": region_id, "slot": slot})
+    return {"name": vm.vm, "pid": vm.pid, "devices": devices}
+
+
+def places_in_use(found: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """The vBDFs that a host has in use, by prefixed region and VM, of what launch_info returns.
+
+    What a script says counts before what still runs, and both before the scenario of the installed build.
+    """
+    places: dict[str, dict[str, str]] = {}
+    for region in (found.get("installed") or {}).get("regions") or []:
+        for vm in region["vms"]:
+            if vm["vbdf"]:
+                name = PREFIXES[region["provided_by"]] + region["name"]
+                places.setdefault(name, {})[vm["name"]] = vm["vbdf"]
+    scripted = [vm for script in found.get("scripts") or [] for vm in script["vms"]]
+    for vm in [*(found.get("running") or []), *scripted]:
+        for device in vm["devices"]:
+            if device["name"] and device["slot"] is not None:
+                places.setdefault(device["name"], {})[vm["name"]] = str(Bdf(0, device["slot"], 0))
+    return places

@@ -102,6 +102,29 @@ options:
     description:
       - An ACRN tree. Only its C(VERSION) file is read.
     type: path
+  places_path:
+    description:
+      - A file that keeps the regions of a v2.x scenario with their places, which the XML cannot hold. Files of v3.x
+        hold them themselves, and then nothing is written there.
+    type: path
+  known_places:
+    description:
+      - Places that a host has in use, by region (with C(hv:/) or C(dm:/)) and name of the VM, as
+        P(acrn.ivshmem.places_in_use#filter) gives them. They are kept where neither O(regions) nor a file says
+        otherwise.
+    type: dict
+    default: {}
+  ask:
+    description:
+      - With V(true), nothing is written as long as a place had to be chosen that the host may know better. RV(asking)
+        says so, and the next call has O(known_places).
+    type: bool
+    default: false
+  unasked:
+    description:
+      - Why a host could not be asked for O(known_places). Then there is a warning for each place that had to be chosen.
+    type: str
+    default: ""
   backup:
     description:
       - Keep a copy of each file that changes, with the time in its name.
@@ -218,6 +241,25 @@ acrn_version:
   returned: success
   type: str
   sample: "3.3"
+chosen:
+  description: Places that were chosen by this call, since nothing told of them.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    region:
+      description: The region, with its prefix.
+      type: str
+    vm:
+      description: The VM.
+      type: str
+    vbdf:
+      description: The vBDF.
+      type: str
+asking:
+  description: Whether O(ask) has kept this call from writing.
+  returned: success
+  type: bool
 digest:
   description: SHA-256 of the scenario XML as it is now (or would be, in check mode).
   returned: success
@@ -258,15 +300,16 @@ backup_files:
   elements: str
 """
 
+import json
 import os
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._board import read_board
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import locked, read_file, replace_file, unified
-from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import PREFIXES, SERVICE, IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.module_utils._request import decide, find_version
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import parse_version, read_scenario
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import V2, parse_version, read_scenario
 from ansible_collections.acrn.ivshmem.plugins.module_utils._xml import Document
 
 
@@ -282,6 +325,7 @@ def run(module):
     launch = read_file(launch_src) if launch_src else None
     before = data if src == path else existing(path)
     launch_before = launch if launch_src == launch_path else existing(launch_path)
+    kept = _kept(params["places_path"])
     outcome = decide(
         data,
         src,
@@ -292,22 +336,44 @@ def run(module):
         launch=launch,
         launch_where=launch_src or "",
         earlier=before,
+        known=[_places(kept), params["known_places"]],
     )
+    regions = [placed.as_dict() for placed in outcome.regions]
+    chosen = [
+        {"region": placed.region.prefixed, "vm": vm.vm.name, "vbdf": str(vm.vbdf)}
+        for placed in outcome.regions
+        for vm in placed.vms
+        if vm.chosen
+    ]
+    # A machine without a Service VM has nobody to ask.
+    asking = params["ask"] and bool(chosen) and any(vm.load_order == SERVICE for vm in outcome.scenario.vms)
     changes = [
         (name, old, new)
         for name, old, new in ((path, before, outcome.data), (launch_path, launch_before, outcome.launch))
         if new is not None and old != new
     ]
     backups = []
-    if not module.check_mode:
+    places_changed = params["places_path"] is not None and outcome.scenario.dialect == V2 and kept != regions
+    if not module.check_mode and not asking:
         for name, _old, new in changes:
             backups.append(replace_file(module, name, new, params["backup"]))
+        if places_changed:
+            text = json.dumps({"regions": regions}, indent=1, sort_keys=True) + "\n"
+            replace_file(module, params["places_path"], text.encode())
+    if params["unasked"] and chosen:
+        told = ", ".join(f"{each['region']} in {each['vm']} {each['vbdf']}" for each in chosen)
+        module.warn(
+            f"{path}: these places were chosen without knowing which ones are in use, and move where the host has "
+            f"others: {told} ({params['unasked']}); give vbdf to have them stay"
+        )
     for finding in outcome.findings:
         module.warn(f"{path}: {finding}")
     result = {
-        "changed": bool(changes),
-        "regions": [placed.as_dict() for placed in outcome.regions],
-        "before": regions_of(data if before is None else before, path),
+        "changed": bool(changes) or places_changed,
+        "regions": regions,
+        "before": regions_of(data if before is None else before, path) if kept is None else kept,
+        "chosen": chosen,
+        "asking": asking,
         "vms": [vm.as_dict() for vm in outcome.scenario.vms],
         "dialect": outcome.scenario.dialect,
         "acrn_version": f"{version[0]}.{version[1]}" if version else None,
@@ -333,6 +399,25 @@ def regions_of(data, path):
         return [placed.as_dict() for placed in read_scenario(data, path).as_found()]
     except IvshmemError:  # with src, anything may have been at path before
         return []
+
+
+def _kept(path):
+    """The regions with their places that an earlier call has kept, or None."""
+    if not path or not os.path.exists(path):
+        return None
+    try:
+        regions = json.loads(read_file(path))["regions"]
+        _places(regions)
+        return regions
+    except (ValueError, KeyError, TypeError) as exc:
+        raise IvshmemError(f"{path}: cannot be read ({exc!r}); remove it, and places are chosen anew") from None
+
+
+def _places(regions):
+    return {
+        PREFIXES[region["provided_by"]] + region["name"]: {vm["name"]: vm["vbdf"] for vm in region["vms"] if vm["vbdf"]}
+        for region in regions or []
+    }
 
 
 def existing(path):
@@ -368,6 +453,10 @@ ARGUMENTS = {
         "launch_src": {"type": "path"},
         "acrn_version": {"type": "str"},
         "acrn_source": {"type": "path"},
+        "places_path": {"type": "path"},
+        "known_places": {"type": "dict", "default": {}},
+        "ask": {"type": "bool", "default": False},
+        "unasked": {"type": "str", "default": ""},
         "backup": {"type": "bool", "default": False},
     },
     "required_by": {"launch_src": "launch_path"},
@@ -377,7 +466,7 @@ ARGUMENTS = {
 
 def main(factory=AnsibleModule):
     module = factory(**ARGUMENTS)
-    paths = [path for path in (module.params["path"], module.params["launch_path"]) if path]
+    paths = [module.params[name] for name in ("path", "launch_path", "places_path") if module.params[name]]
     try:
         if module.check_mode:
             result = run(module)

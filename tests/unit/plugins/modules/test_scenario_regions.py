@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import signal
 import stat
 import time
@@ -327,3 +328,32 @@ def test_a_region_that_the_file_has_off_is_a_new_one(capsys, path):
     assert found(path.read_bytes(), "v2") == ("y", [A])
     result = execute(capsys, path=path, regions=[A], acrn_version="2.7")
     assert (result["changed"], result["before"]) == (False, result["regions"])
+
+
+def test_places_that_a_host_has_in_use_stay_and_are_kept(capsys, tmp_path):
+    path, places = tmp_path / "v2.xml", tmp_path / "places.json"
+    path.write_bytes(V2)
+    options = {"path": path, "places_path": places, "regions": ["dm:/logs, 2, 2:3"], "acrn_version": "2.7"}
+    asking = execute(capsys, ask=True, **options)
+    assert (asking["asking"], listing(tmp_path), path.read_bytes()) == (True, ["v2.xml"], V2)
+    names = [each["vm"] for each in asking["chosen"]]
+    known = {"dm:/logs": {names[0]: "00:05.0"}, "hv:/nothing": {"nobody": "00:06.0", names[0]: "what"}}
+    first = execute(capsys, known_places=known, **options)
+    assert [vm["vbdf"] for vm in first["regions"][0]["vms"]] == ["00:05.0", "00:1e.0"]
+    assert (first["changed"], [each["vm"] for each in first["chosen"]]) == (True, names[1:])
+    again = execute(capsys, ask=True, **options)
+    assert (again["changed"], again["asking"], again["regions"]) == (False, False, first["regions"])
+    # What is declared counts more than what is in use.
+    region = {"name": "dm:/logs", "size": 2, "vms": [{"id": 2, "vbdf": "00:07.0"}, 3]}
+    moved = execute(capsys, **{**options, "regions": [region]})
+    assert [vm["vbdf"] for vm in moved["regions"][0]["vms"]] == ["00:07.0", "00:1e.0"]
+    assert moved["before"] == first["regions"]
+    places.write_text("[]")
+    assert f"{places}: cannot be read" in execute(capsys, **options)["msg"]
+
+
+def test_places_that_were_chosen_blindly_are_told(capsys, tmp_path, path):
+    result = execute(capsys, path=path, regions=[A], unasked="no route to host")
+    assert re.search(r"hv:/a in .*00:08\.0.*no route to host", str(result["warnings"]))
+    again = execute(capsys, path=path, regions=[A], unasked="no route to host")
+    assert again["chosen"] == []

@@ -1,0 +1,161 @@
+#!/usr/bin/python
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: launch_info
+short_description: Tell which shared memory a Service VM has in use
+version_added: 0.1.0
+author:
+  - acrn.ivshmem contributors (@acrn-ivshmem)
+description:
+  - Reads launch scripts, the VMs that run, the scenario of the installed hypervisor and the memory of dm-land regions,
+    and tells which VM has which ivshmem device at which slot.
+  - What cannot be read is told with its file and line. Nothing is run and nothing is changed.
+attributes:
+  check_mode:
+    description: The module only looks.
+    support: full
+  diff_mode:
+    description: There is never a difference to show.
+    support: none
+  platform:
+    description: Target OS/families that can be operated against.
+    platforms: linux
+    support: full
+options:
+  paths:
+    description:
+      - Launch scripts. One that is not there is left out.
+    type: list
+    elements: path
+    default: []
+  directories:
+    description:
+      - Directories whose files C(*.sh) are looked at as well. Those that do not name C(acrn-dm) are left out, and so is
+        a directory that is not there.
+    type: list
+    elements: path
+    default: []
+  hypervisor:
+    description:
+      - The directory in which M(acrn.ivshmem.hypervisor_install) keeps builds. Of the build that runs, or of the only
+        one, the scenario is read.
+    type: path
+    default: /boot/acrn
+  memory:
+    description:
+      - Where the memory of dm-land regions lies.
+    type: path
+    default: /dev/shm
+  unit:
+    description:
+      - The template unit of the role P(acrn.ivshmem.launch#role), to see whether the host has it.
+    type: path
+    default: /etc/systemd/system/acrn-vm@.service
+seealso:
+  - module: acrn.ivshmem.launch_script
+  - module: acrn.ivshmem.scenario_info
+"""
+
+EXAMPLES = r"""
+- name: See which VM has which shared memory
+  acrn.ivshmem.launch_info:
+    directories: [/usr/share/acrn/launch]
+  register: found
+"""
+
+RETURN = r"""
+scripts:
+  description: The launch scripts.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    path:
+      description: The script.
+      type: str
+    vms:
+      description: The VMs that it starts and of which all can be read.
+      type: list
+      elements: dict
+      contains:
+        name:
+          description: The name, which is the last argument of C(acrn-dm).
+          type: str
+        uuid:
+          description: What C(-U) gives, or null.
+          type: str
+        style:
+          description: V(command) or V(array).
+          type: str
+        line:
+          description: The line of the call.
+          type: int
+        devices:
+          description:
+            - Its ivshmem devices, each with C(name) and prefix, C(size) in MB, C(region_id), C(slot) and C(line).
+          type: list
+          elements: dict
+    problems:
+      description: What cannot be read, with file and line.
+      type: list
+      elements: str
+running:
+  description: The VMs that run, with C(name), C(pid) and C(devices) as in RV(scripts[].vms[].devices), without lines.
+  returned: success
+  type: list
+  elements: dict
+installed:
+  description: C(path) and C(regions) of the scenario of the installed hypervisor, or null.
+  returned: success
+  type: dict
+memory:
+  description: Files of dm-land regions that scripts or VMs have, with C(name), C(path) and C(size) in bytes.
+  returned: success
+  type: list
+  elements: dict
+cmdline:
+  description: The arguments that the kernel was booted with.
+  returned: success
+  type: str
+unit:
+  description: Whether O(unit) is there.
+  returned: success
+  type: bool
+problems:
+  description: All that could not be read.
+  returned: success
+  type: list
+  elements: str
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._service_vm import look_around
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "paths": {"type": "list", "elements": "path", "default": []},
+            "directories": {"type": "list", "elements": "path", "default": []},
+            "hypervisor": {"type": "path", "default": "/boot/acrn"},
+            "memory": {"type": "path", "default": "/dev/shm"},  # acrn-dm's place, nothing is made there  # nosec B108
+            "unit": {"type": "path", "default": "/etc/systemd/system/acrn-vm@.service"},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        result = look_around(module)
+    except (IvshmemError, OSError) as exc:
+        module.fail_json(msg=str(exc))
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Hosts that ran before the collection came: nothing moves, and nothing goes, unasked."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import shutil
+import sys
+
+import pytest
+import yaml
+
+from ansible_collections.acrn.ivshmem.tests.integration_acrn.controller import command
+
+# The scenario of a v2.x host, whose places only its launch scripts know.
+V2 = """<acrn-config board="whl-ipc-i5" scenario="shared">
+  <hv><FEATURES><IVSHMEM><IVSHMEM_ENABLED>y</IVSHMEM_ENABLED>
+    <IVSHMEM_REGION>hv:/plc, 2, 1:2</IVSHMEM_REGION>
+  </IVSHMEM></FEATURES></hv>
+  <vm id="0"><vm_type>SERVICE_VM</vm_type><name>ACRN_Service_VM</name></vm>
+  <vm id="1"><vm_type>POST_STD_VM</vm_type><name>VM1</name></vm>
+  <vm id="2"><vm_type>POST_STD_VM</vm_type><name>VM2</name></vm>
+</acrn-config>
+"""
+V3 = """<acrn-config board="whl-ipc-i5" scenario="shared">
+  <hv><FEATURES><IVSHMEM>
+    <IVSHMEM_REGION>
+      <NAME>plc</NAME><PROVIDED_BY>Hypervisor</PROVIDED_BY><IVSHMEM_SIZE>2</IVSHMEM_SIZE>
+      <IVSHMEM_REGION_ID>4097</IVSHMEM_REGION_ID>
+      <IVSHMEM_VMS>
+        <IVSHMEM_VM><VM_NAME>VM1</VM_NAME><VBDF>00:04.0</VBDF></IVSHMEM_VM>
+        <IVSHMEM_VM><VM_NAME>VM2</VM_NAME><VBDF>00:09.0</VBDF></IVSHMEM_VM>
+      </IVSHMEM_VMS>
+    </IVSHMEM_REGION>
+  </IVSHMEM></FEATURES></hv>
+  <vm id="0"><load_order>SERVICE_VM</load_order><name>ACRN_Service_VM</name></vm>
+  <vm id="1"><load_order>POST_LAUNCHED_VM</load_order><name>VM1</name></vm>
+  <vm id="2"><load_order>POST_LAUNCHED_VM</load_order><name>VM2</name></vm>
+</acrn-config>
+"""
+CLASSIC = """#!/bin/bash
+function launch() {
+vm_name=VM$1   # a hand-made script
+acrn-dm -A -m 1024M -s 0:0,hostbridge \\
+   -s 4,ivshmem,hv:/plc,2@ID@ \\
+   -s 3,virtio-blk,"/images/$vm_name.img" \\
+   -s 5,ivshmem,dm:/takeover_test,2 \\
+   $vm_name
+}
+launch 1 "64 448 8"
+"""
+GENERATED = """#!/bin/bash
+function add_virtual_device() {
+    echo -n "-s $1,$2"
+    if [ -n "$3" ]; then
+        echo -n ",$3"
+    fi
+}
+dm_params=(
+    -m 1024M
+    `add_virtual_device                       1:0 lpc`
+    `add_virtual_device                       0:0 hostbridge`
+    `add_virtual_device                       9 ivshmem hv:/plc,2@ID@`
+    `add_virtual_device                       12 ivshmem dm:/takeover_test,2`
+    `add_virtual_device                       3 virtio-blk ./disk.img`
+    VM2
+)
+acrn-dm "${dm_params[@]}"
+"""
+
+
+class Host:
+    """A Service VM that is this machine, with everything in a folder."""
+
+    def __init__(self, folder: pathlib.Path, version: str) -> None:
+        self.folder = folder
+        self.version = version
+        self.launch = folder / "scripts"
+        self.launch.mkdir()
+        (folder / "scenario.xml").write_text(V2 if version == "2.7" else V3)
+        for name, text in (("vm1.sh", CLASSIC), ("vm2.sh", GENERATED)):
+            path = self.launch / name
+            path.write_text(text.replace("@ID@", "" if version == "2.7" else ",4097"))
+            path.chmod(0o755)
+        self.inventory()
+
+    @property
+    def scripts(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in sorted(self.launch.iterdir())}
+
+    def inventory(self, **variables: object) -> None:
+        """Write the inventory: the host as its user would describe it, and more."""
+        host = {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": sys.executable,
+            "acrn_version": self.version,
+            "acrn_scenario": "scenario.xml",
+            **variables,
+        }
+        text = {"all": {"children": {"acrn_hosts": {"hosts": {"line-1": host}}}}}
+        (self.folder / "hosts.yml").write_text(yaml.safe_dump(text))
+
+    def by_hand(self, regions: list[str], **variables: object) -> None:
+        """What somebody writes who knows regions and scripts, and thinks of no slots."""
+        self.inventory(
+            ivshmem_regions=regions,
+            launch_mode="edit",
+            launch_units=False,
+            launch_hypervisor_manifest="",
+            launch_vms=[
+                {"name": "VM1", "script": str(self.launch / "vm1.sh")},
+                {"name": "VM2", "script": str(self.launch / "vm2.sh")},
+            ],
+            **variables,
+        )
+
+    def run(self, playbook: str, *options: str) -> tuple[int, str]:
+        done = command(self.folder, "ansible-playbook", "-i", "hosts.yml", f"acrn.ivshmem.{playbook}", *options)
+        return done.returncode, re.sub(r"\s+", " ", done.stdout)
+
+
+@pytest.fixture(name="host", params=["2.7", "3.3"])
+def _host(request, tmp_path):
+    return Host(tmp_path, request.param)
+
+
+def test_slots_of_scripts_stay_also_without_an_earlier_result(host):
+    host.by_hand(["hv:/plc, 2, VM1:VM2", "dm:/takeover_test, 2, VM1:VM2"])
+    before = host.scripts
+    for _time in range(2):
+        rc, said = host.run("site")
+        assert rc == 0, said
+        assert host.scripts == before
+        rc, said = host.run("site")
+        assert (rc, "changed=0" in said, "Look which places are in use" in said) == (0, True, False), said
+        # A job container keeps nothing.
+        shutil.rmtree(host.folder / ".acrn-ivshmem")
+
+
+def test_a_declared_slot_moves_the_device_and_the_plan_says_so(host):
+    region = {"name": "dm:/takeover_test", "size": 2, "vms": [{"name": "VM1", "vbdf": "00:0a.0"}, "VM2"]}
+    host.by_hand(["hv:/plc, 2, VM1:VM2", region])
+    rc, said = host.run("plan")
+    assert rc == 0, said
+    assert "line-1 move dm:/takeover_test VM1 slot 5 -> 10" in said
+
+
+def test_devices_that_are_not_declared_are_refused_by_plan_and_site(host):
+    host.by_hand(["hv:/plc, 2, VM1:VM2"])
+    before = host.scripts
+    for playbook in ("plan", "site"):
+        rc, said = host.run(playbook)
+        assert rc != 0, said
+        assert "has ivshmem devices that are not declared: dm:/takeover_test, 2 MB, slot 5 (line 7)" in said
+        assert "slot 12" in said
+        assert host.scripts == before
+    host.by_hand(["hv:/plc, 2, VM1:VM2"], launch_exclusive=True)
+    rc, said = host.run("plan")
+    assert "remove dm:/takeover_test from VM1, VM2" in said
+    rc, said = host.run("site")
+    assert rc == 0, said
+    assert sorted(host.scripts) == ["vm1.sh", "vm1.sh.before-acrn-ivshmem", "vm2.sh", "vm2.sh.before-acrn-ivshmem"]
+    assert host.scripts["vm1.sh.before-acrn-ivshmem"] == before["vm1.sh"]
+    assert host.scripts["vm1.sh"] == before["vm1.sh"].replace(b"   -s 5,ivshmem,dm:/takeover_test,2 \\\n", b"")
+
+
+def test_a_host_that_does_not_answer_is_told_of(host):
+    away = {"ansible_host": "127.0.0.1", "ansible_port": 9, "ansible_connection": "ssh", "ansible_ssh_retries": 0}
+    host.by_hand(["hv:/plc, 2, VM1:VM2", "dm:/takeover_test, 2, VM1:VM2"], **away)
+    _rc, said = host.run("plan")
+    assert "these places were chosen without knowing which ones are in use" in said, said
+    assert "dm:/takeover_test in VM1" in said

@@ -25,7 +25,8 @@ import shlex
 import shutil
 import stat
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Callable, Sequence
 
@@ -114,11 +115,35 @@ def digest_of(path: str) -> str:
     return found.hexdigest()
 
 
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Let an error of a call on an open file name the file."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.filename is None:
+            exc.filename = path
+        raise
+
+
+@contextmanager
+def making(fresh: str) -> Iterator[None]:
+    """Make a file or directory that is to be renamed; where that fails, nothing of it stays and fills the disk."""
+    forget(fresh)
+    try:
+        yield
+    except Exception:
+        with suppress(OSError):
+            forget(fresh)
+        raise
+
+
 def sync_directory(path: str) -> None:
     """Bring a directory's names to the disk."""
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(handle)
+        with naming(path):
+            os.fsync(handle)
     finally:
         os.close(handle)
 
@@ -126,7 +151,7 @@ def sync_directory(path: str) -> None:
 def write_new(path: str, data: bytes, mode: int) -> None:
     """Write a file that is not there yet, down to the disk; its name is not."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as stream:
+    with naming(path), os.fdopen(handle, "wb") as stream:
         stream.write(data)
         os.fchmod(stream.fileno(), mode)
         stream.flush()
@@ -140,15 +165,15 @@ def replace(path: str, data: bytes, mode: int | None = None) -> None:
     real = os.path.realpath(path)
     folder, name = os.path.split(real)
     fresh = os.path.join(folder, f".{name}.ivshmem-new")
-    forget(fresh)
     try:
         before: os.stat_result | None = os.stat(real)
     except FileNotFoundError:
         before = None
-    write_new(fresh, data, mode if mode is not None else stat.S_IMODE(before.st_mode) if before else 0o644)
-    if before is not None:
-        os.chown(fresh, before.st_uid, before.st_gid)
-    os.rename(fresh, real)
+    with making(fresh):
+        write_new(fresh, data, mode if mode is not None else stat.S_IMODE(before.st_mode) if before else 0o644)
+        if before is not None:
+            os.chown(fresh, before.st_uid, before.st_gid)
+        os.rename(fresh, real)
     sync_directory(folder)
 
 
@@ -564,8 +589,9 @@ class Host:
             return
         descriptor = os.open(self.grubenv, os.O_WRONLY)
         try:
-            os.pwrite(descriptor, after, 0)
-            os.fsync(descriptor)
+            with naming(self.grubenv):
+                os.pwrite(descriptor, after, 0)
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
@@ -581,8 +607,11 @@ class Host:
         if self.dry:
             return
         folders = [self.boot_dir, os.path.dirname(self.script), os.path.dirname(self.grub_cfg)]
-        for folder in folders:
-            for path in glob.glob(os.path.join(glob.escape(folder), ".*ivshmem-new*")):
+        folders.append(self.path("usr/share/acrn"))
+        # An entry lies beside the files of its build.
+        places = [glob.escape(folder) for folder in folders] + [os.path.join(glob.escape(self.boot_dir), "*")]
+        for place in places:
+            for path in glob.glob(os.path.join(place, f".*{_FRESH}*")):
                 forget(path)
 
     def check_room(self, artifact: Artifact, lacking: Iterable[str]) -> None:
@@ -607,8 +636,24 @@ class Host:
         place = os.path.join(self.boot_dir, artifact.key)
         whole = os.path.isdir(place)
         folder = os.path.join(self.boot_dir, f".{artifact.key}.ivshmem-new")
-        os.makedirs(folder, mode=0o755, exist_ok=True)
-        for name in [*(name for name in lacking if name != MANIFEST), MANIFEST]:
+        with making(folder):
+            self._fill(folder, artifact, [*(name for name in lacking if name != MANIFEST), MANIFEST], staged, sign)
+            if whole:
+                for directory, _folders, names in os.walk(folder):
+                    target = os.path.join(place, os.path.relpath(directory, folder))
+                    os.makedirs(target, exist_ok=True)
+                    for name in sorted(names, key=lambda name: name == MANIFEST):
+                        os.rename(os.path.join(directory, name), os.path.join(target, name))
+                    sync_directory(target)
+                shutil.rmtree(folder)
+            else:
+                os.rename(folder, place)
+        sync_directory(self.boot_dir)
+
+    def _fill(self, folder: str, artifact: Artifact, names: Sequence[str], staged: str, sign: str) -> None:
+        """Bring files of a build into a new directory and to the disk, each only if it is what the build says."""
+        os.makedirs(folder, mode=0o755)
+        for name in names:
             path = os.path.join(folder, name)
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(os.path.join(staged, name), "rb") as handle:
@@ -624,17 +669,6 @@ class Host:
                 self._sign(sign, path)
         for directory, _folders, _files in os.walk(folder):
             sync_directory(directory)
-        if whole:
-            for directory, _folders, names in os.walk(folder):
-                target = os.path.join(place, os.path.relpath(directory, folder))
-                os.makedirs(target, exist_ok=True)
-                for name in sorted(names, key=lambda name: name == MANIFEST):
-                    os.rename(os.path.join(directory, name), os.path.join(target, name))
-                sync_directory(target)
-            shutil.rmtree(folder)
-        else:
-            os.rename(folder, place)
-        sync_directory(self.boot_dir)
 
     def add_entry(self, entry: str, text: str) -> None:
         """Keep an entry's text beside the build's files."""
@@ -663,21 +697,19 @@ class Host:
 
     def _replace_menu(self, text: str, sign: str) -> None:
         folder, name = os.path.split(os.path.realpath(self.grub_cfg))
-        fresh = os.path.join(folder, f".{name}.ivshmem-new")
-        forget(fresh)
+        fresh, target = os.path.join(folder, f".{name}.ivshmem-new"), os.path.join(folder, name)
         info = os.stat(self.grub_cfg)
-        write_new(fresh, text.encode("utf-8", "surrogateescape"), stat.S_IMODE(info.st_mode))
-        code, output, errors = self.run(["grub-script-check", fresh])
-        if code != 0:
-            forget(fresh)
-            raise IvshmemError(
-                f"grub-script-check refuses the new grub.cfg, and the old one stays: {(errors or output).strip()}"
-            )
-        target = os.path.join(folder, name)
-        if sign:
-            self._sign(sign, fresh)
-            os.rename(fresh + SIGNATURE, target + SIGNATURE)
-        os.rename(fresh, target)
+        with making(fresh + SIGNATURE), making(fresh):
+            write_new(fresh, text.encode("utf-8", "surrogateescape"), stat.S_IMODE(info.st_mode))
+            code, output, errors = self.run(["grub-script-check", fresh])
+            if code != 0:
+                raise IvshmemError(
+                    f"grub-script-check refuses the new grub.cfg, and the old one stays: {(errors or output).strip()}"
+                )
+            if sign:
+                self._sign(sign, fresh)
+                os.rename(fresh + SIGNATURE, target + SIGNATURE)
+            os.rename(fresh, target)
         sync_directory(folder)
 
     def _sign(self, sign: str, path: str) -> None:
@@ -692,7 +724,8 @@ class Host:
                 "use a command that makes a detached one, such as gpg --batch --detach-sign"
             ) from exc
         try:
-            os.fsync(handle)
+            with naming(path + SIGNATURE):
+                os.fsync(handle)
         finally:
             os.close(handle)
 
@@ -718,10 +751,15 @@ class Host:
     def remove_own_files(self) -> None:
         """Remove what this collection has made in /boot/acrn, and that directory if nothing else is in it."""
         own = self.own_files()
-        whole = os.path.isdir(self.boot_dir) and len(own) == len(os.listdir(self.boot_dir))
-        for what in [self.boot_dir] if whole else own:
+        for what in own:
             if self._begin(what):
-                forget(what)
+                folder, name = os.path.split(what)
+                # In one step out of the way, so that the next run knows a half of it as its own.
+                away = os.path.join(folder, f".{name}.{_FRESH}-old") if _FRESH not in name else what
+                os.rename(what, away)
+                forget(away)
+        if os.path.isdir(self.boot_dir) and not self.dry and not os.listdir(self.boot_dir):
+            os.rmdir(self.boot_dir)
 
     # ---- a packaged host: grub-acrn and the launch tools read the scenario there ----
 
@@ -737,17 +775,12 @@ class Host:
             kept = os.path.join(self.boot_dir, "before", name)
             if not os.path.lexists(kept):
                 os.makedirs(os.path.dirname(kept), exist_ok=True)
-                if os.path.islink(path):
-                    os.symlink(os.readlink(path), kept)
-                else:
-                    shutil.copy2(path, kept)
-                sync_directory(os.path.dirname(kept))
+                _copy(path, kept)
             # The link is replaced, not what it points to: that belongs to the package.
             fresh = os.path.join(os.path.dirname(path), f".{name}.ivshmem-new")
-            forget(fresh)
-            with open(source, "rb") as handle:
+            with making(fresh), open(source, "rb") as handle:
                 write_new(fresh, handle.read(), 0o644)
-            os.rename(fresh, path)
+                os.rename(fresh, path)
             sync_directory(os.path.dirname(path))
 
     def restore_packaged(self) -> None:
@@ -756,13 +789,7 @@ class Host:
             kept, path = os.path.join(self.boot_dir, "before", name), self.path(f"usr/share/acrn/{name}")
             if not os.path.lexists(kept) or not self._begin(path):
                 continue
-            fresh = os.path.join(os.path.dirname(path), f".{name}.ivshmem-new")
-            forget(fresh)
-            if os.path.islink(kept):
-                os.symlink(os.readlink(kept), fresh)
-            else:
-                shutil.copy2(kept, fresh)
-            os.rename(fresh, path)
+            _copy(kept, path)
             forget(kept)
 
     # ---- proofs ----
@@ -822,6 +849,23 @@ class Host:
                 seen = f"{functions[at]} MB" if at in functions else "nothing"
                 wrong.append(f"{region['name']}: {size} MB wanted at {at}, {seen} there")
         return not wrong, "; ".join(wrong) or f"{len(regions)} of {len(regions)} regions of the Service VM are there"
+
+
+def _copy(source: str, target: str) -> None:
+    """Put a copy of a file or of a link in the place of another, whole and on the disk."""
+    folder, name = os.path.split(target)
+    fresh = os.path.join(folder, f".{name}.ivshmem-new")
+    with making(fresh):
+        shutil.copy2(source, fresh, follow_symlinks=False)
+        if not os.path.islink(fresh):
+            handle = os.open(fresh, os.O_RDONLY)
+            try:
+                with naming(fresh):
+                    os.fsync(handle)
+            finally:
+                os.close(handle)
+        os.rename(fresh, target)
+    sync_directory(folder)
 
 
 def _digest_or_none(path: str) -> str | None:

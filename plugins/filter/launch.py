@@ -12,7 +12,7 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.acrn.ivshmem.plugins.filter.regions import vm_devices
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _launch_vm, _takeover
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _adopt, _launch_vm, _takeover
 
 
 def launch_wish(vms: Sequence[Mapping[str, Any]], plan: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
@@ -28,8 +28,25 @@ def places_in_use(found: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     return _takeover.places_in_use(found)
 
 
+def adopted(found: Mapping[str, Any], scenario: Mapping[str, Any], old: Any = None) -> dict[str, Any]:
+    """The variables that leave a host as it is, and what its user should know."""
+    result = _adopt.Adoption(scenario, old or None, found)
+    return {"variables": result.variables, "notes": list(dict.fromkeys(result.notes))}
+
+
+def adopted_guest(text: str, persistent: bool = False) -> dict[str, Any]:
+    """The variables that leave a guest as it is, and what its user should know."""
+    variables, notes = _adopt.guest(text, persistent)
+    return {"variables": variables, "notes": notes}
+
+
 class FilterModule:
     """The filters of launch scripts."""
 
     def filters(self) -> dict[str, Any]:
-        return {"launch_wish": launch_wish, "places_in_use": places_in_use}
+        return {
+            "launch_wish": launch_wish,
+            "places_in_use": places_in_use,
+            "adopted": adopted,
+            "adopted_guest": adopted_guest,
+        }

@@ -30,6 +30,8 @@ POST_LAUNCHED = "post_launched"
 
 _BDF = re.compile(r"(?:0{1,4}:)?([0-9A-Fa-f]{1,2}):([01]?[0-9A-Fa-f])\.([0-7])")
 _KEYS = ("name", "provided_by", "size", "vms", "region_id")
+# scenario_info returns load_order as well; it is what the scenario says, and no wish.
+_VM_KEYS = ("name", "id", "vbdf", "slot", "load_order")
 _COMPACT_HINT = 'write "hv:/NAME, SIZE_MB, VM:VM" or "dm:/NAME, SIZE_MB, VM:VM"'
 
 
@@ -109,13 +111,20 @@ def _integer(value: Any, what: str, where: str) -> int:
 def _region_vm(value: Any, where: str) -> RegionVm:
     vbdf = None
     if isinstance(value, Mapping):
-        unknown = sorted(str(key) for key in set(value) - {"name", "id", "vbdf"})
-        if unknown:
-            raise IvshmemError(f"{where}: unknown key '{unknown[0]}' in a VM; the keys are name (or id) and vbdf")
         named = [value[key] for key in ("name", "id") if value.get(key) is not None]
-        if len(named) != 1:
-            raise IvshmemError(f"{where}: a VM needs exactly one of name and id, not {dict(value)!r}")
+        if not named:
+            raise IvshmemError(f"{where}: a VM needs name or id, not {dict(value)!r}")
         vbdf = _vbdf(value.get("vbdf"), f"{where}: vbdf of VM '{named[0]}'")
+        if value.get("slot") is not None:
+            slot = _integer(value["slot"], f"slot of VM '{named[0]}'", where)
+            if not 0 <= slot <= 31:
+                raise IvshmemError(f"{where}: slot {slot} of VM '{named[0]}' must be 0..31, in decimal")
+            if vbdf is not None and vbdf.slot != slot:
+                raise IvshmemError(
+                    f"{where}: slot {slot} of VM '{named[0]}' is 00:{slot:02x}.0, but its vbdf is {vbdf}; "
+                    "give one of them"
+                )
+            vbdf = vbdf or Bdf(0, slot, 0)
         value = named[0]
     value = value.strip() if isinstance(value, str) else value
     if isinstance(value, bool) or not isinstance(value, (int, str)) or value == "":
@@ -134,14 +143,27 @@ def _vbdf(value: Any, where: str) -> Bdf | None:
         raise IvshmemError(f"{where}: {exc}") from None
 
 
+def _refuse_unknown(value: Mapping[str, Any], where: str) -> None:
+    """Raise IvshmemError with all keys of a region and of its VMs that nobody knows."""
+    own = sorted(str(key) for key in set(value) - set(_KEYS))
+    vms = value.get("vms")
+    inner = [vm for vm in vms if isinstance(vm, Mapping)] if isinstance(vms, (list, tuple)) else []
+    others = sorted({str(key) for vm in inner for key in vm} - set(_VM_KEYS))
+    told = []
+    if own:
+        told.append(f"unknown key {', '.join(map(repr, own))}; the keys are {', '.join(_KEYS)}")
+    if others:
+        told.append(f"unknown key {', '.join(map(repr, others))} in a VM; the keys are name (or id) and vbdf (or slot)")
+    if told:
+        raise IvshmemError(f"{where}: {'; '.join(told)}")
+
+
 def _from_mapping(value: Mapping[str, Any]) -> Region:
     name = value.get("name")
     if not isinstance(name, str) or not name:
         raise IvshmemError(f"a region needs a name (a string), not {name!r}")
     where = f"region '{name}'"
-    unknown = sorted(str(key) for key in set(value) - set(_KEYS))
-    if unknown:
-        raise IvshmemError(f"{where}: unknown key '{unknown[0]}'; the keys are {', '.join(_KEYS)}")
+    _refuse_unknown(value, where)
     provided_by = value.get("provided_by")
     by_prefix = PROVIDERS.get(name[:4])
     if by_prefix:

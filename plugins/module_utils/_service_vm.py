@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 Module = Union["AnsibleModule", Light]
 
 CMDLINE = "/proc/cmdline"
+# Devices of a kernel under ACRN, from v2.5 on and before.
+HSM = ("/dev/acrn_hsm", "/dev/acrn_vhm")
 # What hypervisor_install's boot entries have on their command line (_boot.py): KEY.REVISION.
 _ENTRY = re.compile(r"(?:^|\s)acrn_ivshmem\.entry=([0-9a-z_-]+)\.[0-9a-f]{8}(?=\s|$)")
 
@@ -186,6 +188,7 @@ def look_around(module: Module) -> dict[str, Any]:
             if os.path.isfile(path)
         ],
         "cmdline": cmdline,
+        "acrn": any(map(os.path.exists, HSM)),
         "unit": os.path.lexists(params["unit"]),
         "problems": problems,
     }

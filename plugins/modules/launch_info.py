@@ -122,6 +122,10 @@ cmdline:
   description: The arguments that the kernel was booted with.
   returned: success
   type: str
+acrn:
+  description: Whether ACRN runs.
+  returned: success
+  type: bool
 unit:
   description: Whether O(unit) is there.
   returned: success

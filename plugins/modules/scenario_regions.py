@@ -336,7 +336,7 @@ def run(module):
         launch=launch,
         launch_where=launch_src or "",
         earlier=before,
-        known=[_places(kept), params["known_places"]],
+        known=[_places(kept), params["known_places"] or {}],
     )
     regions = [placed.as_dict() for placed in outcome.regions]
     chosen = [

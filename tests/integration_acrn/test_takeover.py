@@ -174,3 +174,72 @@ def test_a_host_that_does_not_answer_is_told_of(host):
     _rc, said = host.run("plan")
     assert "these places were chosen without knowing which ones are in use" in said, said
     assert "dm:/takeover_test in VM1" in said
+
+
+# -- adopt -------------------------------------------------------------------------------------------------------------
+
+
+def adopted(host):
+    return yaml.safe_load((host.folder / "host_vars/line-1/acrn_ivshmem.yml").read_text())
+
+
+def test_a_host_is_taken_over_and_nothing_changes(host):
+    """What is declared by reading is the same, byte for byte, after site."""
+    host.inventory(launch_hypervisor_manifest="")
+    before = host.scripts
+    rc, said = host.run("adopt", "-e", f'{{"adopt_launch_directories": ["{host.launch}"]}}')
+    assert rc == 0, said
+    assert host.scripts == before
+    variables = adopted(host)
+    plc = {"name": "plc", "provided_by": "hypervisor", "size": 2}
+    vms = [{"name": "VM1", "vbdf": "00:04.0"}, {"name": "VM2", "vbdf": "00:09.0"}]
+    dm = {"name": "takeover_test", "provided_by": "device_model", "size": 2}
+    dm_vms = [{"name": "VM1", "vbdf": "00:05.0"}, {"name": "VM2", "vbdf": "00:0c.0"}]
+    ids = {} if host.version == "2.7" else {"region_id": 4097}
+    assert variables["ivshmem_regions"] == [{**plc, "vms": vms, **ids}, {**dm, "vms": dm_vms}]
+    assert (variables["launch_mode"], variables["launch_units"]) == ("edit", False)
+    assert variables["launch_vms"] == [
+        {"name": "VM1", "script": str(host.launch / "vm1.sh")},
+        {"name": "VM2", "script": str(host.launch / "vm2.sh")},
+    ]
+    for playbook in ("plan", "site"):
+        rc, said = host.run(playbook)
+        assert rc == 0, said
+        assert "LAUNCH SCRIPTS AND MEMORY" not in said
+    assert re.search(r"line-1 : ok=\d+ changed=0 ", said), said
+    assert host.scripts == before
+    # Again, it says the same.
+    assert host.run("adopt", "-e", f'{{"adopt_launch_directories": ["{host.launch}"]}}')[0] == 0
+    assert adopted(host) == variables
+
+
+def test_what_cannot_be_declared_is_told_and_kept(host):
+    host.inventory(launch_hypervisor_manifest="")
+    script = host.launch / "vm1.sh"
+    script.write_text(script.read_text().replace("dm:/takeover_test,2", "dm:/own_of_vm1,2"))
+    (host.launch / "many.sh").write_text("for vm in A B; do acrn-dm -s 0,hostbridge $vm; done\n")
+    before = host.scripts
+    rc, said = host.run("adopt", "-e", f'{{"adopt_launch_directories": ["{host.launch}"]}}')
+    assert rc == 0, said
+    assert "many.sh: line 1: which VM this call of acrn-dm starts is not clear (A or B)" in said
+    assert "dm:/own_of_vm1: only VM1 has it" in said
+    rc, said = host.run("site")
+    assert re.search(r"line-1 : ok=\d+ changed=0 ", said), said
+    assert (rc, host.scripts) == (0, before)
+
+
+def test_a_file_that_is_there_is_not_written_over(host):
+    host.inventory(launch_hypervisor_manifest="")
+    own = host.folder / "host_vars/line-1/acrn_ivshmem.yml"
+    own.parent.mkdir(parents=True)
+    own.write_text("ivshmem_regions: []\n")
+    rc, said = host.run("adopt", "-e", f'{{"adopt_launch_directories": ["{host.launch}"]}}')
+    assert rc != 0
+    assert "is there and says something else" in said
+    assert "-ivshmem_regions: []" in said
+    assert own.read_text() == "ivshmem_regions: []\n"
+    shutil.rmtree(own.parent)
+    own.parent.with_suffix(".yml").write_text("kept: true\n")
+    rc, said = host.run("adopt")
+    assert rc != 0
+    assert "line-1.yml is there, and Ansible would not read it any more" in said

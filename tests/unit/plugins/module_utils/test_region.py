@@ -86,8 +86,10 @@ def mapping(**changes):
         (mapping(vms=["A", "  "]), ["'r'"]),
         (mapping(vms=["A", True]), ["True"]),
         (mapping(vms=["A", {"name": "B", "slot": 8, 1: 2}]), ["'r'", "unknown key"]),
-        (mapping(vms=["A", {"name": "B", "id": 1}]), ["exactly one of name and id"]),
-        (mapping(vms=["A", {"vbdf": "00:08.0"}]), ["exactly one of name and id"]),
+        (mapping(siez=4, vms=["A", {"name": "B", "vdbf": 1}]), ["'siez'", "'vdbf' in a VM"]),
+        (mapping(vms=["A", {"vbdf": "00:08.0"}]), ["needs name or id"]),
+        (mapping(vms=["A", {"name": "B", "slot": 9, "vbdf": "00:08.0"}]), ["slot 9", "00:08.0"]),
+        (mapping(vms=["A", {"name": "B", "slot": 32}]), ["slot 32"]),
         (mapping(vms=["A", {"name": ["B"]}]), ["['B']"]),
         (mapping(vms=["A", {"name": "B", "vbdf": "8"}]), ["'r'", "'B'", "'8'", "00:08.0"]),
         # YAML 1.1 reads an unquoted 00:08.0 as a number of base 60.
@@ -185,3 +187,13 @@ def test_anything_is_a_region_or_an_ivshmem_error():
             assert str(exc)
 
     check()
+
+
+def test_what_scenario_info_returns_is_a_declaration():
+    vms = [
+        {"id": 1, "name": "A", "load_order": "service", "vbdf": None, "slot": None},
+        {"id": 2, "name": "B", "load_order": "post_launched", "vbdf": "00:0a.0", "slot": 10},
+    ]
+    region = parse_region({"name": "r", "provided_by": "hypervisor", "size": 2, "region_id": None, "vms": vms})
+    assert to_mapping(region)["vms"] == ["A", {"name": "B", "vbdf": "00:0a.0"}]
+    assert to_mapping(parse_region(mapping(vms=["A", {"id": 2, "slot": 10}])))["vms"][1]["vbdf"] == "00:0a.0"

@@ -42,7 +42,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Ivshme
 LIMIT = 300.0
 VARIABLE = "ACRN_IVSHMEM_LOCKS"
 _RUN = "/run"
-_LAST = ("/var/tmp", "/tmp")
+_LAST = ("/var/tmp", "/tmp")  # only a directory of its own there that nobody else can enter  # nosec B108
 # A lock file that nobody holds goes after this many seconds.
 _OLD = 86400
 _NOTE = 1024

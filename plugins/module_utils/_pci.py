@@ -649,7 +649,8 @@ def _refuse(state: State, wish: Wish, selected: Sequence[tuple[Device | None, Fu
             )
         )
     unbound = [function for _device, function in selected if function.driver != wish.driver]
-    if wish.driver == UIO and state.lockdown != "none":
+    # Where nothing is bound there is nothing that could not work, and all can be given back.
+    if selected and wish.driver == UIO and state.lockdown != "none":
         raise IvshmemError(
             f"the kernel is locked down ({state.lockdown}, as with Secure Boot), so that no program may map the shared "
             f"memory (resource2): boot the guest without lockdown, or use driver {VFIO} with an IOMMU"
@@ -668,7 +669,7 @@ def _refuse(state: State, wish: Wish, selected: Sequence[tuple[Device | None, Fu
                 f"{VFIO} needs an IOMMU, and {', '.join(bare)} is in no IOMMU group: give the guest one (and "
                 "intel_iommu=on), or set unsafe_noiommu on a kernel with CONFIG_VFIO_NOIOMMU, which taints it"
             )
-    if wish.persist and not state.udev:
+    if selected and wish.persist and not state.udev:
         raise IvshmemError("this guest runs no udev, which binds after a reboot: set persist to false")
     for path, text in state.files.items():
         if text and not text.startswith(MARKER):

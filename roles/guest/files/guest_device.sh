@@ -292,7 +292,8 @@ refuse() {
         [ "$force" -eq 1 ] || fail "function $(short "$address") is held by driver '$held', wanted is '$driver': stop what uses it and set force, or leave it out of devices"
     done <"$work/selected" || exit 1
     locked=$(text /sys/kernel/security/lockdown | sed -n 's/.*\[\(.*\)\].*/\1/p')
-    if [ "$driver" = uio_pci_generic ] && [ "${locked:-none}" != none ]; then
+    # Where nothing is bound there is nothing that could not work, and all can be given back.
+    if [ -s "$work/selected" ] && [ "$driver" = uio_pci_generic ] && [ "${locked:-none}" != none ]; then
         fail "the kernel is locked down ($locked, as with Secure Boot), so that no program may map the shared memory (resource2): boot the guest without lockdown, or use driver vfio-pci with an IOMMU"
     fi
     if [ -s "$work/pending" ]; then
@@ -319,7 +320,7 @@ refuse() {
             done <"$work/pending" || exit 1
         fi
     fi
-    if [ "$persist" -eq 1 ] && [ "$udev" -eq 0 ]; then
+    if [ -s "$work/selected" ] && [ "$persist" -eq 1 ] && [ "$udev" -eq 0 ]; then
         fail 'this guest runs no udev, which binds after a reboot: set persist to false'
     fi
     if [ -s "$root$noiommu_conf" ] && [ "$(text "$noiommu_conf")" != "$marker" ]; then

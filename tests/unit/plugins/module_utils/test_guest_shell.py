@@ -139,6 +139,13 @@ def test_same_refusals_in_the_same_words(tmp_path, shell, build, wish):
     assert theirs in (ours, f"{ours}, nothing was changed")
 
 
+def test_all_can_be_given_back_where_nothing_could_be_bound(tmp_path, shell):
+    kernel = FakeKernel(tmp_path, udev=False)
+    kernel.add(A)
+    kernel.put("/sys/kernel/security/lockdown", "none [integrity] confidentiality\n")
+    assert compare(kernel, Wish(devices=(), exclusive=True), shell) == (None, None)
+
+
 @pytest.mark.parametrize(
     "wanted",
     [

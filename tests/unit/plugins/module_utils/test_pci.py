@@ -302,6 +302,13 @@ def test_refusals_come_before_anything_is_touched(kernel, build, wish, message):
     assert kernel.writes == [] and kernel.commands == []
 
 
+def test_all_can_be_given_back_where_nothing_could_be_bound(tmp_path):
+    kernel = FakeKernel(tmp_path, udev=False)
+    kernel.put("/sys/kernel/security/lockdown", "none [integrity] confidentiality\n")
+    wish = Wish(devices=(), exclusive=True)
+    assert _pci.plan(_pci.observe(kernel, wish), wish).actions == ()
+
+
 def test_lockdown_none_is_no_lockdown(kernel):
     kernel.put("/sys/kernel/security/lockdown", "[none] integrity confidentiality\n")
     converge(kernel, Wish())

@@ -1,0 +1,312 @@
+#!/usr/bin/python
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: traces
+short_description: Remove what this collection has left on a Service VM, a builder or the controller
+version_added: 0.1.0
+author:
+  - acrn.ivshmem contributors (@acrn-ivshmem)
+description:
+  - Removes units, launch scripts and ivshmem devices that P(acrn.ivshmem.launch#role) has brought, builds of
+    M(acrn.ivshmem.hypervisor_build), and the files of P(acrn.ivshmem.scenario#role). The boot entry is a matter of
+    M(acrn.ivshmem.hypervisor_install), and a guest one of M(acrn.ivshmem.guest_device).
+  - Nothing goes because of where it lies. A file is known by a mark inside, by its name together with what it holds,
+    or because an option names it. What others have put beside it stays.
+  - Where nothing is left of the collection, nothing changes.
+attributes:
+  check_mode:
+    description: Can run in check mode and return changed status prediction without modifying target.
+    support: full
+  diff_mode:
+    description: Will return details on what has changed (or possibly needs changing in check mode), when in diff mode.
+    support: full
+    details:
+      - Shows the paths that go, and the scripts that get other content.
+  idempotent:
+    description:
+      - When run twice in a row outside check mode, with the same arguments, the second invocation indicates no
+        change.
+    support: full
+  platform:
+    description: Target OS/families that can be operated against.
+    platforms: posix
+    support: full
+options:
+  launch:
+    description:
+      - On a Service VM, what the role launch was told.
+      - A VM that runs keeps its unit and its script; RV(kept) says so.
+    type: dict
+    suboptions:
+      directory:
+        description:
+          - Where the launch scripts are. Scripts that the role has written go. One that M(acrn.ivshmem.launch_script)
+            has changed becomes the copy that was made before the first change; where something else has changed since,
+            it gets the ivshmem devices of that copy.
+        type: path
+        required: true
+      unit_directory:
+        description:
+          - Where the unit C(acrn-vm@.service) is.
+        type: path
+        default: /etc/systemd/system
+      vms:
+        description:
+          - The VMs, each with O(launch.vms[].name) and, where it is not in O(launch.directory), with its script.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          name:
+            description:
+              - The name.
+            type: str
+            required: true
+          script:
+            description:
+              - The path of its script.
+            type: path
+          devices:
+            description:
+              - Its ivshmem devices beside those of O(launch.regions), as for M(acrn.ivshmem.launch_script).
+            type: list
+            elements: dict
+            default: []
+      regions:
+        description:
+          - The declared regions, as P(acrn.ivshmem.from_compact#filter) gives them. Of those of the device model
+            without a device in any script that stays, RV(memory) tells.
+        type: list
+        elements: dict
+        default: []
+  builder:
+    description:
+      - On a builder, the variables of the role hypervisor.
+    type: dict
+    suboptions:
+      artifacts_dir:
+        description:
+          - Where the builds are. Only directories with the name of a key and a manifest go.
+        type: path
+        required: true
+      work_dir:
+        description:
+          - The work directory. It goes if M(acrn.ivshmem.hypervisor_build) has made it.
+        type: path
+        required: true
+      venv:
+        description:
+          - The Python environment of ACRN's tools.
+        type: path
+      clone:
+        description:
+          - The clone of ACRN that the role has made.
+        type: path
+  controller:
+    description:
+      - On the controller, the variables of the role scenario.
+    type: dict
+    suboptions:
+      directory:
+        description:
+          - Where the scenarios of the hosts are, a directory for each.
+        type: path
+        required: true
+      files:
+        description:
+          - For each host that goes, the names of its scenario and launch XML.
+        type: dict
+        default: {}
+      cache:
+        description:
+          - Where artefacts were put on their way to the Service VMs, if none of them is needed any more.
+        type: path
+seealso:
+  - module: acrn.ivshmem.hypervisor_install
+  - module: acrn.ivshmem.guest_device
+"""
+
+EXAMPLES = r"""
+- name: Remove units, scripts and devices
+  acrn.ivshmem.traces:
+    launch:
+      directory: /usr/share/acrn/launch
+      vms: [{name: POST_STD_VM1, script: /opt/vms/hmi.sh}]
+      regions: "{{ ivshmem_regions | map('acrn.ivshmem.from_compact') }}"
+  become: true
+  register: traces
+
+- name: Remove the memory of regions that nobody has any more
+  acrn.ivshmem.dm_memory:
+    absent: "{{ traces.memory }}"
+  become: true
+
+- name: Remove the builds
+  acrn.ivshmem.traces:
+    builder:
+      artifacts_dir: /var/lib/acrn-ivshmem/artifacts
+      work_dir: /var/lib/acrn-ivshmem/work
+      venv: /var/lib/acrn-ivshmem/venv
+"""
+
+RETURN = r"""
+removed:
+  description: The paths that went, or in check mode would go.
+  returned: success
+  type: list
+  elements: str
+restored:
+  description: The scripts that got other content.
+  returned: success
+  type: list
+  elements: str
+kept:
+  description: What stays although it is of this collection, and why, a sentence each.
+  returned: success
+  type: list
+  elements: str
+memory:
+  description: The dm-land regions, without prefix, whose memory in C(/dev/shm) nobody needs any more.
+  returned: success
+  type: list
+  elements: str
+"""
+
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _traces
+from ansible_collections.acrn.ivshmem.plugins.module_utils._acrn_dm import make_devices
+from ansible_collections.acrn.ivshmem.plugins.module_utils._dm_memory import Processes
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import locked, read_file, replace_file
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+
+
+def declared(told):
+    """The regions of the declaration, and those that VMs have of their own."""
+    regions = [dict(region) for region in told["regions"]]
+    for vm in told["vms"]:
+        for device in make_devices(vm["devices"], None, sized=False):
+            regions.append({"name": device.name, "provided_by": device.provided_by, "size": device.size or 0})
+    return regions
+
+
+def of_launch(told):
+    scripts = {vm["name"]: vm["script"] or f"{told['directory']}/{vm['name']}.sh" for vm in told["vms"]}
+    return _traces.of_launch(
+        _traces.Launch(
+            directory=told["directory"],
+            unit_directory=told["unit_directory"],
+            scripts=scripts,
+            regions=declared(told),
+            running=frozenset(vm.vm for vm in Processes().vms()),
+        )
+    )
+
+
+def find(params):
+    """What goes, of the one machine that the options are about."""
+    if params["launch"]:
+        return of_launch(params["launch"])
+    if params["builder"]:
+        told = params["builder"]
+        return _traces.of_builder(told["artifacts_dir"], told["work_dir"], told["venv"] or "", told["clone"] or "")
+    told = params["controller"]
+    return _traces.of_controller(told["directory"], told["files"], told["cache"] or "")
+
+
+def subjects(params):
+    """What is locked meanwhile: what the modules lock that write there, as far as it is there."""
+    launch, builder = params["launch"], params["builder"]
+    found = []
+    if launch:
+        found = [vm["script"] or f"{launch['directory']}/{vm['name']}.sh" for vm in launch["vms"]]
+    elif builder:
+        found = [builder["artifacts_dir"], builder["work_dir"]]
+    return [path for path in found if os.path.exists(path)]
+
+
+def run(module):
+    removal = find(module.params)
+    old = {path: read_file(path).decode("utf-8", "replace") for path in removal.written}
+    removed = [*removal.gone, *removal.emptied()]
+    if not module.check_mode:
+        # First what is kept in another form: its copy is among what goes.
+        for path, data in removal.written.items():
+            replace_file(module, path, data)
+        _traces.apply(removal)
+    for text in removal.kept:
+        module.warn(text)
+    result = {
+        "changed": bool(removed or removal.written),
+        "removed": removed,
+        "restored": sorted(removal.written),
+        "kept": removal.kept,
+        "memory": removal.memory,
+    }
+    if module._diff:
+        paths = "".join(f"{path}\n" for path in removed)
+        result["diff"] = [{"before": paths, "after": "", "before_header": "removed", "after_header": "removed"}] + [
+            {"before": old[path], "after": data.decode("utf-8", "replace"), "before_header": path, "after_header": path}
+            for path, data in removal.written.items()
+        ]
+    return result
+
+
+def main():
+    vm = {
+        "name": {"type": "str", "required": True},
+        "script": {"type": "path"},
+        "devices": {"type": "list", "elements": "dict", "default": []},
+    }
+    module = AnsibleModule(
+        argument_spec={
+            "launch": {
+                "type": "dict",
+                "options": {
+                    "directory": {"type": "path", "required": True},
+                    "unit_directory": {"type": "path", "default": "/etc/systemd/system"},
+                    "vms": {"type": "list", "elements": "dict", "default": [], "options": vm},
+                    "regions": {"type": "list", "elements": "dict", "default": []},
+                },
+            },
+            "builder": {
+                "type": "dict",
+                "options": {
+                    "artifacts_dir": {"type": "path", "required": True},
+                    "work_dir": {"type": "path", "required": True},
+                    "venv": {"type": "path"},
+                    "clone": {"type": "path"},
+                },
+            },
+            "controller": {
+                "type": "dict",
+                "options": {
+                    "directory": {"type": "path", "required": True},
+                    "files": {"type": "dict", "default": {}},
+                    "cache": {"type": "path"},
+                },
+            },
+        },
+        mutually_exclusive=[("launch", "builder", "controller")],
+        required_one_of=[("launch", "builder", "controller")],
+        supports_check_mode=True,
+    )
+    try:
+        with locked(*([] if module.check_mode else subjects(module.params)), what="traces"):
+            result = run(module)
+    except IvshmemError as exc:
+        module.fail_json(msg=str(exc))
+    except OSError as exc:
+        module.fail_json(msg=f"{exc.filename}: cannot be removed: {exc.strerror}")
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -10,9 +10,10 @@ This module util is PRIVATE to the collection: it can change at any time.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._lock import LIMIT, held
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
@@ -45,11 +46,18 @@ def read_file(path: str, limit: int = 4 * 1024 * 1024) -> bytes:
     return data
 
 
-def replace_file(module: AnsibleModule, path: str, data: bytes, backup: bool = False) -> str | None:
+def replace_file(
+    module: AnsibleModule,
+    path: str,
+    data: bytes,
+    backup: bool = False,
+    attributes: Mapping[str, Any] | None = None,
+) -> str | None:
     """Give a file new content in one step, and return the path of the backup, if one was asked for and made.
 
     Call it inside ``locked(path)``. A symbolic link is followed and stays a link; mode, owner and SELinux label
-    of an existing file stay. Raises IvshmemError where the directory cannot be written.
+    of an existing file stay, unless ``attributes`` (as of ``load_file_common_arguments``) say otherwise. Nothing comes
+    after the rename, so an error means that the file is as it was. Raises IvshmemError.
     """
     real = os.path.realpath(path)
     folder, name = os.path.split(real)
@@ -58,22 +66,46 @@ def replace_file(module: AnsibleModule, path: str, data: bytes, backup: bool = F
     # module ends, without the lock, and would take the file of the next call.
     fresh = os.path.join(folder, f".{name}.ivshmem-new")
     backup_file = None
+    labels = module.selinux_enabled()
     try:
+        before = os.stat(real) if os.path.exists(real) else None
         _remove(fresh)
         handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
             stream.flush()
+            _adorn(stream.fileno(), before)
             os.fsync(stream.fileno())
-        if backup and os.path.exists(real):
+        if labels:
+            label = module.selinux_default_context(real) if before is None else module.selinux_context(real)
+            module.set_context_if_different(fresh, label, False)
+        if attributes:
+            # An immutable file could not be renamed.
+            module.set_fs_attributes_if_different({**attributes, "path": fresh, "attributes": None}, False)
+        if backup and before is not None:
             backup_file = module.backup_local(real)
-        module.atomic_move(fresh, real)
+        os.rename(fresh, real)
     except OSError as exc:
         raise IvshmemError(f"{path}: cannot be written: {exc.strerror}; it was not changed") from exc
     finally:
         with suppress(OSError):
             _remove(fresh)
     return backup_file or None
+
+
+def _adorn(handle: int, before: os.stat_result | None) -> None:
+    """Give a new file the owner and the mode of the one that it replaces, or those of any new file."""
+    if before is None:
+        mask = os.umask(0)
+        os.umask(mask)
+        os.fchmod(handle, 0o666 & ~mask)
+        return
+    own = os.fstat(handle)
+    if (own.st_uid, own.st_gid) != (before.st_uid, before.st_gid):
+        # Who is not root and edits a file of somebody else, in a directory of his own, becomes its owner.
+        with suppress(PermissionError):
+            os.fchown(handle, before.st_uid, before.st_gid)
+    os.fchmod(handle, stat.S_IMODE(before.st_mode))
 
 
 def original_of(path: str) -> str:

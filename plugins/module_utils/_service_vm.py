@@ -119,16 +119,19 @@ def set_script(module: Module) -> dict[str, Any]:
     if changed and not ours and before is not None and params["state"] == "exact" and not params["exclusive"]:
         wanted = (placed.device.prefixed for placed in edited.devices)
         refuse_to_take(before, path, edited.vm or params["vm"], wanted)
+    attributes = module.load_file_common_arguments(params, path=os.path.realpath(path))
+    if before is None and attributes["mode"] is None:
+        attributes["mode"] = "0755"
     backup = original = None
     if changed and not module.check_mode:
         if not ours:
             original = keep_original(path, before or b"")
-        backup = replace_file(module, path, edited.data, params["backup"])
-    attributes = module.load_file_common_arguments(params, path=os.path.realpath(path))
-    if before is None and attributes["mode"] is None:
-        attributes["mode"] = "0755"
+        backup = replace_file(module, path, edited.data, params["backup"], attributes)
     if os.path.exists(path):
-        changed = module.set_fs_attributes_if_different(attributes, changed)
+        try:
+            changed = module.set_fs_attributes_if_different(attributes, changed)
+        except OSError as exc:
+            raise IvshmemError(f"{path}: its owner or mode cannot be changed: {exc.strerror}") from exc
     for warning in edited.warnings:
         module.warn(warning)
     result: dict[str, Any] = {

@@ -356,7 +356,12 @@ def run(module):
     places_changed = params["places_path"] is not None and outcome.scenario.dialect == V2 and kept != regions
     if not module.check_mode and not asking:
         for name, _old, new in changes:
-            backups.append(replace_file(module, name, new, params["backup"]))
+            try:
+                backups.append(replace_file(module, name, new, params["backup"]))
+            except IvshmemError as exc:
+                # The launch XML comes second; together they are right again after the next run.
+                done = f"; {path} has its new content already: run again" if backups else ""
+                raise IvshmemError(f"{exc}{done}") from exc
         if places_changed:
             text = json.dumps({"regions": regions}, indent=1, sort_keys=True) + "\n"
             replace_file(module, params["places_path"], text.encode())

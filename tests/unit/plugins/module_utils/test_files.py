@@ -15,8 +15,11 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Ivshme
 class Module:
     """The part of AnsibleModule that replace_file uses."""
 
-    def atomic_move(self, src, dest):
-        os.rename(src, dest)
+    def selinux_enabled(self):
+        return False
+
+    def set_fs_attributes_if_different(self, attributes, changed):
+        return changed
 
     def backup_local(self, path):
         with open(path, "rb") as old, open(f"{path}.bak", "wb") as new:
@@ -68,11 +71,26 @@ def test_what_a_killed_run_left_is_taken_over(tmp_path):
     assert replace_file(Module(), str(path), b"newer", backup=True) == f"{path}.bak"
 
 
+def test_owner_and_mode_are_there_before_the_name(tmp_path, monkeypatch):
+    path = tmp_path / "line.xml"
+    seen = []
+    rename = os.rename
+    monkeypatch.setattr(os, "rename", lambda src, dest: (seen.append(os.stat(src).st_mode & 0o777), rename(src, dest)))
+    mask = os.umask(0o027)
+    try:
+        replace_file(Module(), str(path), b"new")
+    finally:
+        os.umask(mask)
+    path.chmod(0o604)
+    replace_file(Module(), str(path), b"newer")
+    assert (seen, path.stat().st_mode & 0o777) == ([0o640, 0o604], 0o604)
+
+
 class Exit(Exception):
     """What fail_json does."""
 
 
-@pytest.mark.parametrize("step", ["backup_local", "atomic_move"])
+@pytest.mark.parametrize("step", ["backup_local", "set_fs_attributes_if_different"])
 def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch, step):
     def fail(*_args):
         raise Exit
@@ -81,7 +99,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch, step):
     path.write_bytes(b"old")
     monkeypatch.setattr(Module, step, fail)
     with pytest.raises(Exit):
-        replace_file(Module(), str(path), b"new", backup=True)
+        replace_file(Module(), str(path), b"new", backup=True, attributes={"mode": "0755"})
     assert path.read_bytes() == b"old"
     assert ".line.xml.ivshmem-new" not in os.listdir(str(tmp_path))
 

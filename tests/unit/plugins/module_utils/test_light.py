@@ -149,7 +149,7 @@ def test_a_file_that_has_to_change_needs_ansible_module(tmp_path):
     path = tmp_path / "line.xml"
     path.write_text(V3)
     params = dict.fromkeys(scenario_regions.ARGUMENTS["argument_spec"])
-    params.update(path=str(path), regions=REGIONS, state="exact", acrn_version="3.3", backup=False)
+    params.update(path=str(path), regions=REGIONS, state="exact", acrn_version="3.3", backup=False, known_places={})
     with pytest.raises(Heavy):
         call(scenario_regions.main, Light(params))
     assert path.read_text() == V3

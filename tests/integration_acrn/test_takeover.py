@@ -243,3 +243,26 @@ def test_a_file_that_is_there_is_not_written_over(host):
     rc, said = host.run("adopt")
     assert rc != 0
     assert "line-1.yml is there, and Ansible would not read it any more" in said
+
+
+@pytest.mark.parametrize("before", ["2.7", "3.3"])
+def test_an_upgrade_keeps_ids_and_places(before, tmp_path):
+    """ACRN's upgrader drops region IDs and numbers vBDFs from 00:08.0 on."""
+    host = Host(tmp_path, "3.3")
+    upgraded = re.sub(r"<IVSHMEM_REGION_ID>.*?</IVSHMEM_REGION_ID>\n", "", V3)
+    upgraded = re.sub(r"<VBDF>.*?</VBDF>", "<VBDF>00:08.0</VBDF>", upgraded)
+    (tmp_path / "scenario.xml").write_text(upgraded)
+    (tmp_path / "before.xml").write_text(V2 if before == "2.7" else V3)
+    host.inventory(launch_hypervisor_manifest="", adopt_from="before.xml")
+    if before == "2.7":
+        for path in host.launch.iterdir():
+            path.write_text(path.read_text().replace(",4097", ""))
+    scripts = host.scripts
+    rc, said = host.run("adopt", "-e", f'{{"adopt_launch_directories": ["{host.launch}"]}}')
+    assert rc == 0, said
+    plc = adopted(host)["ivshmem_regions"][0]
+    assert [vm["vbdf"] for vm in plc["vms"]] == ["00:04.0", "00:09.0"]
+    assert (plc["name"], plc["size"], plc.get("region_id")) == ("plc", 2, 4097 if before == "3.3" else None)
+    rc, said = host.run("site")
+    assert (rc, re.search(r"line-1 : ok=\d+ changed=0 ", said) is not None) == (0, True), said
+    assert host.scripts == scripts

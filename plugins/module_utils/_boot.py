@@ -23,13 +23,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot_menu
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import PRE_LAUNCHED, SERVICE, IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import read_scenario
 
-SCRIPT = "/etc/grub.d/42_acrn_ivshmem"
+# The last of the menu: an entry before others would shift the number by which a host may name its default.
+SCRIPT = "/etc/grub.d/zzzz_acrn_ivshmem"
+OLD_SCRIPTS = ("/etc/grub.d/42_acrn_ivshmem",)
 MARKER = "acrn_ivshmem.entry"
 DEFAULT = "acrn_ivshmem_default"
 TRIED = "acrn_ivshmem_tried"
+HOST = "acrn_ivshmem_host"
+MENU = "acrn_ivshmem_menu"
 NEXT = "next_entry"
 ID_PREFIX = "acrn-ivshmem-"
 HISTORY = 50
@@ -183,12 +188,21 @@ def render_entry(
         return disks[place.uuid] + quoted(place.path)
 
     words = " ".join(quoted(word) for word in arguments.split())
-    body = [f"\tmultiboot2 {path_of(image)} {words}".rstrip() + f" {MARKER}=@ENTRY@"]
-    body += [f"\t{command} {path_of(place)} {quoted(tag) if tag else ''}".rstrip() for command, place, tag in loaded]
-    lines += body
+    loads = [f"multiboot2 {path_of(image)} {words}".rstrip() + f" {MARKER}=@ENTRY@"]
+    loads += [f"{command} {path_of(place)} {quoted(tag) if tag else ''}".rstrip() for command, place, tag in loaded]
+    lines += [f"\tif {command}; then" for command in loads]
+    # GRUB before 2.12 takes nothing but numbers as a fallback, so an entry that cannot be booted goes on by itself:
+    # from a trial to the default, and from the default to the host's own. Only a failure comes behind "boot".
+    lines += ["\tboot", *["\tfi"] * len(loads)]
+    lines += [
+        '\tif [ -z "${boot_once}" ]; then',
+        f"\t\tset {HOST}=1\n\t\texport {HOST}",
+        f'\tfi\n\tconfigfile "${{{MENU}}}"',
+    ]
     # Which entry a boot really began with is GRUB's to say: nobody else is there when a hypervisor hangs.
+    # A host with a password for its menu shall boot this entry without one, as it does its others.
     lines[0] = (
-        f"menuentry {quoted(title)} --class acrn --id {ID_PREFIX}@ENTRY@ {{\n"
+        f"menuentry {quoted(title)} --class acrn --unrestricted --id {ID_PREFIX}@ENTRY@ {{\n"
         '\tif [ -n "${boot_once}" ]; then\n'
         f"\t\tset {TRIED}=@ENTRY@\n\t\tsave_env {TRIED}\n\tfi"
     )
@@ -197,35 +211,51 @@ def render_entry(
     return entry, text.replace("@ENTRY@", entry)
 
 
-def host_default(grub_cfg: str) -> str:
-    """The host's own default entry, as grub.cfg sets it. Raises IvshmemError if grub.cfg knows no ``next_entry``."""
-    found = re.search(
-        r'if \[ "\$\{next_entry\}" \] ; then\n(?:[^\n]*\n)*?else\n\s*set default="([^"\n]*)"\nfi\n', grub_cfg
-    )
+_NEXT_ENTRY = re.compile(
+    r'if \[ "\$\{next_entry\}" \] ; then\n(?:[^\n]*\n)*?else\n\s*set default="[^\n]*"\nfi\n',
+)
+
+
+def check_menu(grub_cfg: str) -> None:
+    """Raise IvshmemError unless this is a menu in which an entry can be tried once, and that our section fits in."""
+    # What GRUB writes by itself begins each script's part with such a line.
+    if not re.search(r"(?m)^### BEGIN /", grub_cfg):
+        raise IvshmemError("grub.cfg has no sections, so it was not made by grub-mkconfig; make it with update-grub")
+    found = _NEXT_ENTRY.search(grub_cfg)
     if not found:
         raise IvshmemError(
             "grub.cfg has no part that boots next_entry once, so it was not made by grub-mkconfig of "
             "GRUB 2; make it with update-grub"
         )
-    return found.group(1)
+    for command in _boot_menu.parse(splice(grub_cfg, None)[found.end() :]):
+        if command.depth == 0 and command.words[0] == "set" and "".join(command.words[1:2]).startswith("default="):
+            line = grub_cfg[: found.end()].count("\n") + command.line
+            raise IvshmemError(
+                f"grub.cfg, line {line}: sets {command.words[1]} for each boot, behind the part that boots next_entry "
+                "once, so that no trial boot would begin; put the default into GRUB_DEFAULT of /etc/default/grub"
+            )
 
 
-def render_section(entries: Iterable[str], own_default: str) -> str:
-    """Our part of the menu: the entries, and the lines that choose the default among them.
+def waits_for_ever(grub_cfg: str) -> bool:
+    """Whether GRUB waits at its menu until somebody chooses."""
+    settings = [command.words[1:2] for command in _boot_menu.parse(grub_cfg) if command.words[0] == "set"]
+    return ["timeout=-1"] in settings
 
-    When GRUB cannot load what an entry names, it goes on to ``fallback`` by itself.
-    """
+
+def render_section(entries: Iterable[str]) -> str:
+    """Our part of the menu: the entries, and the lines that choose the default among them."""
     return (
         "".join(entries)
+        # GRUB knows the name of its menu while it reads it, and not when an entry is booted.
         + f"""\
-if [ -n "${{boot_once}}" ]; then
-\tif [ -n "${{{DEFAULT}}}" ]; then
-\t\tset fallback="{ID_PREFIX}${{{DEFAULT}}}"
-\telse
-\t\tset fallback="{own_default}"
-\tfi
-elif [ -n "${{{DEFAULT}}}" ]; then
-\tset fallback="${{default}}"
+if [ -n "${{config_file}}" ]; then
+\tset {MENU}="${{config_file}}"
+else
+\tset {MENU}="${{prefix}}/grub.cfg"
+fi
+if [ -n "${{{HOST}}}" ]; then
+\tunset {HOST}
+elif [ -z "${{boot_once}}" -a -n "${{{DEFAULT}}}" ]; then
 \tset default="{ID_PREFIX}${{{DEFAULT}}}"
 fi
 """
@@ -242,24 +272,17 @@ def render_script(section: str) -> str:
 
 
 def splice(grub_cfg: str, section: str | None) -> str:
-    """grub.cfg with our section, or without it, as grub-mkconfig would write it; everything else as it was.
-
-    Raises IvshmemError if grub-mkconfig did not write it.
-    """
-    # grub-mkconfig puts an empty line before each section.
-    head, *sections = re.split(r"(?m)^\n(?=### BEGIN /)", grub_cfg)
-    if not sections and section is None:
-        return grub_cfg
-    if not sections:
-        raise IvshmemError("grub.cfg has no sections, so it was not made by grub-mkconfig; make it with update-grub")
-    scripts = [part.split(" ", 3)[2] for part in sections]
-    if SCRIPT in scripts:
-        del sections[scripts.index(SCRIPT)]
-        scripts.remove(SCRIPT)
-    if section is not None:
-        own = f"### BEGIN {SCRIPT} ###\n{section}### END {SCRIPT} ###\n"
-        sections.insert(sum(1 for script in scripts if script < SCRIPT), own)
-    return "\n".join([head, *sections])
+    """grub.cfg with our section at its end, as grub-mkconfig would write it, or without; everything else as it was."""
+    text = grub_cfg
+    for script in (SCRIPT, *OLD_SCRIPTS):
+        mark = re.escape(script)
+        # grub-mkconfig puts an empty line before each section.
+        text = re.sub(rf"(?ms)^\n?### BEGIN {mark} ###\n.*?^### END {mark} ###\n", "", text)
+    if section is None:
+        return text
+    if not text.endswith("\n"):
+        text += "\n"  # a line that somebody added by hand
+    return f"{text}\n### BEGIN {SCRIPT} ###\n{section}### END {SCRIPT} ###\n"
 
 
 # ---- the state ----

@@ -201,9 +201,22 @@ class Host:
         self._menu: dict[str, str] = {}  # what files of the menu hold, or in check mode would hold, after set_menu()
         self.boot_dir = self.path("boot/acrn")
         self.script = self.path(core.SCRIPT[1:])
-        self.grub_cfg = self.path("boot/grub/grub.cfg")
-        self.grubenv = self.path("boot/grub/grubenv")
+        self.old_scripts = [self.path(name[1:]) for name in core.OLD_SCRIPTS]
+        self.grub_dir = self._grub_dir()
+        self.grub_cfg = self.path(f"boot/{self.grub_dir}/grub.cfg")
+        self.grubenv = self.path(f"boot/{self.grub_dir}/grubenv")
         self.state_file = os.path.join(self.boot_dir, "state.json")
+
+    def _grub_dir(self) -> str:
+        """Where this host's GRUB has its menu; Fedora, openSUSE and others name all of it grub2."""
+        there = [name for name in ("grub", "grub2") if os.path.exists(self.path(f"boot/{name}/grub.cfg"))]
+        if len(there) == 2 and any(os.path.exists(self.path(f"usr/{each}/grub2-mkconfig")) for each in ("sbin", "bin")):
+            there.reverse()
+        return there[0] if there else "grub"
+
+    def tool(self, name: str) -> str:
+        """A program of GRUB, such as ``probe``."""
+        return f"{self.grub_dir}-{name}"
 
     def path(self, name: str) -> str:
         return os.path.join(self.base, name)
@@ -301,8 +314,8 @@ class Host:
         near = path
         while not os.path.exists(near):
             near = os.path.dirname(near)
-        uuid = self.ask("grub-probe", "--target=fs_uuid", near)
-        own = self.ask("grub-mkrelpath", near)
+        uuid = self.ask(self.tool("probe"), "--target=fs_uuid", near)
+        own = self.ask(self.tool("mkrelpath"), near)
         return Place(uuid, own.rstrip("/") + path[len(near.rstrip("/")) :] if near != path else own)
 
     # ---- what belongs to the Service VM's kernel ----
@@ -527,21 +540,73 @@ class Host:
         except OSError:
             return False
 
+    def check_loader(self) -> None:
+        """Raise IvshmemError with the reason if this host has no GRUB menu that this collection knows."""
+        if os.path.exists(self.grub_cfg):
+            return
+        mend = "install GRUB 2 (update-grub, or grub2-mkconfig -o /boot/grub2/grub.cfg), which loads ACRN by multiboot2"
+        for path in sorted(
+            glob.glob(self.path("boot/efi/EFI/*/grub.cfg")) + glob.glob(self.path("efi/EFI/*/grub.cfg"))
+        ):
+            if "### BEGIN /" in self.text(path):
+                raise IvshmemError(
+                    f"{path}: the menu is on the EFI system partition, whose FAT cannot replace a file so that the "
+                    "power may go; make it in /boot/grub2, and a grub.cfg here that reads it (as Fedora 34 and later)"
+                )
+        for name in ("boot/loader", "efi/loader", "boot/efi/loader"):
+            if os.path.exists(self.path(f"{name}/loader.conf")):
+                raise IvshmemError(f"/{name}/loader.conf: this host boots through systemd-boot, and not GRUB; {mend}")
+        for pattern in ("boot/EFI/Linux/*.efi", "efi/EFI/Linux/*.efi", "boot/efi/EFI/Linux/*.efi"):
+            for path in glob.glob(self.path(pattern)):
+                raise IvshmemError(f"{path}: this host boots unified kernel images, and not GRUB's menu; {mend}")
+        for name in ("boot/extlinux/extlinux.conf", "boot/syslinux/syslinux.cfg", "boot/refind_linux.conf"):
+            if os.path.exists(self.path(name)):
+                raise IvshmemError(f"/{name}: this host boots through another boot loader than GRUB; {mend}")
+        raise IvshmemError(
+            "there is no grub.cfg in /boot/grub or /boot/grub2, so this host does not boot through GRUB, or /boot is "
+            f"not mounted; {mend}"
+        )
+
     def check_menu(self) -> None:
         """Raise IvshmemError if this menu cannot take our entries."""
+        self.check_loader()
+        try:
+            core.check_menu(self.text(self.grub_cfg))
+        except IvshmemError as exc:
+            raise IvshmemError(f"{self.grub_cfg}: {exc}") from exc
+
+    def warn_of_menu(self) -> None:
+        """Tell what may keep a trial from beginning."""
         menu = self.text(self.grub_cfg)
-        core.splice(menu, core.render_section([], core.host_default(menu)))
+        if core.waits_for_ever(menu):
+            self.warnings.append(
+                f"{self.grub_cfg}: GRUB waits for ever at its menu (GRUB_TIMEOUT=-1), and no trial boot begins until "
+                "somebody chooses it"
+            )
+        if not glob.glob(self.path(f"boot/{self.grub_dir}/*/multiboot2.mod")):
+            self.warnings.append(
+                f"/boot/{self.grub_dir}: there is no multiboot2.mod, without which GRUB may not load ACRN; install "
+                "GRUB's modules (Fedora: grub2-efi-x64-modules)"
+            )
 
     def check_one_shot(self) -> None:
-        """Raise IvshmemError if GRUB could not clear next_entry, so that a trial boot would be repeated for ever."""
-        folder = os.path.dirname(self.grubenv)
-        abstraction = self.ask("grub-probe", "--target=abstraction", folder)
-        kind = self.ask("grub-probe", "--target=fs", folder)
+        """Raise IvshmemError if GRUB could not clear next_entry, so that a trial boot would be repeated for ever, or
+        if the next boot belongs to somebody else.
+        """
+        folder = os.path.dirname(os.path.realpath(self.grubenv))
+        abstraction = self.ask(self.tool("probe"), "--target=abstraction", folder)
+        kind = self.ask(self.tool("probe"), "--target=fs", folder)
         if abstraction or kind in _READ_ONLY:
             raise IvshmemError(
                 f"{folder} is on {abstraction or kind}, where GRUB cannot write: it would boot a "
                 "hypervisor that hangs again and again; "
                 "put /boot on a plain partition with ext4"
+            )
+        other = self.env().get(core.NEXT)
+        if other and core.entry_of_id(other) is None:
+            raise IvshmemError(
+                f"{self.grubenv}: the next boot is set to {other!r} already ({self.tool('reboot')}), and a trial would "
+                f"take its place; reboot first, or take it back: {self.tool('editenv')} - unset {core.NEXT}"
             )
 
     def own_files(self) -> list[str]:
@@ -559,7 +624,7 @@ class Host:
         """Whether nothing of this collection is on the host, which may have no GRUB at all."""
         menu, env = self.text(self.grub_cfg, ""), self.env()
         return (
-            not os.path.lexists(self.script)
+            not any(os.path.lexists(path) for path in (self.script, *self.old_scripts))
             and core.splice(menu, None) == menu
             and core.DEFAULT not in env
             and core.TRIED not in env
@@ -681,7 +746,7 @@ class Host:
         """Bring our entries into the menu, or (None) take them out, and return grub.cfg before and after."""
         # There is nothing to take out of a file that is not there.
         before = self._menu.get(self.grub_cfg) or self.text(self.grub_cfg, "" if texts is None else None)
-        section = None if texts is None else core.render_section(texts, core.host_default(before))
+        section = None if texts is None else core.render_section(texts)
         after = core.splice(before, section)
         script = "" if section is None else core.render_script(section)
         if self._menu.get(self.script, self.text(self.script, "")) != script and self._begin(core.SCRIPT):
@@ -690,6 +755,10 @@ class Host:
                 sync_directory(os.path.dirname(self.script))
             else:
                 replace(self.script, script.encode("utf-8", "surrogateescape"), 0o755)
+        for path in self.old_scripts:
+            if os.path.lexists(path) and self._begin(path):
+                forget(path)
+                sync_directory(os.path.dirname(path))
         if after != before and self._begin("grub.cfg"):
             self._replace_menu(after, sign)
         self._menu = {self.grub_cfg: after, self.script: script}
@@ -701,10 +770,11 @@ class Host:
         info = os.stat(self.grub_cfg)
         with making(fresh + SIGNATURE), making(fresh):
             write_new(fresh, text.encode("utf-8", "surrogateescape"), stat.S_IMODE(info.st_mode))
-            code, output, errors = self.run(["grub-script-check", fresh])
+            code, output, errors = self.run([self.tool("script-check"), fresh])
             if code != 0:
                 raise IvshmemError(
-                    f"grub-script-check refuses the new grub.cfg, and the old one stays: {(errors or output).strip()}"
+                    f"{self.tool('script-check')} refuses the new grub.cfg, and the old one stays: "
+                    f"{(errors or output).strip()}"
                 )
             if sign:
                 self._sign(sign, fresh)

@@ -18,6 +18,8 @@ description:
     host is up
     again, the next call of this module asks for the proofs and makes it the default. When another entry is running
     instead, the call says so, fails, and leaves everything at the old hypervisor.
+  - The entries stand behind all others of the menu, so that the host's own default, in whatever form it is given, stays
+    what it is. What cannot work is refused before anything is written.
   - The module does not reboot. One call does what can be done now, and RV(outcome) says what the host waits for.
   - The power may go at any instant. The host then boots either the old default or the entry that is on trial, and the
     next call
@@ -46,9 +48,10 @@ attributes:
     platforms: debian
     support: full
 requirements:
-  - GRUB 2 with a C(grub.cfg) made by C(grub-mkconfig) and a C(/boot/grub) that GRUB can write to, on BIOS or UEFI
+  - GRUB 2 with a C(grub.cfg) made by C(grub-mkconfig) and a C(/boot/grub) that GRUB can write to, on BIOS or UEFI;
+    where GRUB is named grub2, C(/boot/grub2)
   - the programs C(grub-probe), C(grub-mkrelpath) and C(grub-script-check), on Debian and Ubuntu in the package
-    grub-common
+    grub-common; with names that begin with C(grub2-) where GRUB is named so
 options:
   state:
     description:
@@ -387,15 +390,16 @@ class Install:
         else:
             raise IvshmemError("state=present wants key or artifact_dir")
         self.check_signing()
+        self.host.check_menu()
         settings = self.settings()
         self.regions = hypervisor_regions(self.params["regions"])
         entry, text = self.host.render(artifact, settings)
         facts = {"key": artifact.key, "entry": entry, "differs": self.differs(artifact, settings)}
         step = core.decide(entry, self.boot, self.state, self.params["retry"])
         self.stop_if_bad(step, entry)
-        self.host.check_menu()
         if step == core.ARM:
             self.host.check_one_shot()
+            self.host.warn_of_menu()
 
         lacking = self.host.lacking(artifact, settings.sign)
         if lacking:
@@ -660,6 +664,7 @@ def main():
             result = work(module, host)
         else:
             if module.params["state"] == "present":
+                host.check_menu()
                 os.makedirs(host.boot_dir, exist_ok=True)
             # The lock is on a directory that removal does not take away.
             with locked(host.grub_cfg, what="hypervisor_install"):

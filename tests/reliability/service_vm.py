@@ -15,11 +15,12 @@ from ansible_collections.acrn.ivshmem.plugins.modules import hypervisor_install
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.modules.test_hypervisor_install import (
     DEFAULTS,
     GRUB_CFG,
+    LOADED,
     SCENARIO,
     Machine,
 )
 
-__all__ = ["DEFAULTS", "GRUB_CFG", "SCENARIO", "Machine"]
+__all__ = ["DEFAULTS", "GRUB_CFG", "LOADED", "SCENARIO", "Machine"]
 
 MOMENT = 1700000000  # what its clock shows
 

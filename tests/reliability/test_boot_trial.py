@@ -155,7 +155,9 @@ class History:
             assert self.nature(entry) == "good" or name == "next", f"a {self.nature(entry)} build is {name}: {entry}"
             block = re.search(rf"--id {re.escape(core.ID_PREFIX + entry)} {{(.*?)\n}}", menu, re.S)
             assert block, f"the menu has no entry for {name}: {entry}"
-            for file in re.findall(r"^\t(?:multiboot2|module2)(?: --nounzip)? (\S+)", block[1], re.M):
+            files = service_vm.LOADED.findall(block[1])
+            assert len(files) == 3, f"{name}: {entry} loads {files}"
+            for file in files:
                 assert (root / file[1:]).is_file(), f"{name}: {entry} names {file}, which is not there"
         assert boot.default in {*self.booted, None}, f"a default that never ran: {boot.default}"
         # The way back is never lost, but by removal.

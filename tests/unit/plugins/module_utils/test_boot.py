@@ -162,9 +162,9 @@ def test_entry_names_itself_everywhere():
     name, text = entry(modules=[(Place("u1", "/vmlinuz"), "Linux_bzImage")])
     assert name.startswith("aaaa.")
     assert f"--id acrn-ivshmem-{name} {{" in text
-    assert f"acrn_ivshmem.entry={name}\n" in text
+    assert f"acrn_ivshmem.entry={name}; then\n" in text
     assert f"set acrn_ivshmem_tried={name}\n" in text
-    assert "\tmodule2 /vmlinuz Linux_bzImage\n" in text
+    assert "\tif module2 /vmlinuz Linux_bzImage; then\n" in text
     assert core.running_entry(f"quiet acrn_ivshmem.entry={name} x=1\n") == name
 
 
@@ -172,9 +172,11 @@ def test_entry_on_two_file_systems():
     text = entry(modules=[(Place("u2", "/k"), "Linux_bzImage"), (Place("u2", "/r"), "RT")])[1]
     assert (
         "search --no-floppy --fs-uuid --set=root u1\n\tsearch --no-floppy --fs-uuid "
-        "--set=acrn_ivshmem_disk1 u2\n\tmultiboot2" in text
+        "--set=acrn_ivshmem_disk1 u2\n\tif multiboot2" in text
     )
-    assert "module2 ($acrn_ivshmem_disk1)/k Linux_bzImage\n\tmodule2 ($acrn_ivshmem_disk1)/r RT\n" in text
+    assert (
+        "module2 ($acrn_ivshmem_disk1)/k Linux_bzImage; then\n\tif module2 ($acrn_ivshmem_disk1)/r RT; then\n" in text
+    )
 
 
 def test_entry_changes_its_name_with_its_text():
@@ -198,37 +200,207 @@ def test_bad_keys(key):
         core.check_key(key)
 
 
-def test_host_default():
-    assert core.host_default(HEADER) == "2"
-    assert core.host_default(HEADER.replace('"2"', '"${saved_entry}"')) == "${saved_entry}"
-    with pytest.raises(IvshmemError, match="update-grub"):
-        core.host_default("set default=0\n")
+NEXT_ENTRY = """\
+if [ "${next_entry}" ] ; then
+   set default="${next_entry}"
+   set next_entry=
+   save_env next_entry
+   set boot_once=true
+else
+   set default="@"
+fi
+"""
+# What the header and the menu of distributions look like, shortened.
+MENUS = {
+    "ubuntu": """\
+### BEGIN /etc/grub.d/00_header ###
+if [ -s $prefix/grubenv ]; then
+  set have_grubenv=true
+  load_env
+fi
+if [ "${initrdfail}" = 2 ]; then
+   set initrdfail=
+elif [ "${initrdfail}" = 1 ]; then
+   set next_entry="${prev_entry}"
+   set prev_entry=
+   save_env prev_entry
+   if [ "${next_entry}" ]; then
+      set initrdfail=2
+   fi
+fi
+"""
+    + NEXT_ENTRY
+    + """\
+if [ "${recordfail}" = 1 ] ; then
+  set timeout=30
+else
+  if [ x$feature_timeout_style = xy ] ; then
+    set timeout_style=hidden
+    set timeout=0
+  fi
+fi
+### END /etc/grub.d/00_header ###
+
+### BEGIN /etc/grub.d/10_linux ###
+function gfxmode {
+\tset gfxpayload="${1}"
+}
+menuentry 'Ubuntu' --class ubuntu $menuentry_id_option 'gnulinux-simple-9bd5' {
+\trecordfail
+\tlinux\t/boot/vmlinuz-5.15 root=UUID=9bd5 ro  quiet splash $vt_handoff
+\tinitrd\t/boot/initrd.img-5.15
+}
+submenu 'Advanced options for Ubuntu' $menuentry_id_option 'gnulinux-advanced-9bd5' {
+\tmenuentry 'Ubuntu, with Linux 5.15' $menuentry_id_option 'gnulinux-5.15-advanced-9bd5' {
+\t\tlinux\t/boot/vmlinuz-5.15 root=UUID=9bd5 ro
+\t}
+}
+### END /etc/grub.d/10_linux ###
+
+### BEGIN /etc/grub.d/30_uefi-firmware ###
+if [ "$grub_platform" = "efi" ]; then
+\tfwsetup --is-supported
+\tif [ "$?" = 0 ]; then
+\t\tmenuentry 'UEFI Firmware Settings' $menuentry_id_option 'uefi-firmware' {
+\t\t\tfwsetup
+\t\t}
+\tfi
+fi
+### END /etc/grub.d/30_uefi-firmware ###
+
+### BEGIN /etc/grub.d/41_custom ###
+if [ -f  ${config_directory}/custom.cfg ]; then
+  source ${config_directory}/custom.cfg
+fi
+### END /etc/grub.d/41_custom ###
+""",
+    "fedora": """\
+### BEGIN /etc/grub.d/00_header ###
+set pager=1
+"""
+    + NEXT_ENTRY
+    + """\
+### END /etc/grub.d/00_header ###
+
+### BEGIN /etc/grub.d/08_fallback_counting ###
+insmod increment
+# Check if boot_counter exists and boot_success=0 to activate this behaviour.
+if [ -n "${boot_counter}" -a "${boot_success}" = "0" ]; then
+  if  [ "${boot_counter}" = "0" -o "${boot_counter}" = "-1" ]; then
+    set default=1
+    set boot_counter=-1
+  else
+    increment boot_counter
+  fi
+  save_env boot_counter
+fi
+### END /etc/grub.d/08_fallback_counting ###
+
+### BEGIN /etc/grub.d/10_linux ###
+insmod part_gpt
+search --no-floppy --fs-uuid --set=root 9bd5
+if [ -z "${kernelopts}" ]; then
+  set kernelopts="root=/dev/mapper/fedora-root ro rd.lvm.lv=fedora/root rhgb quiet "
+fi
+insmod blscfg
+blscfg
+### END /etc/grub.d/10_linux ###
+""",
+    "opensuse": """\
+### BEGIN /etc/grub.d/00_header ###
+set btrfs_relative_path="y"
+export btrfs_relative_path
+if [ -f ${config_directory}/grubenv ]; then
+  load_env -f ${config_directory}/grubenv
+elif [ -s $prefix/grubenv ]; then
+  load_env
+fi
+if [ "${env_block}" ] ; then
+  set env_block="(${root})${env_block}"
+  export env_block
+  load_env -f "${env_block}"
+fi
+"""
+    + NEXT_ENTRY
+    + """\
+### END /etc/grub.d/00_header ###
+
+### BEGIN /etc/grub.d/90_persistent ###
+### END /etc/grub.d/90_persistent ###
+""",
+}
+DEFAULTS = ["0", "2", "1>3", "saved", "Ubuntu", "gnulinux-advanced-9bd5>gnulinux-5.15-advanced-9bd5", "${saved_entry}"]
 
 
-@pytest.mark.parametrize("rest", ["", CUSTOM, LATER, CUSTOM + LATER])
+@pytest.mark.parametrize("default", DEFAULTS)
+@pytest.mark.parametrize("distribution", MENUS)
+def test_menu_of_a_distribution_in_any_form_of_default(distribution, default):
+    before = MENUS[distribution].replace("@", default)
+    core.check_menu(before)
+    after = core.splice(before, core.render_section([entry()[1]]))
+    assert after.startswith(before)  # nothing stands before anything of the host's
+    core.check_menu(after)
+    assert core.splice(after, None) == before
+
+
+def test_menu_that_grub_made():
+    core.check_menu(HEADER)
+    core.check_menu(HEADER.replace('"2"', '"${saved_entry}"'))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("menuentry 'x' {\n}\n", "update-grub"),
+        (HEADER.replace("next_entry", "once"), "next_entry once"),
+        (HEADER + 'set default="1>2"\n', "line 24: sets default=1>2 for each boot"),
+        (HEADER + "\n### BEGIN /etc/grub.d/40_custom ###\nset timeout=1; set default=0\n", "line 26: sets default=0"),
+    ],
+)
+def test_menu_that_cannot_try_an_entry(text, message):
+    with pytest.raises(IvshmemError, match=message):
+        core.check_menu(text)
+
+
+def test_default_under_a_condition_is_the_hosts_affair():
+    counting = 'if [ "${boot_counter}" = "0" ]; then\n  set default=1\nfi\n'
+    core.check_menu(HEADER + counting + "function x {\n set default=1\n}\n")
+
+
+def test_menu_that_waits_for_ever():
+    assert core.waits_for_ever("if x ; then\n  set timeout=-1\nfi\n")
+    assert not core.waits_for_ever("set timeout=5\nset timeout_style=menu\n")
+
+
+@pytest.mark.parametrize("rest", ["", CUSTOM, LATER, CUSTOM + LATER, CUSTOM + "menuentry 'by hand' {\n}\n"])
 def test_splice(rest):
     before = HEADER + rest
-    section = core.render_section([entry()[1]], "0")
+    section = core.render_section([entry()[1]])
     after = core.splice(before, section)
-    own = f"\n### BEGIN {core.SCRIPT} ###\n{section}### END {core.SCRIPT} ###\n"
-    assert after.count(own) == 1
-    assert after.replace(own, "") == before
-    assert after.index(own) == len(HEADER) + (len(CUSTOM) if CUSTOM in rest else 0)
+    assert after == f"{before}\n### BEGIN {core.SCRIPT} ###\n{section}### END {core.SCRIPT} ###\n"
     assert core.splice(after, section) == after
     assert core.splice(after, None) == before
-    assert core.splice(after, "x\n").count(core.SCRIPT) == 2
+    # What somebody adds behind it stays.
+    assert core.splice(after + "set x=1\n", None) == before + "set x=1\n"
 
 
-def test_splice_into_something_else():
-    with pytest.raises(IvshmemError, match="update-grub"):
-        core.splice("menuentry 'x' {\n}\n", "y")
+def test_splice_behind_a_line_without_an_end():
+    after = core.splice(HEADER + "set x=1", "y\n")
+    assert core.splice(after, None) == HEADER + "set x=1\n"
+
+
+def test_splice_moves_an_older_section():
+    name = core.OLD_SCRIPTS[0]
+    old = f"\n### BEGIN {name} ###\nmenuentry 'x' --id acrn-ivshmem-y {{\n}}\n### END {name} ###\n"
+    after = core.splice(HEADER + old + LATER, "y\n")
+    assert after == f"{HEADER}{LATER}\n### BEGIN {core.SCRIPT} ###\ny\n### END {core.SCRIPT} ###\n"
 
 
 def test_script_prints_the_section(tmp_path):
     import subprocess
 
-    section = core.render_section([entry(title="it's")[1]], "0")
-    path = tmp_path / "42"
+    section = core.render_section([entry(title="it's")[1]])
+    path = tmp_path / "script"
     path.write_text(core.render_script(section))
     path.chmod(0o755)
     assert subprocess.run([str(path)], capture_output=True, text=True, check=True).stdout == section

@@ -60,6 +60,8 @@ DEFAULTS = {
     "_artifact": None,
     "_staged": None,
 }
+# The files that an entry loads.
+LOADED = re.compile(r"^\tif (?:multiboot2|module2)(?: --nounzip)? ([^\s;]+)", re.M)
 # grub-script-check is there where the tests of the project run; ansible-test may run elsewhere.
 CHECKER = shutil.which("grub-script-check")
 
@@ -75,9 +77,10 @@ class Machine:
         self.root = root
         self.virt = "acrn"
         self.commands = {}
-        for name in ("boot/grub", "etc/grub.d", "proc", "dev", "sys/bus/pci/devices", "usr/share"):
+        for name in ("boot/grub/i386-pc", "etc/grub.d", "proc", "dev", "sys/bus/pci/devices", "usr/share"):
             (root / name).mkdir(parents=True)
         (root / "boot/grub/grub.cfg").write_text(GRUB_CFG)
+        (root / "boot/grub/i386-pc/multiboot2.mod").write_text("")
         (root / "boot/grub/grubenv").write_bytes(b"# GRUB Environment Block\nother=1\n".ljust(1024, b"#"))
         (root / "boot/vmlinuz-6.1").write_text("kernel")
         (root / "boot/config-6.1").write_text("CONFIG_ACRN_HSM=m\n")
@@ -135,7 +138,7 @@ class Machine:
             entry = core.entry_of_id(chosen)
             if changes:
                 changes[core.TRIED] = entry
-            for file in re.findall(r"^\t(?:multiboot2|module2)(?: --nounzip)? (\S+)", block[1], re.M):
+            for file in LOADED.findall(block[1]):
                 assert (self.root / file[1:]).is_file(), f"the entry names {file}, which is not there"
         path.write_bytes(core.change_env(path.read_bytes(), changes))
         if block and not works:
@@ -539,14 +542,14 @@ def with_os_config(text):
 
 def test_initrd_of_the_kernel_with_the_empty_tag(machine, artifact):
     text = entry_text(machine, machine.call(artifact=artifact("aaaa")))
-    assert re.search(r"^\tmodule2 --nounzip /boot/initrd\.img-6\.1$", text, re.M)
+    assert re.search(r"^\tif module2 --nounzip /boot/initrd\.img-6\.1; then$", text, re.M)
     assert " root=UUID=r panic=60 " in text
 
 
 def test_initrd_with_the_tag_of_the_scenario(machine, artifact):
     place = artifact("aaaa", with_os_config("<ramdisk_mod>Linux_ramdisk</ramdisk_mod>"))
     text = entry_text(machine, machine.call(artifact=place))
-    assert re.search(r"^\tmodule2 --nounzip /boot/initrd\.img-6\.1 Linux_ramdisk$", text, re.M)
+    assert re.search(r"^\tif module2 --nounzip /boot/initrd\.img-6\.1 Linux_ramdisk; then$", text, re.M)
 
 
 @pytest.mark.parametrize(
@@ -554,7 +557,7 @@ def test_initrd_with_the_tag_of_the_scenario(machine, artifact):
 )
 def test_initrd_under_the_names_of_distributions(machine, artifact, name):
     (machine.root / "boot/initrd.img-6.1").rename(machine.root / "boot" / name)
-    assert f"--nounzip /boot/{name}\n" in entry_text(machine, machine.call(artifact=artifact("aaaa")))
+    assert f"--nounzip /boot/{name};" in entry_text(machine, machine.call(artifact=artifact("aaaa")))
 
 
 def test_initrd_by_the_version_that_the_kernel_tells(machine, artifact):
@@ -564,13 +567,13 @@ def test_initrd_by_the_version_that_the_kernel_tells(machine, artifact):
     image[0x500:0x514] = b"6.1 (builder@host) #"
     kernel.write_bytes(image)
     text = entry_text(machine, machine.call(artifact=artifact("aaaa"), kernel=str(kernel)))
-    assert "module2 /boot/bzImage Linux_bzImage\n\tmodule2 --nounzip /boot/initrd.img-6.1\n" in text
+    assert "module2 /boot/bzImage Linux_bzImage; then\n\tif module2 --nounzip /boot/initrd.img-6.1;" in text
 
 
 def test_initrd_as_chosen(machine, artifact):
     (machine.root / "boot/mine").write_text("initrd")
     good = artifact("aaaa")
-    assert "--nounzip /boot/mine\n" in entry_text(
+    assert "--nounzip /boot/mine;" in entry_text(
         machine, machine.call(artifact=good, initrd=str(machine.root / "boot/mine"))
     )
     assert "nounzip" not in entry_text(machine, machine.call(artifact=good, initrd="none", root="PARTUUID=p"))
@@ -678,7 +681,7 @@ def test_initrd_is_not_given_to_another_vm(machine, artifact):
     assert "is not loaded" in result["warnings"][0]
     # A kernel that takes no ramdisk keeps nobody from loading one.
     elf = artifact("bbbb", scenario.replace("KERNEL_BZIMAGE", "KERNEL_ELF"), acpi=("ACPI_VM9",))
-    assert "--nounzip /boot/initrd.img-6.1\n" in entry_text(machine, machine.call(**dict(arguments, artifact=elf)))
+    assert "--nounzip /boot/initrd.img-6.1;" in entry_text(machine, machine.call(**dict(arguments, artifact=elf)))
 
 
 def test_arguments_that_acrn_has_no_room_for(machine, artifact):
@@ -792,6 +795,99 @@ def test_grub_that_cannot_write_is_no_place_for_a_trial(machine, artifact):
     for trial in (True, False):
         with pytest.raises(IvshmemError, match="again and again"):
             machine.call(artifact=good, trial=trial)
+    assert tree(machine.root) == before
+
+
+# ---- the host's own boot loader ----
+
+
+def test_next_boot_that_belongs_to_somebody(machine, artifact):
+    path = machine.root / "boot/grub/grubenv"
+    path.write_bytes(core.change_env(path.read_bytes(), {core.NEXT: "1>3"}))
+    before = tree(machine.root)
+    with pytest.raises(IvshmemError, match=r"set to '1>3' already \(grub-reboot\)"):
+        machine.call(artifact=artifact("aaaa"), trial=True)
+    assert tree(machine.root) == before
+
+
+def test_older_section_moves_behind_the_others(machine, artifact):
+    good = artifact("aaaa")
+    machine.call(artifact=good)
+    menu, script = machine.root / "boot/grub/grub.cfg", machine.root / core.SCRIPT[1:]
+    (machine.root / core.OLD_SCRIPTS[0][1:]).write_bytes(script.read_bytes())
+    script.unlink()
+    own = "\n### BEGIN /etc/grub.d/50_own ###\nmenuentry 'x' {\n true\n}\n### END /etc/grub.d/50_own ###\n"
+    menu.write_text(menu.read_text().replace(core.SCRIPT, core.OLD_SCRIPTS[0]) + own)
+    assert machine.call(artifact=good)["steps"] == [
+        core.SCRIPT,
+        str(machine.root / core.OLD_SCRIPTS[0][1:]),
+        "grub.cfg",
+    ]
+    assert menu.read_text().index("50_own") < menu.read_text().index(core.SCRIPT)
+    assert core.OLD_SCRIPTS[0] not in menu.read_text()
+    assert machine.call(artifact=good)["changed"] is False
+
+
+def test_host_whose_grub_is_named_grub2(machine, artifact):
+    (machine.root / "boot/grub").rename(machine.root / "boot/grub2")
+    asked = []
+    command = machine.command
+
+    def grub2(words):
+        asked.append(words[0])
+        return command([words[0].replace("grub2-", "grub-"), *words[1:]])
+
+    machine.command = grub2
+    assert machine.call(artifact=artifact("aaaa"), trial=True)["outcome"] == "armed"
+    assert {name for name in asked if name.startswith("grub")} == {
+        "grub2-probe",
+        "grub2-mkrelpath",
+        "grub2-script-check",
+    }
+    assert core.SCRIPT in (machine.root / "boot/grub2/grub.cfg").read_text()
+    assert core.NEXT.encode() in (machine.root / "boot/grub2/grubenv").read_bytes()
+    assert machine.info()["trial"]
+    machine.call(state="absent")
+    assert core.SCRIPT not in (machine.root / "boot/grub2/grub.cfg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "message"),
+    [
+        ("boot/loader/loader.conf", "", "boots through systemd-boot"),
+        ("boot/efi/loader/loader.conf", "", "boots through systemd-boot"),
+        ("efi/EFI/Linux/linux.efi", "", "unified kernel images"),
+        ("boot/extlinux/extlinux.conf", "", "another boot loader"),
+        ("boot/efi/EFI/redhat/grub.cfg", "### BEGIN /etc/grub.d/00_header ###\n", "EFI system partition"),
+        ("boot/efi/EFI/debian/grub.cfg", "configfile $prefix/grub.cfg\n", "does not boot through GRUB"),
+        ("boot/nothing", "", "does not boot through GRUB"),
+    ],
+)
+def test_host_without_a_menu_of_grub(machine, artifact, path, text, message):
+    (machine.root / "boot/grub/grub.cfg").unlink()
+    (machine.root / path).parent.mkdir(parents=True, exist_ok=True)
+    (machine.root / path).write_text(text)
+    before = tree(machine.root)
+    with pytest.raises(IvshmemError, match=message):
+        machine.call(artifact=artifact("aaaa"))
+    assert tree(machine.root) == before
+
+
+def test_what_may_keep_a_trial_from_beginning_is_told(machine, artifact):
+    menu = machine.root / "boot/grub/grub.cfg"
+    menu.write_text(menu.read_text().replace("fi\n### END", "fi\nset timeout=-1\n### END"))
+    (machine.root / "boot/grub/i386-pc/multiboot2.mod").unlink()
+    warnings = " ".join(machine.call(artifact=artifact("aaaa"))["warnings"])
+    assert "GRUB_TIMEOUT=-1" in warnings
+    assert "multiboot2.mod" in warnings
+
+
+def test_default_behind_the_one_shot_is_refused(machine, artifact):
+    menu = machine.root / "boot/grub/grub.cfg"
+    menu.write_text(menu.read_text() + "set default=3\n")
+    before = tree(machine.root)
+    with pytest.raises(IvshmemError, match="sets default=3 for each boot"):
+        machine.call(artifact=artifact("aaaa"))
     assert tree(machine.root) == before
 
 

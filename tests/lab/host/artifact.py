@@ -3,7 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Makes a directory that looks like an artefact of hypervisor_build, around a multiboot2 image that the lab can boot.
 
-artifact.py DIRECTORY KEY IMAGE
+artifact.py DIRECTORY KEY IMAGE [untagged]
+
+An untagged one has a scenario without a ramdisk_mod, as those that come with ACRN.
 """
 
 from __future__ import annotations
@@ -28,11 +30,11 @@ SCENARIO = """\
 """
 
 
-def make(directory: Path, key: str, image: bytes) -> Path:
+def make(directory: Path, key: str, image: bytes, scenario: str = SCENARIO) -> Path:
     """Write the artefact to ``directory/key`` and return that."""
     place = directory / key
     place.mkdir(parents=True, exist_ok=True)
-    files = {"acrn.bin": image, "scenario.xml": SCENARIO.encode(), "board.xml": b'<acrn-config board="lab"/>\n'}
+    files = {"acrn.bin": image, "scenario.xml": scenario.encode(), "board.xml": b'<acrn-config board="lab"/>\n'}
     outputs = {}
     for name, data in files.items():
         (place / name).write_bytes(data)
@@ -43,4 +45,5 @@ def make(directory: Path, key: str, image: bytes) -> Path:
 
 
 if __name__ == "__main__":
-    print(make(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]).read_bytes()))
+    text = SCENARIO.replace("Linux_ramdisk", "") if sys.argv[4:] == ["untagged"] else SCENARIO
+    print(make(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]).read_bytes(), text))

@@ -135,7 +135,7 @@ static void read_info(u8 *info)
 			if ((rest = after((char *)at + 16, KERNEL_TAG))) {
 				kernel = area;
 				append(rest);
-			} else if (after((char *)at + 16, RAMDISK_TAG)) {
+			} else if (!at[16] || after((char *)at + 16, RAMDISK_TAG)) { /* no string: as a scenario without a tag has it */
 				ramdisk = area;
 			}
 		} else if (type == 6) { /* memory map */

@@ -9,14 +9,20 @@ import os
 
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.text.converters import to_text
-from ansible.plugins.action import ActionBase
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot_host import Artifact
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.modules import hypervisor_install
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils._door import Contract, DoorAction, Refused
 
 
-class ActionModule(ActionBase):
+class ActionModule(DoorAction):
     """Gives the module what the artefact on the controller says, and sends files only if the host lacks some."""
 
-    def run(self, tmp=None, task_vars=None):
-        result = super().run(tmp, task_vars)
+    _supports_async = False
+    contract = Contract(hypervisor_install.RETURN)
+
+    def _answer(self, task_vars):
         name = self._task.action
         args = dict(self._task.args)
         directory = args.get("artifact_dir")
@@ -28,16 +34,24 @@ class ActionModule(ActionBase):
                 "scenario.xml": base64.b64encode(self._read(directory, "scenario.xml")).decode(),
             }
         try:
-            result.update(self._execute_module(module_name=name, module_args=args, task_vars=task_vars))
-            missing = result.pop("_missing", None)
-            if missing:
-                staged = self._send(directory, missing)
-                args["_staged"] = staged
-                result.update(self._execute_module(module_name=name, module_args=args, task_vars=task_vars))
-                result.pop("_missing", None)
+            answer = self._execute_module(module_name=name, module_args=args, task_vars=task_vars)
+            if directory and answer.get("_missing"):
+                args["_staged"] = self._send(directory, self._files(args["_artifact"], answer["_missing"]))
+                answer = self._execute_module(module_name=name, module_args=args, task_vars=task_vars)
         finally:
             self._remove_tmp_path(self._connection._shell.tmpdir)
-        return result
+        return answer
+
+    @staticmethod
+    def _files(artifact, wanted):
+        """What a host may ask for: files of the build, whatever else lies on the controller."""
+        try:
+            own = Artifact.parse(artifact["manifest.json"], artifact["scenario.xml"]).files
+        except (IvshmemError, RecursionError):
+            own = {}
+        if not isinstance(wanted, list) or not all(isinstance(name, str) and name in own for name in wanted):
+            raise Refused("it asks for files that are not of this build")
+        return sorted(set(wanted))
 
     @staticmethod
     def _read(directory, name):

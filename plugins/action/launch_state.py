@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from ansible_collections.acrn.ivshmem.plugins.modules import launch_state
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils._door import Contract
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils._light_action import LightAction, bundle
 
 
@@ -12,4 +13,5 @@ class ActionModule(LightAction):
     """Runs the module without what it has no need of."""
 
     module = launch_state
+    contract = Contract(launch_state.RETURN)
     parts = bundle(launch_state)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from ansible_collections.acrn.ivshmem.plugins.modules import scenario_regions
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils._door import Contract
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils._light_action import LightAction, bundle
 
 
@@ -12,5 +13,6 @@ class ActionModule(LightAction):
     """Runs the module without what it has no need of."""
 
     module = scenario_regions
+    contract = Contract(scenario_regions.RETURN)
     parts = bundle(scenario_regions)
     in_process = True

@@ -226,6 +226,36 @@ results:
       description: Of V(read) and V(hash), whether nothing but zeros is there, which are the same in every memory.
       type: bool
       sample: false
+    offset:
+      description: Of V(read) and V(hash), start of the window in bytes.
+      type: int
+    length:
+      description: Of V(read) and V(hash), its length.
+      type: int
+    restored:
+      description: Of V(restore), how many bytes are as they were.
+      type: int
+    left:
+      description: Of V(restore), how many bytes programs have written meanwhile. They are left as they are.
+      type: int
+    peer:
+      description: Of V(ring), the peer that was rung.
+      type: int
+    vector:
+      description: Of V(ring), with which vector.
+      type: int
+    count:
+      description: Of V(ring), how often.
+      type: int
+    vectors:
+      description: Of V(arm) and V(listen), the number of interrupt vectors.
+      type: int
+    round_trip_min_us:
+      description: Of V(measure), the shortest round trip.
+      type: float
+    rounds:
+      description: Of V(measure), the number of round trips.
+      type: int
     receivable:
       description: Of V(arm) and V(listen), whether this guest can receive interrupts.
       type: bool

@@ -25,9 +25,9 @@ from typing import Any
 from ansible import constants as C
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.module_utils.basic import FILE_COMMON_ARGUMENTS
-from ansible.plugins.action import ActionBase
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _light
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _door
 
 _IMPORT = re.compile(
     r"^from (ansible_collections\.acrn\.ivshmem\.plugins\.module_utils)(?:\.(\w+))? import (\([^)]*\)|.*)$",
@@ -79,7 +79,7 @@ def _encoded(data: bytes) -> str:
     return binascii.b2a_base64(data, newline=False).decode()
 
 
-class LightAction(ActionBase):  # type: ignore[misc]  # ansible-core has no types
+class LightAction(_door.DoorAction):
     """Runs ``module`` by the shortest way that gives its result."""
 
     module: Any = None
@@ -87,32 +87,30 @@ class LightAction(ActionBase):  # type: ignore[misc]  # ansible-core has no type
     parts = ""
     # On the controller itself there is no need of another process.
     in_process = False
+    _params: dict[str, Any] | None = None
 
-    def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
-        result: dict[str, Any] = super().run(tmp, task_vars)
+    def _answer(self, task_vars: dict[str, Any]) -> Any:
         try:
-            answer = self._run_light(task_vars or {})
+            return self._run_light(task_vars)
         except _light.Heavy:
-            answer = self._execute_module(task_vars=task_vars)
-        result.update(answer)
-        return result
+            return super()._answer(task_vars)
+
+    def _arguments(self) -> dict[str, Any]:
+        return super()._arguments() if self._params is None else self._params
 
     def _run_light(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """The module's result. Raises Heavy where it needs AnsibleModule."""
         if self._task.async_val or getattr(self._connection._shell, "_IS_WINDOWS", False):
             raise _light.Heavy("no plain run of a POSIX host")
-        params = self._validated()
+        params = self._params = self._validated()
         check, diff = bool(self._task.check_mode), bool(self._task.diff)
         environment = self._compute_environment_string()
         if self.in_process and self._connection.transport == "local" and not (self._connection.become or environment):
-            answer = _light.call(self.module.main, _light.Light(params, check, diff))
-        else:
-            if not self._is_pipelining_enabled("new"):
-                raise _light.Heavy("no pipelining")
-            python = self._interpreter(task_vars)
-            answer = self._ask(f"{environment} {python} -S -E -".strip(), params, check, diff)
-        answer["invocation"] = {"module_args": params}
-        return answer
+            return _light.call(self.module.main, _light.Light(params, check, diff))
+        if not self._is_pipelining_enabled("new"):
+            raise _light.Heavy("no pipelining")
+        python = self._interpreter(task_vars)
+        return self._ask(f"{environment} {python} -S -E -".strip(), params, check, diff)
 
     def _validated(self) -> dict[str, Any]:
         arguments = dict(self.module.ARGUMENTS)
@@ -147,10 +145,12 @@ class LightAction(ActionBase):  # type: ignore[misc]  # ansible-core has no type
     def _ask(self, command: str, params: dict[str, Any], check: bool, diff: bool) -> dict[str, Any]:
         script = _START % (self.parts, _encoded(json.dumps([params, check, diff]).encode()))
         done = self._low_level_execute_command(command, in_data=script.encode())
-        _before, mark, text = done["stdout"].rpartition(_MARK)
-        if not mark:
+        answers = done["stdout"].split(_MARK)[1:]
+        if not answers:
             raise _light.Heavy(done["stderr"])
-        answer: dict[str, Any] = json.loads(text.splitlines()[0])
+        if len(answers) > 1:
+            raise _door.Refused(f"it holds {len(answers)} results")
+        answer = _door.read(answers[0].partition("\n")[0])
         if "heavy" in answer:
-            raise _light.Heavy(answer["heavy"])
+            raise _light.Heavy(str(answer["heavy"]))
         return answer

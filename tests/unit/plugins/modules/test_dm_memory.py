@@ -20,8 +20,9 @@ class Exit(Exception):
 
 
 @pytest.fixture(name="run")
-def _run(monkeypatch, tmp_path):
+def _run(monkeypatch, tmp_path, documented):
     def end(module, **result):
+        documented(dm_memory.RETURN, result)
         raise Exit({"warnings": list(warnings), **result})
 
     warnings = []

@@ -54,8 +54,9 @@ def _script(tmp_path):
 
 
 @pytest.fixture(name="run")
-def _run(monkeypatch):
+def _run(monkeypatch, documented):
     def end(module, **result):
+        documented(launch_script.RETURN, result)
         raise Exit({"warnings": list(warnings), **result})
 
     warnings = []

@@ -1,0 +1,321 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The one door for what a host or guest answers.
+
+Whoever owns a guest owns its Python, and can answer what they like: keys that Ansible acts on (``add_host``,
+``ansible_facts``, ``unreachable``, ``ansible_stats`` and others, not the same in each version), values of a wrong type
+that end the run of the whole fleet, or 100 MB. So nothing is taken out here that is known to be bad. What stays is what
+the module documents in RETURN, with the type that stands there, and the few keys that every module may return.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
+from ansible.utils.unsafe_proxy import wrap_var
+
+# Of one command: output and errors, each. The longest honest answer, the files of a large build, is a tenth of it.
+BYTES = 8 << 20
+DEPTH = 40
+# More is an address of no PCI device. Numbers of many digits also take long to print.
+LARGEST = 1 << 64
+# Text that people read. Ansible compares both sides of a difference in its main process, where all hosts wait for it.
+WORDS, LINES = 1 << 16, 4000
+NO_RESULT = ("_ansible_", "__ansible_")
+
+Spec = Mapping[str, Any]
+
+
+class Refused(AnsibleError):  # type: ignore[misc]  # ansible-core has no types
+    """A host's answer is none. The message says why, without naming host and module."""
+
+
+# -- text to values ----------------------------------------------------------------------------------------------------
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > 21:
+        raise Refused(f"a number has {len(digits)} digits")
+    return int(digits)
+
+
+def _no_number(word: str) -> Any:
+    raise Refused(f"{word} is no number")
+
+
+def read(text: str) -> dict[str, Any]:
+    """The mapping that a JSON text is."""
+    try:
+        value = json.loads(text, parse_int=_whole, parse_constant=_no_number)
+    except RecursionError:
+        raise Refused("it is nested too deep") from None
+    except ValueError as exc:
+        raise Refused(f"it is no JSON: {exc}") from None
+    if not isinstance(value, dict):
+        raise Refused(f"it is {_kind(value)}, and not a dictionary")
+    return value
+
+
+# -- values to results -------------------------------------------------------------------------------------------------
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "a dictionary", list: "a list", str: "text", bool: "a boolean", int: "a number", float: "a number"}
+    return next((name for kind, name in names.items() if isinstance(value, kind)), f"a {type(value).__name__}")
+
+
+def _plain_text(value: str, place: str) -> str:
+    # Of no class of Ansible: they carry what a host may not say, for example that this is a template.
+    text = str.__str__(value)
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise Refused(f"{place} is no text in UTF-8") from None
+    return text
+
+
+def plain(value: Any, place: str, depth: int = 0) -> Any:
+    """A copy of plain values alone, at any depth, without keys that are Ansible's own."""
+    if depth > DEPTH:
+        raise Refused("it is nested too deep")
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return _plain_text(value, place)
+    if isinstance(value, int):
+        if abs(value) > LARGEST:
+            raise Refused(f"the number {place} is too large")
+        return int.__int__(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise Refused(f"{place} is no finite number")
+        return float.__float__(value)
+    if isinstance(value, (list, tuple)):
+        return [plain(each, f"{place}[{index}]", depth + 1) for index, each in enumerate(value)]
+    if isinstance(value, Mapping):
+        found = {}
+        for key, each in value.items():
+            if not isinstance(key, str):
+                raise Refused(f"{place} has a key that is no text")
+            if not key.startswith(NO_RESULT):
+                name = _plain_text(key, f"a key of {place}")
+                found[name] = plain(each, f"{place}.{name[:60]}", depth + 1)
+        return found
+    raise Refused(f"{place} is a {type(value).__name__}")
+
+
+def printable(value: Any) -> str:
+    """Text for a terminal: short enough to be read, and nothing in it moves the cursor or changes a colour."""
+    text = str.__str__(value) if isinstance(value, str) else str(value)[:WORDS]
+    if len(text) > WORDS:
+        text = f"{text[:WORDS]} ... ({len(text)} characters)"
+    return re.sub(r"[^\n\t -~\u00a0-\ud7ff\ue000-\U0010ffff]", "\N{REPLACEMENT CHARACTER}", text)
+
+
+def _lines(value: Any, place: str) -> list[str]:
+    """Warnings: text, or the objects that newer versions of ansible-core make of it."""
+    found = []
+    for each in value if isinstance(value, (list, tuple)) else [value]:
+        event = getattr(each, "event", None)
+        text = each.get("msg") if isinstance(each, Mapping) else each if event is None else event.msg
+        if not isinstance(text, str):
+            raise Refused(f"{place} holds {_kind(text)}, and not text")
+        found.append(printable(text))
+    return found[:100]
+
+
+def _difference(value: Any, place: str) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_difference(each, place) for each in value]
+    if not isinstance(value, Mapping):
+        raise Refused(f"{place} is {_kind(value)}, and not a dictionary")
+    found = {}
+    for key in ("before", "after", "before_header", "after_header", "prepared"):
+        side = plain(value.get(key), f"{place}.{key}")
+        if isinstance(side, dict) and key in ("before", "after"):
+            side = json.dumps(side, indent=4, sort_keys=True) + "\n"
+        elif side is not None and not isinstance(side, str):
+            raise Refused(f"{place}.{key} is {_kind(side)}, and not text")
+        if side is not None:
+            found[key] = side
+    if any(len(side) > 16 * WORDS or side.count("\n") > LINES for side in found.values()):
+        return {"prepared": "(a difference that is too long to be shown)\n"}
+    return found
+
+
+def _boolean(value: Any, place: str) -> bool:
+    if not isinstance(value, bool):
+        raise Refused(f"{place} is {_kind(value)}, and not a boolean")
+    return value
+
+
+def _code(value: Any, place: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise Refused(f"{place} is {_kind(value)}, and not a number")
+    return int(plain(value, place))
+
+
+def _said(value: Any, _place: str) -> str:
+    return printable(value)
+
+
+# What any module may return. The text of a module that failed to run at all is all there is to see of it.
+COMMON = {
+    "changed": _boolean,
+    "failed": _boolean,
+    "msg": _said,
+    "rc": _code,
+    "warnings": _lines,
+    "deprecations": _lines,
+    "diff": _difference,
+    "module_stdout": _said,
+    "module_stderr": _said,
+}
+_KINDS: dict[str, Any] = {
+    "str": str,
+    "path": str,
+    "int": int,
+    "float": (int, float),
+    "bool": bool,
+    "list": (list, tuple),
+    "dict": Mapping,
+    "complex": (Mapping, list),
+    "raw": object,
+    "any": object,
+}
+
+
+class Contract:
+    """What a module returns, by its own documentation. Ansible's keywords in RETURN have their usual meaning."""
+
+    def __init__(self, returns: str | Spec | None, **more: Spec) -> None:
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        self.keys: dict[str, Spec] = {
+            **((yaml.load(returns, loader) if isinstance(returns, str) else returns) or {}),
+            **more,
+        }
+
+    def admit(self, answer: Any) -> dict[str, Any]:
+        """The part of an answer that the module documents. Raises Refused where that has a wrong type, or lacks."""
+        if not isinstance(answer, Mapping):
+            raise Refused(f"it is {_kind(answer)}, and not a dictionary")
+        found: dict[str, Any] = {}
+        for key, take in COMMON.items():
+            if answer.get(key) is not None and key not in self.keys:
+                found[key] = take(answer[key], key)
+        # Versions of ansible-core differ in what they make of them, and they are about the module, not about the host.
+        found["warnings"] = found.get("warnings", []) + found.pop("deprecations", [])
+        if not found["warnings"]:
+            del found["warnings"]
+        failed = found.get("failed", bool(found.get("rc")))
+        for key, spec in self.keys.items():
+            if key in answer:
+                found[key] = self._value(answer[key], spec, key)
+            elif not failed and spec.get("returned") in ("always", "success"):
+                raise Refused(f"it lacks {key}")
+        return dict(wrap_var(found))
+
+    def _value(self, value: Any, spec: Spec, place: str) -> Any:
+        if value is None:
+            return None
+        kind = str(spec.get("type") or "raw")
+        wrong = not isinstance(value, _KINDS[kind])
+        # To Python, true is the number 1.
+        if wrong or (isinstance(value, bool) and kind in ("int", "float")):
+            raise Refused(f"{place} is {_kind(value)}, and not of the type {kind}")
+        inner = spec.get("contains")
+        if isinstance(value, Mapping) and inner:
+            return {key: self._value(value[key], inner[key], f"{place}.{key}") for key in inner if key in value}
+        if isinstance(value, (list, tuple)) and (inner or spec.get("elements")):
+            each = {"type": spec.get("elements", "dict"), "contains": inner}
+            return [self._element(item, each, f"{place}[{index}]") for index, item in enumerate(value)]
+        return plain(value, place)
+
+    def _element(self, value: Any, spec: Spec, place: str) -> Any:
+        if value is None:
+            raise Refused(f"{place} is null, and not of the type {spec['type']}")
+        return self._value(value, spec, place)
+
+
+# -- a task ------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def limited(connection: Any) -> Iterator[None]:
+    """Refuse what is too long where it comes in, before it is decoded, cut into lines and parsed."""
+    run = connection.exec_command
+
+    def exec_command(*args: Any, **kwargs: Any) -> Any:
+        code, *outputs = run(*args, **kwargs)
+        for output in outputs:
+            if isinstance(output, (bytes, str)) and len(output) > BYTES:
+                raise Refused(f"it is {len(output)} bytes long; {BYTES} are the most that is taken")
+        return (code, *outputs)
+
+    connection.exec_command = exec_command
+    try:
+        yield
+    finally:
+        del connection.exec_command
+
+
+class DoorAction(ActionBase):  # type: ignore[misc]
+    """Runs a module and keeps, of what the host answers, what ``contract`` has."""
+
+    _supports_async = True
+
+    contract = Contract(None)
+
+    def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        if result.get("skipped"):
+            return result
+        try:
+            with limited(self._connection):
+                answer = self._answer(task_vars or {})
+            result.update(self._contract().admit(answer))
+        except (Refused, RecursionError) as exc:
+            why = "it is nested too deep" if isinstance(exc, RecursionError) else exc.message
+            result.update(
+                failed=True, msg=printable(f"{self._whom(task_vars)}: the answer of {self._asked()} is refused: {why}")
+            )
+        result["invocation"] = {"module_args": self._arguments()}
+        # A fact that the controller itself has found out.
+        if getattr(self, "_discovered_interpreter_key", None):
+            result["ansible_facts"] = {self._discovered_interpreter_key: self._discovered_interpreter}
+        return result
+
+    def _whom(self, task_vars: Any) -> str:
+        return str(self._task.delegate_to or (task_vars or {}).get("inventory_hostname") or "the host")
+
+    def _asked(self) -> str:
+        return str(self._task.action)
+
+    def _arguments(self) -> dict[str, Any]:
+        """What was asked, from the controller's side."""
+        return dict(self._task.args)
+
+    def _contract(self) -> Contract:
+        if not self._task.async_val:
+            return self.contract
+        job: dict[str, Spec] = {
+            "ansible_job_id": {"type": "str"},
+            "results_file": {"type": "str"},
+            "started": {"type": "raw"},
+            "finished": {"type": "raw"},
+        }
+        return Contract(None, **job)
+
+    def _answer(self, task_vars: dict[str, Any]) -> Any:
+        return self._execute_module(task_vars=task_vars, wrap_async=self._task.async_val)

@@ -1,0 +1,194 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What comes through the door of a host's answer."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ansible_collections.acrn.ivshmem.plugins.action import guest_probe, hypervisor_install
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _door
+
+RETURN = """
+devices:
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name: {type: str}
+    size: {type: int}
+    ready: {type: bool}
+speed: {type: float, returned: when measured}
+free: {type: dict, returned: when there}
+"""
+GOOD = {"changed": True, "devices": [{"name": "a", "size": 2, "ready": True}], "speed": 3, "free": {"a": [{"b": None}]}}
+CONTRACT = _door.Contract(RETURN)
+
+
+def test_what_is_documented_stays():
+    assert CONTRACT.admit(GOOD) == GOOD
+
+
+def test_nothing_else_does_at_any_depth():
+    more = {
+        "add_host": {"host_name": "x", "groups": [], "host_vars": {"ansible_connection": "local"}},
+        "add_group": "x",
+        "ansible_facts": {"ansible_connection": "local", "acrn_vm": "VM2"},
+        "ansible_stats": {"data": {"x": 1}},
+        "unreachable": True,
+        "skipped": True,
+        "include": "/etc/passwd",
+        "results": [{"unreachable": True}],
+        "exception": "x",
+        "invocation": {},
+        "_ansible_no_log": True,
+        "ansible_job_id": "1",
+        "stdout": "x",
+    }
+    devices = [{**GOOD["devices"][0], **more}]
+    answer = {**GOOD, **more, "devices": devices, "free": {"a": [{"b": None, "_ansible_x": 1}]}}
+    assert CONTRACT.admit(answer) == GOOD
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"devices": None}, None),
+        ({"devices": {}}, "devices is a dictionary, and not of the type list"),
+        ({"devices": "x"}, "devices is text"),
+        ({"devices": [1]}, r"devices\[0\] is a number, and not of the type dict"),
+        ({"devices": [None]}, r"devices\[0\] is null"),
+        ({"devices": [{"name": []}]}, r"devices\[0\].name is a list, and not of the type str"),
+        ({"devices": [{"size": True}]}, r"devices\[0\].size is a boolean"),
+        ({"devices": [{"size": 1.0}]}, r"devices\[0\].size is a number, and not of the type int"),
+        ({"devices": [{"size": 10**30}]}, "too large"),
+        ({"speed": float("nan")}, "no finite number"),
+        ({"changed": "yes"}, "changed is text, and not a boolean"),
+        ({"failed": 0}, "failed is a number, and not a boolean"),
+        ({"rc": []}, "rc is a list"),
+        ({"diff": 3}, "diff is a number"),
+        ({"diff": {"before": [1], "after": ""}}, "diff.before is a list, and not text"),
+        ({"warnings": [[1]]}, "warnings holds a list"),
+        ({"free": {"a": "\ud800"}}, "free.a is no text in UTF-8"),
+        ({"free": {"\ud800": 1}}, "no text in UTF-8"),
+        ({"free": {1: 1}}, "a key that is no text"),
+        ({"free": {"a": {1}}}, "free.a is a set"),
+    ],
+)
+def test_a_wrong_type_is_refused_by_name(change, why):
+    answer = {**GOOD, **change}
+    if why is None:
+        assert CONTRACT.admit(answer)["devices"] is None
+    else:
+        with pytest.raises(_door.Refused, match=why):
+            CONTRACT.admit(answer)
+
+
+def test_what_is_always_there_has_to_be_there():
+    with pytest.raises(_door.Refused, match="it lacks devices"):
+        CONTRACT.admit({"changed": False})
+    assert CONTRACT.admit({"failed": True, "msg": "no"}) == {"failed": True, "msg": "no"}
+
+
+def nested(depth, inner):
+    value = inner
+    for _each in range(depth):
+        value = {"a": value}
+    return value
+
+
+def test_deep_values_are_refused():
+    with pytest.raises(_door.Refused, match="nested too deep"):
+        CONTRACT.admit({**GOOD, "free": nested(200, 1)})
+    with pytest.raises(_door.Refused, match="nested too deep"):
+        _door.read('{"a":' * 100000)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "no JSON"),
+        ("[]", "it is a list"),
+        ("null", "it is a NoneType"),
+        ('{"a": NaN}', "NaN is no number"),
+        ('{"a": -Infinity}', "is no number"),
+        ('{"a": ' + "9" * 100000 + "}", "100000 digits"),
+        ('{"a": 1', "no JSON"),
+    ],
+)
+def test_text_that_is_no_answer(text, why):
+    with pytest.raises(_door.Refused, match=why):
+        _door.read(text)
+
+
+def test_an_answer_may_not_move_the_cursor():
+    found = CONTRACT.admit({"failed": True, "msg": "a\x1b[2Jb\r\n\x9bc\u2028d", "warnings": ["\x07"]})
+    assert found == {"failed": True, "msg": "a\ufffd[2Jb\ufffd\n\ufffdc\u2028d", "warnings": ["\ufffd"]}
+
+
+def test_a_long_difference_is_not_compared():
+    lines = "".join(f"{number}\n" for number in range(100000))
+    assert CONTRACT.admit({**GOOD, "diff": {"before": "", "after": lines}})["diff"] == {
+        "prepared": "(a difference that is too long to be shown)\n"
+    }
+    diff = {"before": {"mode": "1"}, "after": "x\n", "before_header": "h", "other": 1}
+    assert CONTRACT.admit({**GOOD, "diff": diff})["diff"] == {
+        "before": '{\n    "mode": "1"\n}\n',
+        "after": "x\n",
+        "before_header": "h",
+    }
+
+
+def test_text_is_never_a_template():
+    found = CONTRACT.admit({**GOOD, "free": {"a": "{{ lookup('pipe', 'id') }}"}})
+    try:
+        from ansible._internal._datatag._tags import TrustedAsTemplate
+    except ImportError:
+        assert type(found["free"]["a"]).__name__ == "AnsibleUnsafeText"
+    else:
+        assert not TrustedAsTemplate.is_tagged_on(found["free"]["a"])
+        text = TrustedAsTemplate().tag("{{ 1 }}")
+        assert not TrustedAsTemplate.is_tagged_on(CONTRACT.admit({**GOOD, "free": {"a": text}})["free"]["a"])
+
+
+class Connection:
+    """Answers with so many bytes."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def exec_command(self, _command):
+        return 0, b"x" * self.size, b""
+
+
+def test_a_long_answer_is_refused_before_anything_reads_it():
+    for size, good in ((_door.BYTES, True), (_door.BYTES + 1, False)):
+        connection = Connection(size)
+        with _door.limited(connection):
+            if good:
+                assert len(connection.exec_command("x")[1]) == size
+            else:
+                with pytest.raises(_door.Refused, match=str(size)):
+                    connection.exec_command("x")
+        assert len(connection.exec_command("x")[1]) == size
+
+
+def test_a_host_gets_files_of_the_build_alone(tmp_path):
+    facts = {"size": 1, "sha256": "0" * 64}
+    outputs = {"acrn.bin": facts, "scenario.xml": facts, "../../secret": facts, "other": facts}
+    artifact = {"manifest.json": json.dumps({"key": "a" * 16, "outputs": outputs}), "scenario.xml": ""}
+    files = hypervisor_install.ActionModule._files
+    assert files(artifact, ["scenario.xml", "acrn.bin"]) == ["acrn.bin", "scenario.xml"]
+    for wanted in (["../../secret"], ["other"], ["/etc/shadow"], "acrn.bin", [["acrn.bin"]], {"acrn.bin": 1}, 3):
+        with pytest.raises(_door.Refused, match="not of this build"):
+            files(artifact, wanted)
+
+
+def test_the_results_of_steps_have_what_they_document_only():
+    step = {"operation": "read", "unreachable": True, "failed_when_result": True, "problems": [], "add_host": {}}
+    found = guest_probe.ActionModule.contract.admit({"results": [step]})
+    assert found == {"results": [{"operation": "read", "problems": []}]}

@@ -1,0 +1,41 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the playbook install takes, up to the module that would install it: no host is installed here."""
+
+from __future__ import annotations
+
+import re
+
+from ansible_collections.acrn.ivshmem.tests.integration_acrn.test_remove import Fleet
+
+
+def test_install_takes_what_site_has_built(tmp_path):
+    fleet = Fleet(tmp_path)
+    done = fleet.play("install", "--check")
+    assert done.returncode == 2
+    assert "edits: builder has no build of its regions" in done.stdout
+    assert "writes: builder has no build of its regions" in done.stdout
+    assert not (tmp_path / ".acrn-ivshmem").exists()
+
+    assert fleet.play("site").returncode == 0
+    fleet.inventory["acrn_hosts"]["hosts"]["edits"]["hypervisor_install"] = "no"
+    done = fleet.play("install", "--check", "-vv")
+    (key,) = set(re.findall(r"artifacts/([0-9a-f]{32})", done.stdout))
+    # This machine has no GRUB for it, and that is as far as it comes.
+    assert (tmp_path / f".acrn-ivshmem/artifacts/{key}/manifest.json").exists()
+    failed = re.findall(r"fatal: \[(\w+)\]", done.stdout)
+    assert failed == ["writes"], done.stdout
+    assert "TASK [acrn.ivshmem.hypervisor : Install the hypervisor]" in done.stdout
+
+    done = fleet.play("install", "--check", "--limit", "writes")
+    assert "add them: --limit writes,builder" in done.stdout
+
+
+def test_install_names_a_host_without_a_tree(tmp_path):
+    fleet = Fleet(tmp_path)
+    fleet.inventory["acrn_hosts"]["hosts"]["writes"]["acrn_source"] = ""
+    done = fleet.play("install", "--check")
+    assert done.returncode == 2
+    assert "writes: acrn_scenario and acrn_source are needed" in done.stdout

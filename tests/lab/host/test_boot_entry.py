@@ -41,7 +41,7 @@ PLAY = """\
 
     - name: Say what it came to
       ansible.builtin.debug:
-        msg: "result={{ [install, info] | to_json | b64encode }}="
+        msg: "result={{ [install, info] | to_json | b64encode }}!"
 """
 # The host's own menu: an entry for ACRN by hand, and one behind all of Debian's that is its default.
 OWN = """\
@@ -110,7 +110,7 @@ class Lab:
             [*words, "-e", f"@{self.scratch}/given.json"], capture_output=True, text=True, check=False
         )
         assert "result=" in done.stdout, done.stdout + done.stderr
-        packed = done.stdout.split("result=")[1].split('"')[0]
+        packed = done.stdout.split("result=")[1].split("!")[0]
         install, info = json.loads(base64.b64decode(packed))
         return install, info
 

@@ -15,6 +15,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Mapping
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot_linux import own_arguments
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     DEVICE_MODEL,
     POST_LAUNCHED,
@@ -25,10 +26,6 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
 from ansible_collections.acrn.ivshmem.plugins.module_utils._takeover import places_in_use
 
 Values = Mapping[str, Any]
-# Arguments of a kernel that its boot entry has anyway, or that hypervisor_root takes over by itself.
-_ENTRY_ARGUMENTS = re.compile(
-    r"(BOOT_IMAGE|root|rootflags|rootfstype|initrd|acrn_ivshmem\.\w+|panic)=|rootwait$|ro$|rw$"
-)
 
 
 class Adoption:
@@ -195,9 +192,7 @@ class Adoption:
         ]
         if without:
             self.notes.append(f"no launch script was found for {', '.join(without)}; theirs are left alone")
-        # Behind -- are those of the first process.
-        line = re.split(r"\s--(?:\s|$)", self.found.get("cmdline") or "")[0]
-        arguments = [word for word in line.split() if not _ENTRY_ARGUMENTS.match(word)]
+        arguments = own_arguments((self.found.get("cmdline") or "").split())
         if not self.found.get("acrn"):
             self.notes.append("ACRN does not run there now, so the arguments of its boot entry are not known")
         elif arguments:

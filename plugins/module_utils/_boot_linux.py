@@ -11,6 +11,7 @@ This module util is PRIVATE to the collection: it can change at any time.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Collection, Iterable, Mapping
 
@@ -120,7 +121,12 @@ def needs_initrd(root: str, made_by_udev: bool = False) -> bool:
 def own_arguments(words: Iterable[str]) -> list[str]:
     """The arguments of an entry that the collection would not give by itself, as hypervisor_cmdline takes them."""
     ours = (*_ROOT_KEYS, *_NOT_OWN)
-    kept = [word for word in words if key(word) not in ours and "$" not in word]
+    # Behind -- are those of the first process.
+    kept = [
+        word
+        for word in itertools.takewhile(lambda word: word != "--", words)
+        if key(word) not in ours and "$" not in word
+    ]
     return [word for word in kept if not _INITRD_KEYS.fullmatch(key(word))]
 
 

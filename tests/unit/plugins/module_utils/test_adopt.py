@@ -134,7 +134,7 @@ def test_an_upgrade_from_v2_has_slots_of_scripts_and_says_what_it_cannot_know():
 
 def test_boot_arguments_are_those_of_a_host_that_runs_acrn():
     line = "BOOT_IMAGE=/boot/v root=UUID=1 ro rootflags=subvol=@ hugepages=4 quiet acrn_ivshmem.entry=k.1 -- x"
-    assert Adoption(scenario(), None, found(cmdline=line)).variables["hypervisor_cmdline"] == "hugepages=4 quiet"
+    assert Adoption(scenario(), None, found(cmdline=line)).variables["hypervisor_cmdline"] == "ro hugepages=4 quiet"
     own = Adoption(scenario(), None, found(cmdline=line, acrn=False))
     assert "hypervisor_cmdline" not in own.variables
 

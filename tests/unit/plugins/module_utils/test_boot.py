@@ -343,6 +343,11 @@ def test_menu_of_a_distribution_in_any_form_of_default(distribution, default):
     assert core.splice(after, None) == before
 
 
+def test_script_is_the_last_of_all_when_grub_runs_them():
+    others = ["/etc/grub.d/41_custom", "/etc/grub.d/99_own", "/etc/grub.d/zz_own", "/etc/grub.d/proxifiedScripts"]
+    assert sorted([core.SCRIPT, *others])[-1] == core.SCRIPT
+
+
 def test_menu_that_grub_made():
     core.check_menu(HEADER)
     core.check_menu(HEADER.replace('"2"', '"${saved_entry}"'))

@@ -47,6 +47,8 @@ def test_release_of_a_kernel():
 
 
 def test_own_arguments():
-    words = "BOOT_IMAGE=/k root=UUID=r ro hugepages=10 rd.luks.uuid=1 rootflags=x panic=5 $extra console=a console=b"
+    words = (
+        "BOOT_IMAGE=/k root=UUID=r ro hugepages=10 rd.luks.uuid=1 rootflags=x panic=5 $extra console=a console=b -- x"
+    )
     assert linux.own_arguments(words.split()) == ["ro", "hugepages=10", "console=a", "console=b"]
     assert linux.lacking(words.split(), {"ro", "console=b"}) == ["hugepages=10", "console=a"]

@@ -43,6 +43,10 @@ SERVICE_VM_TAG = "Linux_bzImage"
 _KEY = re.compile(r"[0-9a-z][0-9a-z_-]{3,63}")
 _ENTRY = re.compile(r"[0-9a-z][0-9a-z_-]{3,63}\.[0-9a-f]{8}")
 _ENV_HEADER = b"# GRUB Environment Block\n"
+# A backslash takes the next character as it is, also a line feed.
+_ENV_LINE = re.compile(r"[^\\\n]*(?:\\.[^\\\n]*)*", re.S)
+# GRUB's block has 1 KiB; a larger one than this is no block that anybody made for GRUB.
+ENV_LIMIT = 64 * 1024
 
 
 def check_key(key: str) -> str:
@@ -71,12 +75,16 @@ def parse_env(data: bytes) -> dict[str, str]:
     if not data.startswith(_ENV_HEADER):
         raise IvshmemError("grubenv: this is no environment block of GRUB; mend it with: grub-editenv - create")
     found = {}
-    # A backslash takes the next character as it is, also a line feed.
-    for line in re.findall(r"((?:\\.|[^\\\n])*)\n", data[len(_ENV_HEADER) :].decode("latin-1"), re.S):
-        name, equals, value = line.partition("=")
-        if equals and not line.startswith("#"):
+    text, at = data.decode("latin-1"), len(_ENV_HEADER)
+    while True:
+        # One pass, for the block ends in a padding that may be long. What follows the last line feed is no line.
+        match = _ENV_LINE.match(text, at)
+        if match is None or text[match.end() : match.end() + 1] != "\n":
+            return found
+        at = match.end() + 1
+        name, equals, value = match.group().partition("=")
+        if equals and not name.startswith("#"):
             found[name] = re.sub(r"\\(.)", r"\1", value, flags=re.S)
-    return found
 
 
 def change_env(data: bytes, changes: Mapping[str, str | None]) -> bytes:
@@ -211,9 +219,18 @@ def render_entry(
     return entry, text.replace("@ENTRY@", entry)
 
 
-_NEXT_ENTRY = re.compile(
-    r'if \[ "\$\{next_entry\}" \] ; then\n(?:[^\n]*\n)*?else\n\s*set default="[^\n]*"\nfi\n',
-)
+def _end_of_next_entry(grub_cfg: str) -> int | None:
+    """Where the part of a menu ends that boots ``next_entry`` once; None where it has none."""
+    lines = grub_cfg.splitlines(keepends=True)
+    inside, where = False, 0
+    for at, line in enumerate(lines):
+        if line.endswith('if [ "${next_entry}" ] ; then\n'):
+            inside = True
+        if inside and line == "else\n" and lines[at + 2 : at + 3] == ["fi\n"]:
+            if re.fullmatch(r'\s*set default="[^\n]*"\n', lines[at + 1]):
+                return where + len(line) + len(lines[at + 1]) + len("fi\n")
+        where += len(line)
+    return None
 
 
 def check_menu(grub_cfg: str) -> None:
@@ -221,15 +238,15 @@ def check_menu(grub_cfg: str) -> None:
     # What GRUB writes by itself begins each script's part with such a line.
     if not re.search(r"(?m)^### BEGIN /", grub_cfg):
         raise IvshmemError("grub.cfg has no sections, so it was not made by grub-mkconfig; make it with update-grub")
-    found = _NEXT_ENTRY.search(grub_cfg)
-    if not found:
+    end = _end_of_next_entry(grub_cfg)
+    if end is None:
         raise IvshmemError(
             "grub.cfg has no part that boots next_entry once, so it was not made by grub-mkconfig of "
             "GRUB 2; make it with update-grub"
         )
-    for command in _boot_menu.parse(splice(grub_cfg, None)[found.end() :]):
+    for command in _boot_menu.parse(splice(grub_cfg, None)[end:]):
         if command.depth == 0 and command.words[0] == "set" and "".join(command.words[1:2]).startswith("default="):
-            line = grub_cfg[: found.end()].count("\n") + command.line
+            line = grub_cfg[:end].count("\n") + command.line
             raise IvshmemError(
                 f"grub.cfg, line {line}: sets {command.words[1]} for each boot, behind the part that boots next_entry "
                 "once, so that no trial boot would begin; put the default into GRUB_DEFAULT of /etc/default/grub"

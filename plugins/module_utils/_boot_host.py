@@ -34,6 +34,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot as core
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot_linux as linux
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot_menu, _pci
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import Boot, Place, State
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import read_file
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Bdf, IvshmemError
 
 MEGABYTE = 1024 * 1024
@@ -223,13 +224,8 @@ class Host:
 
     def text(self, path: str, missing: str | None = None) -> str:
         """The text of a file. Raises IvshmemError, unless there is a text for a file that is missing."""
-        try:
-            with open(path, encoding="utf-8", errors="surrogateescape") as handle:
-                return handle.read()
-        except OSError as exc:
-            if missing is not None and exc.errno in (errno.ENOENT, errno.ENOTDIR):
-                return missing
-            raise IvshmemError(f"{path}: cannot be read: {exc.strerror}") from exc
+        data = read_file(path, missing=None if missing is None else missing.encode("utf-8", "surrogateescape"))
+        return data.decode("utf-8", "surrogateescape")
 
     def data(self, path: str, size: int = -1) -> bytes:
         """The first bytes of a file. Raises IvshmemError."""
@@ -250,11 +246,8 @@ class Host:
 
     def env(self) -> dict[str, str]:
         """The variables of grubenv; none if the file is missing."""
-        try:
-            with open(self.grubenv, "rb") as handle:
-                return core.parse_env(handle.read())
-        except FileNotFoundError:
-            return {}
+        data = read_file(self.grubenv, core.ENV_LIMIT, b"")
+        return core.parse_env(data) if data or os.path.exists(self.grubenv) else {}
 
     def boot(self) -> Boot:
         """How the host is booted and how it will be."""
@@ -640,11 +633,7 @@ class Host:
 
     def set_env(self, changes: Mapping[str, str | None], what: str) -> None:
         """Change variables of grubenv by one write of one block, as GRUB does."""
-        try:
-            with open(self.grubenv, "rb") as handle:
-                before = handle.read()
-        except FileNotFoundError:
-            before = b""
+        before = read_file(self.grubenv, core.ENV_LIMIT, b"")
         fresh = before or b"# GRUB Environment Block\n".ljust(1024, b"#")
         after = core.change_env(fresh, changes)
         if after == before or (not before and after == fresh) or not self._begin(what):

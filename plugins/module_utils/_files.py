@@ -9,6 +9,7 @@ This module util is PRIVATE to the collection: it can change at any time.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -21,7 +22,8 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Ivshme
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
-
+# What is read of a file of configuration at most.
+LARGEST = 4 * 1024 * 1024
 ORIGINAL = ".before-acrn-ivshmem"
 
 
@@ -32,18 +34,28 @@ def locked(*paths: str, what: str = "", limit: float = LIMIT) -> Iterator[None]:
         yield
 
 
-def read_file(path: str, limit: int = 4 * 1024 * 1024) -> bytes:
-    """The bytes of a regular file of at most ``limit`` bytes. Raises IvshmemError that names the file."""
+def read_file(path: str, limit: int = LARGEST, missing: bytes | None = None) -> bytes:
+    """The bytes of a regular file of at most ``limit`` bytes. Raises IvshmemError that names the file.
+
+    ``missing`` is what a file that is not there counts as; without it, that is an error too.
+    """
     try:
         if not os.path.isfile(path) and os.path.exists(path):
             raise IvshmemError(f"{path}: is not a regular file")
         with open(path, "rb") as handle:
             data = handle.read(limit + 1)
     except OSError as exc:
+        if missing is not None and exc.errno in (errno.ENOENT, errno.ENOTDIR):
+            return missing
         raise IvshmemError(f"{path}: cannot be read: {exc.strerror}") from exc
     if len(data) > limit:
-        raise IvshmemError(f"{path}: larger than {limit // (1024 * 1024)} MB, which no ACRN configuration file is")
+        raise IvshmemError(f"{path}: larger than {size_text(limit)}, which no file of its kind is; see what it is")
     return data
+
+
+def size_text(size: int) -> str:
+    """A limit in words."""
+    return f"{size >> 20} MB" if size >= 1 << 20 else f"{size >> 10} KB"
 
 
 def replace_file(

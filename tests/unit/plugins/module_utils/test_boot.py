@@ -57,6 +57,21 @@ def test_env_is_read():
     assert core.parse_env(data) == {"saved_entry": "a>b", "next_entry": "", "odd": "x\\y\nz"}
 
 
+def test_env_is_read_in_one_pass():
+    # A megabyte: what is tried again from each byte of the padding takes hours.
+    padded = DEBIAN + b"saved_entry=x\n" + b"#" * 1000000
+    assert core.parse_env(padded) == {"saved_entry": "x"}
+    assert core.parse_env(core.change_env(padded, {core.NEXT: "y"})) == {"saved_entry": "x", core.NEXT: "y"}
+    assert core.parse_env(DEBIAN + b"a=b\n" * 100000 + b"\\" * 500001) == {"a": "b"}
+
+
+@pytest.mark.parametrize(
+    ("tail", "found"), [("c=d", {}), ("c=d\\", {}), ("c=d\\\n", {}), ("c=d\n", {"c": "d"}), ("\n\nc=\n", {"c": ""})]
+)
+def test_env_ends_with_its_last_line_feed(tail, found):
+    assert core.parse_env(DEBIAN + tail.encode()) == found
+
+
 def test_env_keeps_what_is_not_ours():
     data = (DEBIAN + b"saved_entry=a>b\nodd=x\\\\y\n").ljust(1024, b"#")
     changed = core.change_env(data, {core.NEXT: "acrn-ivshmem-" + A})

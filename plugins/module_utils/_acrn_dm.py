@@ -63,7 +63,7 @@ def parse_slot(text: str) -> Bdf:
     numbers = []
     for part in fields:
         # strtol: blanks and a sign in front, anything behind is not looked at.
-        match = re.match(r"[ \t\n\v\f\r]*([+-]?[0-9]+)", part)
+        match = re.match(r"[ \t\n\v\f\r]*([+-]?[0-9]{1,18})", part)
         numbers.append(int(match.group(1)) if match else -1)
     bus, slot, function = [0, *numbers, 0] if len(numbers) == 1 else [0, *numbers] if len(numbers) == 2 else numbers
     if not (0 <= bus <= 255 and 0 <= slot <= 31 and 0 <= function <= 7):
@@ -111,7 +111,7 @@ def ivshmem_options(options: str | None) -> tuple[str | None, int | None, int | 
     if options is None:
         return None, None, None
     fields = [*options.split(","), "", ""]
-    numbers = [re.match(r"\s*([0-9]+)", text) for text in fields[1:3]]
+    numbers = [re.match(r"\s*([0-9]{1,18})", text) for text in fields[1:3]]
     size, region_id = (int(match.group(1)) if match else None for match in numbers)
     return fields[0], size, region_id
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Bdf, IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.module_utils._xml import Document, Node
 
-_PCI_LINE = re.compile(r"^\s*([0-9A-Fa-f]{2}:[01][0-9A-Fa-f]\.[0-7])\s", re.MULTILINE)
-_RAM_LINE = re.compile(r"^\s*([0-9a-f]+)-([0-9a-f]+) : System RAM\s*$", re.MULTILINE)
+_PCI_LINE = re.compile(r"^[ \t]*([0-9A-Fa-f]{2}:[01][0-9A-Fa-f]\.[0-7])\s", re.MULTILINE)
+_RAM_LINE = re.compile(r"^[ \t]*([0-9a-f]{1,16})-([0-9a-f]{1,16}) : System RAM[ \t\r]*$", re.MULTILINE)
 
 
 def _address(node: Node) -> int:

@@ -74,7 +74,7 @@ def parse_env(data: bytes) -> dict[str, str]:
     """The variables of an environment block. Raises IvshmemError if it is none (grub-core/lib/envblk.c)."""
     if not data.startswith(_ENV_HEADER):
         raise IvshmemError("grubenv: this is no environment block of GRUB; mend it with: grub-editenv - create")
-    found = {}
+    found: dict[str, str] = {}
     text, at = data.decode("latin-1"), len(_ENV_HEADER)
     while True:
         # One pass, for the block ends in a padding that may be long. What follows the last line feed is no line.

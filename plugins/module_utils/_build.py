@@ -31,7 +31,7 @@ from typing import Any, Sequence, Tuple
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import read_file
 from ansible_collections.acrn.ivshmem.plugins.module_utils._lock import held
 from ansible_collections.acrn.ivshmem.plugins.module_utils._process import run_group, run_quiet
-from ansible_collections.acrn.ivshmem.plugins.module_utils._region import HYPERVISOR, IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import HYPERVISOR, IvshmemError, some
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import (
     V3,
     Scenario,
@@ -83,7 +83,7 @@ _PROGRAMS = (
 )
 _COMPILES = re.compile(rb"\$[({]CC[)}]")
 _LIBRARIES = ("lxml", "defusedxml", "elementpath", "xmlschema", "kconfiglib")
-_IMPORT = re.compile(rb"^\s*(?:import|from)\s+(lxml|defusedxml|elementpath|xmlschema|kconfiglib)\b", re.MULTILINE)
+_IMPORT = re.compile(rb"^[ \t]*(?:import|from)[ \t]+(lxml|defusedxml|elementpath|xmlschema|kconfiglib)\b", re.MULTILINE)
 
 # The module decides about these; the build would not be the one that the key stands for.
 _OWN_VARIABLES = {
@@ -549,7 +549,7 @@ def expected_regions(scenario: Scenario, version: Version) -> tuple[BuiltRegion,
     cannot be read.
     """
     if scenario.unreadable:
-        lines = ", ".join(str(scenario.document.line(node)) for node in scenario.unreadable)
+        lines = some(scenario.document.line(node) for node in scenario.unreadable)
         raise IvshmemError(f"{scenario.where}: the IVSHMEM_REGION at line {lines} cannot be read; correct or remove it")
     if scenario.dialect == V3:
         chosen = [region for region in scenario.regions if region.provided_by == HYPERVISOR]
@@ -909,6 +909,7 @@ def _prepare(todo: Plan, place: _Place) -> tuple[list[list[str]], list[list[str]
     return [[*base, "hvdefconfig", *common]], [[*base, jobs, "hypervisor", *common]], environment
 
 
+_WIDTH = 2000
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _LOGGED = re.compile(r"(CRITICAL|ERROR|WARNING):[\w.]*:(.*)")
 _SUMMARY = re.compile(r"Board .* and scenario .* are (potentially )?inconsistent")
@@ -928,6 +929,11 @@ class Findings:
     skipped: bool
 
 
+def _lines(text: str) -> list[str]:
+    # Nobody reads more of a line, and the patterns below would try again and again in it.
+    return [line[:_WIDTH] for line in _COLOUR.sub("", text).splitlines()]
+
+
 def read_findings(text: str) -> Findings:
     """Pick the validator's own lines out of the output of make.
 
@@ -937,7 +943,7 @@ def read_findings(text: str) -> Findings:
     errors: list[str] = []
     warnings: list[str] = []
     skipped = False
-    for line in _COLOUR.sub("", text).splitlines():
+    for line in _lines(text):
         logged = _LOGGED.match(line)
         if "is not installed" in line and "Python package" in line:
             skipped = True
@@ -952,7 +958,7 @@ def read_findings(text: str) -> Findings:
 
 def telling_lines(text: str, limit: int = 15) -> list[str]:
     """The lines of a log that tell why a build failed: compiler errors, the ends of tracebacks, make's last words."""
-    lines = [line.strip() for line in _COLOUR.sub("", text).splitlines()]
+    lines = [line.strip() for line in _lines(text)]
     chosen, place = [], ""
     for line in lines:
         frame = _FRAME.match(line)
@@ -972,7 +978,7 @@ def read_header(text: str) -> tuple[BuiltRegion, ...]:
     names = dict(re.findall(r'^#define\s+(IVSHMEM_SHM_REGION_\d+)\s+"([^"]*)"', text, re.MULTILINE))
     regions = []
     body = text.partition("IVSHMEM_SHM_REGIONS")[2]
-    for block in re.findall(r"\{(.*?)\}", body, re.DOTALL):
+    for block in re.findall(r"\{([^{}]*)\}", body):
         values = dict(re.findall(r"\.(\w+)\s*=\s*([^,\s]+)", block))
         try:
             size = int(re.sub(r"[UL]+$", "", values["size"]), 16)
@@ -987,8 +993,8 @@ def _compare(wanted: Iterable[BuiltRegion], found: Iterable[BuiltRegion], what: 
     missing = sorted(map(str, set(wanted) - set(found)))
     extra = sorted(map(str, set(found) - set(wanted)))
     if missing or extra or len(list(wanted)) != len(list(found)):
-        parts = [f"missing: {'; '.join(missing)}"] if missing else []
-        parts += [f"not asked for: {'; '.join(extra)}"] if extra else []
+        parts = [f"missing: {some(missing, between='; ')}"] if missing else []
+        parts += [f"not asked for: {some(extra, between='; ')}"] if extra else []
         hint = ""
         if missing and not extra and todo.tree.version >= (3, 0):
             hint = (

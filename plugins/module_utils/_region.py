@@ -35,8 +35,27 @@ _VM_KEYS = ("name", "id", "vbdf", "slot", "load_order")
 _COMPACT_HINT = 'write "hv:/NAME, SIZE_MB, VM:VM" or "dm:/NAME, SIZE_MB, VM:VM"'
 
 
+# More than ACRN can hold (MAX_VM_NUM is 16, and each VM has fewer than 32 slots), and few enough for every check to be
+# quick.
+MOST_REGIONS, MOST_VMS = 1000, 256
+_LINES, _WIDTH = 60, 2000
+
+
 class IvshmemError(Exception):
-    """What is wrong and how to mend it, in words for the user."""
+    """What is wrong and how to mend it, in words for the user: of a hostile input no more than people can read."""
+
+    def __str__(self) -> str:
+        lines = super().__str__().split("\n")
+        lines = [line if len(line) <= _WIDTH else f"{line[:_WIDTH]}... ({len(line)} characters)" for line in lines]
+        return some(lines, _LINES, "\n")
+
+
+def some(items: Iterable[object], most: int = 10, between: str = ", ") -> str:
+    """A list in words: all of it, or of a long one the first and how many more there are."""
+    texts = [str(item) for item in items]
+    if len(texts) <= most + 1:
+        return between.join(texts)
+    return between.join(texts[:most]) + (f"{between}and" if "\n" in between else " and") + f" {len(texts) - most} more"
 
 
 @dataclass(frozen=True, order=True)
@@ -183,6 +202,8 @@ def _from_mapping(value: Mapping[str, Any]) -> Region:
     vms = value.get("vms")
     if not isinstance(vms, (list, tuple)) or not vms:
         raise IvshmemError(f"{where}: vms must be a list of at least two VMs, not {vms!r}")
+    if len(vms) > MOST_VMS:
+        raise IvshmemError(f"{where}: has {len(vms)} VMs; {MOST_VMS} is the limit")
     region_id = value.get("region_id")
     return Region(
         name=name,
@@ -197,6 +218,8 @@ def _from_compact(value: str) -> Region:
     parts = [part.strip() for part in value.split(",")]
     if len(parts) != 3 or parts[0][:4] not in PROVIDERS or not all(parts):
         raise IvshmemError(f"region '{value}' is not readable: {_COMPACT_HINT}")
+    if parts[2].count(":") >= MOST_VMS:
+        raise IvshmemError(f"region '{parts[0]}': has {parts[2].count(':') + 1} VMs; {MOST_VMS} is the limit")
     vms = [vm.strip() for vm in parts[2].split(":")]
     if not all(vms):
         raise IvshmemError(f"region '{value}' has an empty VM between its colons: {_COMPACT_HINT}")
@@ -222,6 +245,9 @@ def parse_region(value: Any) -> Region:
 def parse_regions(values: Iterable[Any]) -> tuple[tuple[Region, ...], list[str]]:
     """Read a list of regions. Returns those that can be read, and what is wrong with each of the others."""
     regions, problems = [], []
+    values = tuple(values)
+    if len(values) > MOST_REGIONS:
+        raise IvshmemError(f"{len(values)} regions are declared; {MOST_REGIONS} is the limit")
     for value in values:
         try:
             regions.append(parse_region(value))

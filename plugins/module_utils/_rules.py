@@ -24,6 +24,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     Bdf,
     IvshmemError,
     Region,
+    some,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import V2, V3, Scenario, Vm
 
@@ -253,8 +254,7 @@ def _vm_unknown(context: Context) -> Iterator[tuple[str, str]]:
             try:
                 context.scenario.vm(ref.vm)
             except IvshmemError:
-                known = ", ".join(f"{vm.name} ({vm.id})" for vm in context.scenario.vms)
-                yield region.name, f"VM '{ref.vm}' is not in the scenario, which has {known}"
+                yield region.name, f"VM '{ref.vm}' is not in the scenario, which has {context.scenario.known_vms}"
 
 
 @_rule(
@@ -314,7 +314,7 @@ def _vm_name_duplicate(context: Context) -> Iterator[tuple[str, str]]:
     for region, vm, _vbdf in context.vms():
         if counts[vm.name] > 1 and vm.name not in told:
             told.add(vm.name)
-            ids = " and ".join(str(each.id) for each in context.scenario.vms if each.name == vm.name)
+            ids = some((each.id for each in context.scenario.vms if each.name == vm.name), between=" and ")
             yield region.name, f"the VMs {ids} have the same name '{vm.name}'"
 
 
@@ -627,8 +627,11 @@ def _root_line(context: Context) -> Iterator[tuple[str, str]]:
 )
 def _region_unreadable(context: Context) -> Iterator[tuple[str, str]]:
     document = context.scenario.document
-    for node in context.scenario.unreadable:
-        yield "", f"{document.where}: line {document.line(node)} holds a region that is not readable, or there twice"
+    lines = [document.line(node) for node in context.scenario.unreadable]
+    for line in lines[:10]:
+        yield "", f"{document.where}: line {line} holds a region that is not readable, or there twice"
+    if len(lines) > 10:
+        yield "", f"{document.where}: so do {len(lines) - 10} more lines"
 
 
 @_rule(
@@ -647,9 +650,9 @@ def _region_disabled(context: Context) -> Iterator[tuple[str, str]]:
         line = scenario.document.line(scenario.block.first("IVSHMEM_ENABLED") or scenario.block)
         switch = f"{scenario.where}: IVSHMEM_ENABLED (line {line}) is not y"
         if wanted.intersection(names):
-            yield "", f"{switch}, and the declared regions switch on what else the file lists: {', '.join(names)}"
+            yield "", f"{switch}, and the declared regions switch on what else the file lists: {some(names)}"
         else:
-            yield "", f"{switch}, so ACRN ignores what the file lists: {', '.join(names)}"
+            yield "", f"{switch}, so ACRN ignores what the file lists: {some(names)}"
 
 
 def check(
@@ -681,4 +684,5 @@ def refuse(findings: Iterable[Finding], where: str, unreadable: Iterable[str] = 
     mistakes += [str(finding) for finding in findings if finding.severity == ERROR]
     if mistakes:
         count = f"{len(mistakes)} mistakes" if len(mistakes) > 1 else "a mistake"
-        raise IvshmemError("\n".join([f"{where}: {count} in the regions; nothing was changed", *mistakes]))
+        told = some(mistakes, 50, "\n")
+        raise IvshmemError(f"{where}: {count} in the regions; nothing was changed\n{told}")

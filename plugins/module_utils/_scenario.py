@@ -22,6 +22,8 @@ from typing import Any, List, Mapping, Optional, Tuple
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     DEVICE_MODEL,
     HYPERVISOR,
+    MOST_REGIONS,
+    MOST_VMS,
     POST_LAUNCHED,
     PRE_LAUNCHED,
     PROVIDERS,
@@ -31,6 +33,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     Region,
     RegionVm,
     parse_region,
+    some,
     to_compact,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._xml import Content, Document, Node
@@ -153,7 +156,26 @@ class PlacedRegion:
         }
 
 
-def _functions(root: Node, vm: Node, name: str) -> tuple[Function, ...]:
+def _regions(root: Node) -> list[Node]:
+    return root.all("hv/FEATURES/IVSHMEM/IVSHMEM_REGION")
+
+
+def _vuarts(root: Node) -> dict[str, list[Function]]:
+    """The PCI functions of the vUART connections, by the name of the VM."""
+    found: dict[str, list[Function]] = {}
+    for connection in root.all("hv/vuart_connections/vuart_connection"):
+        if connection.value("type").lower() != "pci":
+            continue
+        for endpoint in connection.all("endpoint"):
+            try:
+                function = Function(Bdf.parse(endpoint.value("vbdf")), "vuart", connection.value("name"))
+            except IvshmemError:
+                continue
+            found.setdefault(endpoint.value("vm_name"), []).append(function)
+    return found
+
+
+def _functions(vm: Node, vuarts: Iterable[Function]) -> tuple[Function, ...]:
     found = []
     for pci_dev in vm.all("pci_devs/pci_dev"):
         words = pci_dev.text.split()
@@ -161,14 +183,7 @@ def _functions(root: Node, vm: Node, name: str) -> tuple[Function, ...]:
             found.append(Function(Bdf.parse(words[0]), "passthrough", pci_dev.text.strip()))
         except (IndexError, IvshmemError):
             continue
-    for connection in root.all("hv/vuart_connections/vuart_connection"):
-        for endpoint in connection.all("endpoint"):
-            if connection.value("type").lower() == "pci" and endpoint.value("vm_name") == name:
-                try:
-                    found.append(Function(Bdf.parse(endpoint.value("vbdf")), "vuart", connection.value("name")))
-                except IvshmemError:
-                    continue
-    return tuple(found)
+    return (*found, *vuarts)
 
 
 def _bootargs(vm: Node) -> str:
@@ -194,12 +209,18 @@ class Scenario:
             raise IvshmemError(f"{self.where}: is {kind}; give the scenario XML, which has <vm> elements")
         self.board = root.attributes.get("board", "")
         self.name = root.attributes.get("scenario", "")
+        for tag, most, nodes in (("vm", MOST_VMS, root.all("vm")), ("IVSHMEM_REGION", MOST_REGIONS, _regions(root))):
+            if len(nodes) > most:
+                raise IvshmemError(f"{self.where}: has {len(nodes)} {tag} elements; {most} is the limit here")
         self.dialect = V3 if any(vm.first("load_order") for vm in root.all("vm")) else V2
         self.vms = tuple(self._read_vms(root))
+        self._by_id = {str(vm.id): vm for vm in self.vms}
+        # Of two with one name the first counts.
+        self._by_name = {vm.name: vm for vm in reversed(self.vms)}
         blocks = [node for node in root.walk() if node.tag == "IVSHMEM"]
         self.block = root.first("hv/FEATURES/IVSHMEM")
         if len(blocks) > 1:
-            lines = " and ".join(str(document.line(node)) for node in blocks)
+            lines = some((document.line(node) for node in blocks), between=" and ")
             raise IvshmemError(f"{self.where}: has {len(blocks)} IVSHMEM elements, at lines {lines}; leave one")
         if blocks and not self.block:
             raise IvshmemError(
@@ -227,17 +248,17 @@ class Scenario:
     def _hv_ram_size(self) -> int:
         # In MB; up to v2.4 the scenario may set it, later it is computed. 0 where it is not set.
         text = self.document.root.value("hv/MEMORY/HV_RAM_SIZE")
-        return int(text, 16) >> 20 if re.fullmatch(r"0x[0-9A-Fa-f]+", text) else 0
+        return int(text, 16) >> 20 if re.fullmatch(r"0x[0-9A-Fa-f]{1,16}", text) else 0
 
     def _read_vms(self, root: Node) -> Iterable[Vm]:
         of_type: dict[str, int] = {}
         ids = set()
+        vuarts = _vuarts(root)
         for node in root.all("vm"):
             line = self.document.line(node)
-            try:
-                vm_id = int(node.attributes["id"])
-            except (KeyError, ValueError):
-                raise IvshmemError(f"{self.where}: the VM at line {line} has no numeric id") from None
+            if not re.fullmatch("[0-9]{1,9}", node.attributes.get("id", "")):
+                raise IvshmemError(f"{self.where}: the VM at line {line} has no numeric id")
+            vm_id = int(node.attributes["id"])
             if vm_id in ids:
                 raise IvshmemError(f"{self.where}: VM id {vm_id} is there twice, again at line {line}")
             ids.add(vm_id)
@@ -260,7 +281,7 @@ class Scenario:
                 load_order,
                 vm_type,
                 uuids[nth] if nth < len(uuids) else None,
-                _functions(root, node, name),
+                _functions(node, vuarts.get(name, ())),
                 kern_type=node.value("os_config/kern_type"),
                 kern_mod=node.value("os_config/kern_mod"),
                 ramdisk_mod=node.value("os_config/ramdisk_mod"),
@@ -292,7 +313,10 @@ class Scenario:
 
     def _read_v3(self, node: Node) -> Region:
         vms = []
-        for vm in node.all("IVSHMEM_VMS/IVSHMEM_VM"):
+        shared = node.all("IVSHMEM_VMS/IVSHMEM_VM")
+        if len(shared) > MOST_VMS:
+            raise IvshmemError(f"region '{node.value('NAME')}' has {len(shared)} VMs; {MOST_VMS} is the limit")
+        for vm in shared:
             try:
                 vbdf = Bdf.parse(vm.value("VBDF"))
             except IvshmemError:
@@ -313,14 +337,15 @@ class Scenario:
 
     def vm(self, ref: str | int) -> Vm:
         """The VM of a name or an ID (digits are an ID unless a VM has that name). Raises IvshmemError."""
-        for vm in self.vms:
-            if vm.name == ref:
-                return vm
-        for vm in self.vms:
-            if str(vm.id) == str(ref):
-                return vm
-        known = ", ".join(f"{vm.name} ({vm.id})" for vm in self.vms)
-        raise IvshmemError(f"{self.where}: has no VM '{ref}'; its VMs are {known}")
+        found = (self._by_name.get(ref) if isinstance(ref, str) else None) or self._by_id.get(str(ref))
+        if found:
+            return found
+        raise IvshmemError(f"{self.where}: has no VM '{ref}'; its VMs are {self.known_vms}")
+
+    @property
+    def known_vms(self) -> str:
+        """The VMs in words."""
+        return some(f"{vm.name} ({vm.id})" for vm in self.vms)
 
     def resolved(self, region: Region) -> tuple[tuple[Vm, Bdf | None], ...]:
         """The VMs of a region that the scenario has, with their vBDFs of the declaration."""
@@ -796,12 +821,12 @@ def render_launch(data: bytes, where: str, scenario: Scenario, regions: Iterable
     return document.encode(source)
 
 
-_VERSION_LINE = re.compile(r"^(MAJOR|MINOR)_VERSION=(\d+)", re.MULTILINE)
+_VERSION_LINE = re.compile(r"^(MAJOR|MINOR)_VERSION=([0-9]{1,4})\b", re.MULTILINE)
 
 
 def parse_version(text: str) -> tuple[int, int]:
     """The version of a text such as ``3.3``, ``v2.7`` or ``3.0.2``: major and minor. Raises IvshmemError."""
-    match = re.fullmatch(r"v?(\d+)\.(\d+)(?:\..*)?", text.strip())
+    match = re.fullmatch(r"v?([0-9]{1,4})\.([0-9]{1,4})(?:\..*)?", text.strip())
     if not match:
         raise IvshmemError(f"acrn_version '{text}' is not a version: write it as 2.7 or 3.3")
     return int(match.group(1)), int(match.group(2))

@@ -13,6 +13,7 @@ a range of bytes, and everything outside that range is the same object in memory
 
 from __future__ import annotations
 
+import bisect
 import codecs
 import re
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,7 @@ from typing import Sequence, Tuple, Union
 from xml.parsers import expat
 from xml.sax.saxutils import escape  # it writes, and reads nothing  # nosec B406
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import LARGEST, size_text
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
 _BOMS = (
@@ -32,7 +34,23 @@ _BOMS = (
 )
 Content = Union[str, Sequence[Tuple[str, "Content"]]]
 
+# More than any file of ACRN has, and few enough to be read and edited in a moment.
+MOST_ELEMENTS = 50000
+MOST_ATTRIBUTES = 100
+DEEPEST = 100
+# Python's name of an encoding is good for XML if markup is in it what it is in ASCII: Expat is given UTF-8, and other
+# readers must see the same elements.
+_MARKUP = bytes(range(0x20, 0x7F)) + b"\t\r\n.xn--bcher-kva"
+_WIDE = re.compile(r"utf-?(16|32)(-?[lb]e)?", re.IGNORECASE)
+
 _DECLARED = re.compile(r"""<\?xml[^>]*?\sencoding\s*=\s*["']([A-Za-z][A-Za-z0-9._-]*)["']""")
+
+
+def _markup_is_plain(encoding: str) -> bool:
+    try:
+        return bool(_WIDE.fullmatch(encoding)) or _MARKUP.decode(encoding) == _MARKUP.decode("ascii")
+    except UnicodeError:
+        return False
 
 
 @dataclass(eq=False)
@@ -89,12 +107,16 @@ class Document:
     def __init__(self, data: bytes, where: str) -> None:
         """Parse the bytes of a file; ``where`` names it in messages.
 
-        Raises IvshmemError where the bytes are no well-formed XML, are not in the encoding that they declare, or
-        hold a document type declaration (no ACRN file has one, and entities are how XML files attack parsers).
+        Raises IvshmemError where the bytes are no well-formed XML, are not in the encoding that they declare, are
+        larger or deeper than any file of ACRN, or hold a document type declaration (no ACRN file has one, and
+        entities are how XML files attack parsers).
         """
         self.where = where
+        if len(data) > LARGEST:
+            raise IvshmemError(f"{where}: larger than {size_text(LARGEST)}, which no XML file of ACRN is")
         self.bom, self.encoding = b"", "utf-8"
         self.source = self._decode(data)
+        self._lines: list[int] = []
         self.root = self._parse()
 
     def _decode(self, data: bytes) -> bytes:
@@ -122,9 +144,15 @@ class Document:
                 f"{self.where}: is not in the encoding '{self.encoding}' that it is declared in ({exc}); "
                 "correct the declaration or the bytes"
             ) from None
-        if not same:
+        if not same or not _markup_is_plain(self.encoding):
             raise IvshmemError(
                 f"{self.where}: cannot be read in '{self.encoding}' and written back the same; save it as UTF-8"
+            )
+        if b"\0" in source:
+            # Expat would guess UTF-16 and go on.
+            raise IvshmemError(
+                f"{self.where}: has bytes of zero, which XML cannot have: it is UTF-16 or UTF-32 that does not say so, "
+                "or no text; save it as UTF-8"
             )
         return source
 
@@ -151,7 +179,16 @@ class Document:
                 opened.pop().body = here
             return here
 
+        count = 0
+
         def start(tag: str, attributes: dict[str, str]) -> None:
+            nonlocal count
+            count += 1
+            if count > MOST_ELEMENTS or len(stack) > DEEPEST or len(attributes) > MOST_ATTRIBUTES:
+                raise IvshmemError(
+                    f"{self.where}: line {parser.CurrentLineNumber}: has more than {MOST_ELEMENTS} elements, "
+                    f"{DEEPEST} inside of each other, or {MOST_ATTRIBUTES} attributes at one, which no file of ACRN has"
+                )
             node = Node(tag, attributes, settle())
             stack[-1].children.append(node)
             stack.append(node)
@@ -170,7 +207,8 @@ class Document:
                 node.end = self.source.index(b">", node.body_end) + 1
 
         def characters(text: str) -> None:
-            settle()
+            if opened:
+                settle()
             texts[-1].append(text)
 
         def other(*_args: object) -> None:
@@ -193,9 +231,9 @@ class Document:
             parser.Parse(self.source, True)
         except expat.ExpatError as exc:
             # ACRN's trees have links among their files.
-            link = re.fullmatch(rb"\s*([^<\n\0]+\.xml)\s*", self.source)
-            if link:
-                path = link.group(1).decode("utf-8", "replace")
+            link = self.source.strip()
+            if link.endswith(b".xml") and not re.search(rb"[<\n\0]", link):
+                path = link.decode("utf-8", "replace")
                 raise IvshmemError(
                     f"{self.where}: holds only the path {path}: it is a symbolic link that was checked out as text "
                     "and no well-formed XML; give the file that it leads to, or make it a link again"
@@ -209,7 +247,9 @@ class Document:
 
     def line(self, node: Node) -> int:
         """The line of the file on which an element begins, from 1."""
-        return self.source.count(b"\n", 0, node.start) + 1
+        if not self._lines:
+            self._lines = [match.start() for match in re.finditer(b"\n", self.source)]
+        return bisect.bisect_left(self._lines, node.start) + 1
 
     def eol(self, offset: int) -> bytes:
         """The line end in use around an offset: that of the line before, or else of the first line."""

@@ -312,6 +312,8 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._request import decid
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import V2, parse_version, read_scenario
 from ansible_collections.acrn.ivshmem.plugins.module_utils._xml import Document
 
+MOST_WARNINGS = 30
+
 
 def run(module):
     params = module.params
@@ -371,8 +373,10 @@ def run(module):
             f"{path}: these places were chosen without knowing which ones are in use, and move where the host has "
             f"others: {told} ({params['unasked']}); give vbdf to have them stay"
         )
-    for finding in outcome.findings:
+    for finding in outcome.findings[:MOST_WARNINGS]:
         module.warn(f"{path}: {finding}")
+    if len(outcome.findings) > MOST_WARNINGS:
+        module.warn(f"{path}: {len(outcome.findings) - MOST_WARNINGS} more findings are in the result")
     result = {
         "changed": bool(changes) or places_changed,
         "regions": regions,

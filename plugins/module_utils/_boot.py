@@ -226,9 +226,9 @@ def _end_of_next_entry(grub_cfg: str) -> int | None:
     for at, line in enumerate(lines):
         if line.endswith('if [ "${next_entry}" ] ; then\n'):
             inside = True
-        if inside and line == "else\n" and lines[at + 2 : at + 3] == ["fi\n"]:
-            if re.fullmatch(r'\s*set default="[^\n]*"\n', lines[at + 1]):
-                return where + len(line) + len(lines[at + 1]) + len("fi\n")
+        value, end = [*lines[at + 1 : at + 3], "", ""][:2]
+        if inside and line == "else\n" and end == "fi\n" and re.fullmatch(r'\s*set default="[^\n]*"\n', value):
+            return where + len(line) + len(value) + len(end)
         where += len(line)
     return None
 

@@ -6,13 +6,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
 from ansible.module_utils.parsing.convert_bool import boolean
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _verify
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _verdict, _verify
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
 
@@ -26,18 +28,21 @@ def _told(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def probe_exchange(
-    first: Sequence[Mapping[str, Any]], hostvars: Any, host: str, guests: Any, measure: Any = False
-) -> Any:
-    return _verify.exchange(first, host, hostvars, list(guests), bool(measure))
+def probe_steps(fleet: Mapping[str, Any], hostvars: Any, guest: str, stage: str) -> Any:
+    if guest not in fleet["guests"]:
+        return []
+    return _verify.Session(fleet, hostvars).rendered(guest, stage)
 
 
-def probe_end(first: Sequence[Mapping[str, Any]], hostvars: Any, host: str, guests: Any) -> Any:
-    return _verify.end(first, host, hostvars, list(guests))
+def probe_report(fleet: Mapping[str, Any], hostvars: Any, require: str = "reachable", asked: bool = True) -> Any:
+    session = _verify.Session(fleet, hostvars)
+    value = _verdict.as_value(_verdict.report(session, str(require).strip().lower(), asked), session)
+    # With the zone, as programs and people in other places read it, too.
+    return {**value, "time": datetime.now(timezone.utc).astimezone().isoformat(timespec="seconds")}
 
 
-def probe_report(hostvars: Any, guests: Any) -> Any:
-    return _verify.as_value(_verify.report(hostvars, list(guests)))
+def probe_prometheus(value: Mapping[str, Any]) -> str:
+    return _verdict.prometheus(value, time.time())
 
 
 def proof(hostvars: Any, host: str, guests: Any) -> str:
@@ -53,10 +58,6 @@ def probed(guests: Any, hostvars: Any) -> list[str]:
     return [guest for guest in guests if can(hostvars[guest])]
 
 
-def probe_peers(guests: Any, hostvars: Any) -> dict[str, list[str]]:
-    return _verify.peers(hostvars, guests)
-
-
 def unproved(guests: Any, hostvars: Any) -> list[str]:
     return _verify.unproved(hostvars, probed(guests, hostvars))
 
@@ -66,12 +67,13 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         return {
-            "probe_begin": _told("probe_begin", _verify.begin),
-            "probe_exchange": _told("probe_exchange", probe_exchange),
-            "probe_end": _told("probe_end", probe_end),
+            "probe_claim": _told("probe_claim", _verify.claim),
+            "probe_fleet": _told("probe_fleet", _verify.fleet),
+            "probe_steps": _told("probe_steps", probe_steps),
+            "probe_report": _told("probe_report", probe_report),
+            "probe_junit": _told("probe_junit", _verdict.junit),
+            "probe_prometheus": _told("probe_prometheus", probe_prometheus),
             "proof": _told("proof", proof),
             "probed": _told("probed", probed),
             "unproved": _told("unproved", unproved),
-            "probe_peers": _told("probe_peers", probe_peers),
-            "probe_report": _told("probe_report", probe_report),
         }

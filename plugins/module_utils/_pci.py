@@ -49,6 +49,9 @@ RULES = "/etc/udev/rules.d/70-acrn-ivshmem.rules"
 RUN_RULES = "/run/udev/rules.d/70-acrn-ivshmem.rules"
 NOIOMMU_CONF = "/etc/modprobe.d/acrn-ivshmem.conf"
 NOIOMMU_PARAMETER = "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
+FILES = (RULES, RUN_RULES, NOIOMMU_CONF)
+# What a guest's modules hold while they read, change and write its files or its memory.
+LOCK = "ivshmem of this guest"
 MARKER = "# Managed by the Ansible module acrn.ivshmem.guest_device: changes made by hand are lost."
 ALL = "all"
 
@@ -61,6 +64,7 @@ _BLOCK = re.compile(r"^# function (\S+) name (\S+) driver (\S+)$", re.MULTILINE)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _GROUP = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
 _MODE = re.compile(r"0?[0-7]{3}")
+_LITTER = re.compile(r"\.acrn-ivshmem-.*\.new|\.acrn-ivshmem-[A-Za-z0-9]{6}")
 
 
 class Kernel:
@@ -68,12 +72,14 @@ class Kernel:
 
     def __init__(self, root: str = "/") -> None:
         self.root = root
+        # Open files of locks that are held, for a process that is left behind to let go of them.
+        self.locks: tuple[int, ...] = ()
 
     def path(self, path: str) -> str:
         return os.path.join(self.root, path.lstrip("/"))
 
-    def data(self, path: str, size: int = 1 << 20) -> bytes | None:
-        """At most ``size`` bytes of a file, or None where it cannot be read."""
+    def data(self, path: str, size: int = -1) -> bytes | None:
+        """A file, or its first ``size`` bytes; None where it cannot be read. For what nobody writes back."""
         try:
             with open(self.path(path), "rb") as handle:
                 return handle.read(size)
@@ -83,6 +89,17 @@ class Kernel:
     def text(self, path: str) -> str | None:
         data = self.data(path)
         return None if data is None else data.decode("utf-8", "replace")
+
+    def content(self, path: str) -> str | None:
+        """The whole of a file that is read to be written back; None only where there is none. Raises OSError.
+
+        Bytes that are no UTF-8 come back as they were by ``replace``.
+        """
+        try:
+            with open(self.path(path), "rb") as handle:
+                return handle.read().decode("utf-8", "surrogateescape")
+        except FileNotFoundError:
+            return None
 
     def exists(self, path: str) -> bool:
         return os.path.exists(self.path(path))
@@ -108,25 +125,32 @@ class Kernel:
         finally:
             os.close(handle)
 
-    def replace(self, path: str, text: str) -> None:
-        """Give a file new content in one step, mode 0644."""
-        import tempfile  # a twentieth of what a guest spends on a look that changes nothing
-
+    def replace(self, path: str, text: str, mode: int = 0o644) -> None:
+        """Give a file new content in one step. The caller holds the guest's lock, so one new name is enough."""
         real = self.path(path)
-        folder = os.path.dirname(real)
+        folder, name = os.path.split(real)
         os.makedirs(folder, exist_ok=True)
+        self.sweep(os.path.dirname(path))
         # udev and modprobe read only *.rules and *.conf, so that a left-over of a killed run does nothing.
-        handle, fresh = tempfile.mkstemp(prefix=".acrn-ivshmem-", suffix=".new", dir=folder)
+        fresh = os.path.join(folder, f".acrn-ivshmem-{name}.new")
+        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            with os.fdopen(handle, "w") as stream:
-                stream.write(text)
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(text.encode("utf-8", "surrogateescape"))
                 stream.flush()
-                os.fchmod(stream.fileno(), 0o644)
+                os.fchmod(stream.fileno(), mode)
                 os.fsync(stream.fileno())
             os.replace(fresh, real)
         except BaseException:
-            os.unlink(fresh)
+            with contextlib.suppress(OSError):
+                os.unlink(fresh)
             raise
+
+    def sweep(self, folder: str) -> None:
+        """Remove what runs that were killed have left of a file that they were about to replace."""
+        for name in self.names(folder):
+            if _LITTER.fullmatch(name):
+                self.remove(f"{folder}/{name}")
 
     def remove(self, path: str) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -314,8 +338,12 @@ def _number(kernel: Kernel, path: str) -> int:
 def _bars(text: str) -> tuple[Bar | None, ...]:
     bars: list[Bar | None] = []
     for line in text.splitlines()[:3]:
-        start, end, flags = (int(part, 16) for part in line.split())
-        bars.append(Bar(start, end - start + 1) if flags else None)
+        try:
+            start, end, flags = (int(part, 16) for part in line.split())
+        except ValueError:
+            # A BAR that cannot be read is none, so that the function has no size and fits no declaration.
+            start, end, flags = 0, 0, 0
+        bars.append(Bar(start, end - start + 1) if flags and start <= end < 1 << 64 else None)
     return tuple([*bars, None, None, None][:3])
 
 
@@ -509,6 +537,14 @@ def module_missing(kernel: Kernel, driver: str) -> bool:
     return not any(b"/" + name + b".ko" in (data or b"") for name in names for data in lists)
 
 
+def _own_file(kernel: Kernel, path: str) -> str | None:
+    try:
+        return kernel.content(path)
+    except OSError as exc:
+        # What cannot be read must not pass for a file that is not there, and be written anew.
+        raise told(exc, path) from exc
+
+
 def observe(kernel: Kernel, wish: Wish) -> State:
     functions = scan(kernel)
     lockdown = re.search(r"\[(\w+)\]", kernel.text("/sys/kernel/security/lockdown") or "")
@@ -525,7 +561,7 @@ def observe(kernel: Kernel, wish: Wish) -> State:
     links = {name: kernel.link(f"/dev/ivshmem/{name}") or "" for name in kernel.names("/dev/ivshmem")}
     return State(
         functions=functions,
-        files={path: kernel.text(path) for path in (RULES, RUN_RULES, NOIOMMU_CONF)},
+        files={path: _own_file(kernel, path) for path in FILES},
         release=kernel.release(),
         lockdown=lockdown.group(1) if lockdown else "none",
         distribution=system.group(1) if system else "",
@@ -1036,6 +1072,8 @@ def _act(kernel: Kernel, action: Action) -> None:
 
 def apply(kernel: Kernel, todo: Plan, state: State) -> None:
     """Carry out a plan. When a step fails, the files of this collection get their earlier content back."""
+    for folder in dict.fromkeys(os.path.dirname(path) for path in FILES):
+        kernel.sweep(folder)
     try:
         for action in todo.actions:
             try:
@@ -1100,6 +1138,10 @@ def facts(kernel: Kernel, function: Function, device: Device | None = None) -> d
         "vectors": function.vectors,
         "iv_position": position,
     }
+
+
+def make_folder(kernel: Kernel) -> None:
+    os.makedirs(kernel.path(RUN), mode=0o700, exist_ok=True)
 
 
 def proof(kernel: Kernel) -> dict[str, str | None]:

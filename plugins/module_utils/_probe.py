@@ -12,7 +12,6 @@ It runs in the guest and needs the standard library alone. Register layout: hype
 from __future__ import annotations
 
 import array
-import base64
 import contextlib
 import ctypes
 import errno
@@ -29,11 +28,14 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _pci
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _idle, _journal, _pci
+from ansible_collections.acrn.ivshmem.plugins.module_utils._lock import held
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
 DOORBELL = 0x0C
 WINDOW = 4096
+# Into how many parts a memory is cut for comparing it with that of a peer.
+PARTS = 64
 # How much of the memory is copied at a time: guests are small.
 CHUNK = 1 << 20
 WRITING = ("write", "restore", "ring", "arm", "listen", "measure")
@@ -117,6 +119,8 @@ class SysfsMapped(Mapped):
             elif exc.errno == errno.EINVAL:
                 hint = ": does vfio-pci hold the function?"
             raise IvshmemError(f"{path} cannot be mapped: {exc.strerror}{hint}") from exc
+        except (ValueError, OverflowError) as exc:
+            raise IvshmemError(f"{path} cannot be mapped: it is shorter than the {size} bytes of its BAR") from exc
 
     def ring(self, peer: int, vector: int) -> None:
         registers = self._map("resource0", 256, True)
@@ -221,109 +225,35 @@ def opened(kernel: _pci.Kernel, function: _pci.Function, writable: bool = True) 
     return SysfsMapped(kernel, function, writable)
 
 
-# Window: token, saved bytes, journal
+# What is in the memory
 
 
-def digest(memory: mmap.mmap, start: int, length: int) -> str:
-    result = hashlib.sha256()
-    for where in range(start, start + length, CHUNK):
-        result.update(memory[where : min(where + CHUNK, start + length)])
-    return result.hexdigest()
+def digests(memory: mmap.mmap, start: int, length: int, nonce: str) -> tuple[list[str], list[int]]:
+    """Salted digests of the parts of a window, and which of them hold anything but zeros.
 
-
-def blank(memory: mmap.mmap, start: int, length: int) -> bool:
-    """Whether nothing but zeros is there."""
-    ends = [(where, min(where + CHUNK, start + length)) for where in range(start, start + length, CHUNK)]
-    return all(memory[where:end] == bytes(end - where) for where, end in ends)
-
-
-def _journal(kernel: _pci.Kernel, address: str) -> str:
-    return f"{_pci.RUN}/{address}.json"
-
-
-def read_journal(kernel: _pci.Kernel, address: str) -> list[dict[str, Any]]:
-    """Windows that were overwritten and not restored yet, the latest last."""
-    text = kernel.text(_journal(kernel, address))
-    try:
-        records = json.loads(text) if text else []
-    except ValueError:
-        return []
-    return records if isinstance(records, list) else []
-
-
-def write_journal(kernel: _pci.Kernel, address: str, records: Sequence[Mapping[str, Any]]) -> None:
-    path = _journal(kernel, address)
-    if not records:
-        kernel.remove(path)
-        return
-    _make_folder(kernel)
-    kernel.replace(path, json.dumps(list(records)))
-
-
-def _make_folder(kernel: _pci.Kernel) -> None:
-    os.makedirs(kernel.path(_pci.RUN), mode=0o700, exist_ok=True)
+    Whoever does not know the nonce cannot find out by guessing what a part holds.
+    """
+    sums, used = [], []
+    each = -(-length // PARTS)
+    for number, part in enumerate(range(start, start + length, each)):
+        end = min(part + each, start + length)
+        result = hashlib.sha256(nonce.encode() + number.to_bytes(2, "little"))
+        blank = True
+        for where in range(part, end, CHUNK):
+            piece = memory[where : min(where + CHUNK, end)]
+            blank = blank and piece == bytes(len(piece))
+            result.update(piece)
+        sums.append(result.hexdigest()[:32])
+        if not blank:
+            used.append(number)
+    return sums, used
 
 
 def keep_proof(kernel: _pci.Kernel, text: str) -> None:
     """Keep a text until the guest boots again or a step writes."""
-    _make_folder(kernel)
-    kernel.replace(_pci.PROOF, text)
-
-
-def restore(memory: mmap.mmap, records: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
-    """Put saved bytes back where the token still stands: (restored, left alone).
-
-    Where somebody has written in the meantime, the bytes are his, not ours to overwrite.
-    """
-    restored = left = 0
-    for record in records:
-        start, length, token = (int(record[key]) for key in ("offset", "length", "token_length"))
-        saved = base64.b64decode(record["saved"])
-        if len(saved) != length or start < 0 or start + length > len(memory) or not 0 < token <= length:
-            raise IvshmemError(f"a saved window ({start}, {length} bytes) does not fit a memory of {len(memory)} bytes")
-        if digest(memory, start, token) == record["sha256"]:
-            memory[start : start + length] = saved
-            restored += 1
-        else:
-            left += 1
-    return restored, left
-
-
-def write_token(
-    kernel: _pci.Kernel, address: str, memory: mmap.mmap, start: int, length: int, mailbox: int = 0
-) -> dict[str, Any]:
-    """Overwrite a window with random bytes, its last ``mailbox`` bytes with zeros; the record of what was there.
-
-    The record is in a journal in /run before the memory changes, so that the next probe can put the bytes back even
-    when this run dies in between.
-    """
-    records = read_journal(kernel, address)
-    restore(memory, reversed(records))
-    token_length = length - mailbox
-    if token_length < 16 or mailbox < 0:
-        raise IvshmemError(f"a window of {length} bytes is too short: the token needs 16 and measuring {mailbox}")
-    token = os.urandom(token_length)
-    saved = memory[start : start + length]
-    record = {
-        "offset": start,
-        "length": length,
-        "token_length": token_length,
-        "sha256": hashlib.sha256(token).hexdigest(),
-        "saved": base64.b64encode(saved).decode(),
-    }
-    write_journal(kernel, address, [record])
-    try:
-        memory[start : start + length] = token + bytes(mailbox)
-        kept = memory[start : start + token_length] == token
-    except BaseException:
-        memory[start : start + length] = saved
-        write_journal(kernel, address, [])
-        raise
-    if not kept:
-        memory[start : start + length] = saved
-        write_journal(kernel, address, [])
-        raise IvshmemError(f"the memory does not keep what is written (offset {start}, {length} bytes)")
-    return record
+    with held(_pci.LOCK, what="guest_probe"):
+        _pci.make_folder(kernel)
+        kernel.replace(_pci.PROOF, text)
 
 
 # Interrupts
@@ -440,34 +370,49 @@ def from_agent(kernel: _pci.Kernel, address: str) -> int | None:
     return answer[1][0] if answer and answer[1] else None
 
 
+def agent_pid(kernel: _pci.Kernel, address: str) -> int | None:
+    """The process that listens for a function, which is no user of its memory."""
+    answer = _ask(kernel, address, b"p")
+    return int(answer[0]) if answer and answer[0].isdigit() else None
+
+
 def collect(kernel: _pci.Kernel, address: str) -> list[int] | None:
     """End the agent of a function and take its counts; None where none runs."""
     answer = _ask(kernel, address, b"c")
     if answer is None or not answer[0]:
         return None
-    counts = json.loads(answer[0].decode())
-    return [int(count) for count in counts]
+    try:
+        return [int(count) for count in json.loads(answer[0].decode())]
+    except (ValueError, TypeError) as exc:
+        raise IvshmemError(f"{_socket_path(kernel, address)} does not answer as an agent of guest_probe") from exc
 
 
 def _serve(server: socket.socket, ears: Ears) -> socket.socket | None:
     """Answer one client; give back the one that asks for the counts, which end the agent."""
     client, _address = server.accept()
     client.settimeout(5)
-    if client.recv(1) == b"c":
+    question = client.recv(1)
+    if question == b"c":
         return client
-    with client:
-        if isinstance(ears.mapped, VfioMapped):
+    with client, contextlib.suppress(OSError):
+        if question == b"p":
+            client.sendall(str(os.getpid()).encode())
+        elif isinstance(ears.mapped, VfioMapped):
             rights = array.array("i", [ears.mapped.device])
             client.sendmsg([b"d"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
     return None
 
 
 def _echo(pairs: Sequence[tuple[ctypes.c_uint32, ctypes.c_uint32]]) -> bool:
-    """Answer the mailboxes; True if one had something new."""
+    """Answer the mailboxes; True if one had something new.
+
+    A larger number is no question: when the measurement is over, programs' bytes are there again.
+    """
     busy = False
     for source, target in pairs:
-        if target.value != source.value:
-            target.value = source.value
+        asked = source.value
+        if asked <= _journal.ROUNDS and target.value != asked:
+            target.value = asked
             busy = True
     return busy
 
@@ -510,7 +455,7 @@ def start_agent(
 ) -> None:
     """Leave a process behind that listens, so that peers can ring while no module runs in this guest."""
     path = _socket_path(kernel, function.address)
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    _pci.make_folder(kernel)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -522,6 +467,9 @@ def start_agent(
         return
     status = 1
     try:
+        for handle in kernel.locks:
+            # A lock is held until the last process that has it open ends, and this one outlives the module.
+            os.close(handle)
         os.setsid()
         null = os.open(os.devnull, os.O_RDWR)
         for handle in range(3):
@@ -556,7 +504,7 @@ def throughput(memory: mmap.mmap, start: int, length: int, seconds: float = 0.3)
 
 
 def round_trips(
-    memory: mmap.mmap, request: int, reply: int, rounds: int = 200, timeout: float = 10.0
+    memory: mmap.mmap, request: int, reply: int, rounds: int = _journal.ROUNDS, timeout: float = 10.0
 ) -> dict[str, float]:
     """Microseconds from storing a word until the peer's agent has answered it in its own word."""
     ask, answer = word_at(memory, request), word_at(memory, reply)
@@ -638,39 +586,107 @@ def _memory(kernel: _pci.Kernel, function: _pci.Function, writable: bool = True)
         mapped.close()
 
 
+def _window(step: Mapping[str, Any], size: int) -> _journal.Window:
+    start, length = position(size, step.get("offset"), step.get("length"))
+    return _journal.Window(start, length, step.get("seed") or _journal.random_seed(), step.get("mailbox") or 0)
+
+
+def _users(kernel: _pci.Kernel, function: _pci.Function) -> list[str]:
+    return _idle.users(kernel, function, agent_pid(kernel, function.address))
+
+
+def _step_look(kernel: _pci.Kernel, function: _pci.Function, step: Mapping[str, Any]) -> dict[str, Any]:
+    facts = _pci.facts(kernel, function)
+    names = ("size", "region_id", "vectors", "iv_position")
+    users = _users(kernel, function)
+    pending = len(_journal.read(kernel, function.address))
+    return {**{name: facts[name] for name in names}, "users": users[:8], "idle": not users, "pending": pending}
+
+
 def _step_write(kernel: _pci.Kernel, function: _pci.Function, step: Mapping[str, Any]) -> dict[str, Any]:
-    start, length = position(function.size, step.get("offset"), step.get("length"))
+    window = _window(step, function.size)
+    # One that an earlier, broken run left behind might answer into the window.
+    collect(kernel, function.address)
+    record = {
+        "offset": window.offset,
+        "length": window.length,
+        "token_length": window.token_length,
+        "seed": window.seed,
+    }
+    if not step.get("only_idle"):
+        with _memory(kernel, function) as mapped:
+            written = _journal.overwrite(kernel, function.address, mapped.memory, window)
+        return {"changed": True, "idle": None, "written": written, "record": record}
+    users = _users(kernel, function)
+    if users:
+        return {"idle": False, "users": users[:8]}
     with _memory(kernel, function) as mapped:
-        record = write_token(kernel, function.address, mapped.memory, start, length, step.get("mailbox") or 0)
-    return {"changed": True, "record": record}
+        written = _journal.overwrite(kernel, function.address, mapped.memory, window)
+        users = _users(kernel, function)
+        if users:
+            # Somebody came while this wrote: the bytes are gone again before he has made much of them.
+            _restored(kernel, function, mapped.memory)
+            return {"changed": True, "idle": False, "users": users[:8]}
+    return {"changed": True, "idle": True, "written": written, "record": record}
 
 
 def _step_read(kernel: _pci.Kernel, function: _pci.Function, step: Mapping[str, Any]) -> dict[str, Any]:
-    start, length = position(function.size, step.get("offset"), step.get("length"))
+    if not step.get("seed"):
+        raise IvshmemError("read needs the seed of a write")
+    window = _window({**step, "mailbox": 0}, function.size)
     with _memory(kernel, function, writable=False) as mapped:
-        found = digest(mapped.memory, start, length)
-        zeros = blank(mapped.memory, start, length)
-    result: dict[str, Any] = {"offset": start, "length": length, "sha256": found, "blank": zeros}
-    if step.get("sha256") and step["sha256"] != found:
-        expected = f"sha256 {step['sha256'][:16]} at {start}, {length} bytes"
-        result["problems"] = [{"what": "bytes", "expected": expected, "found": f"sha256 {found[:16]}"}]
+        found = _journal.standing(mapped.memory, window)
+    result: dict[str, Any] = {"offset": window.offset, "length": window.length, "same": found}
+    # A program that writes in the window takes some bytes; chance gives one of 254.
+    if found < min(window.length, max(_journal.LEAST, window.length // 8)):
+        expected = f"what was written at {window.offset}, {window.length} bytes"
+        result["problems"] = [{"what": "bytes", "expected": expected, "found": f"{found} of these bytes"}]
     return result
 
 
 def _step_hash(kernel: _pci.Kernel, function: _pci.Function, step: Mapping[str, Any]) -> dict[str, Any]:
-    length = function.size if step.get("length") is None else step["length"]
-    return _step_read(kernel, function, {**step, "length": length})
+    if not _journal.SEED.fullmatch(step.get("nonce") or ""):
+        raise IvshmemError("hash needs a nonce of 32 to 128 hexadecimal digits, the same in all guests")
+    with _memory(kernel, function, writable=False) as mapped:
+        sums, used = digests(mapped.memory, 0, function.size, step["nonce"])
+    return {"sums": sums, "used": used}
+
+
+def _restored(kernel: _pci.Kernel, function: _pci.Function, memory: mmap.mmap) -> _journal.Outcome:
+    return _journal.restore(kernel, function.address, memory, _journal.read(kernel, function.address))
 
 
 def _step_restore(kernel: _pci.Kernel, function: _pci.Function, step: Mapping[str, Any]) -> dict[str, Any]:
-    journal = read_journal(kernel, function.address)
-    records = [*reversed(journal), *(step.get("records") or [])]
-    restored = left = 0
-    if records:
+    outcome = _journal.Outcome()
+    collect(kernel, function.address)
+    entries = _journal.read(kernel, function.address)
+    lost = 0
+    # With a seed, it is also seen whether a window is still as it was written, though no journal has its bytes.
+    if entries or step.get("seed"):
         with _memory(kernel, function) as mapped:
-            restored, left = restore(mapped.memory, records)
-        write_journal(kernel, function.address, [])
-    return {"changed": restored > 0, "restored": restored, "left": left}
+            if entries:
+                outcome = _restored(kernel, function, mapped.memory)
+            if step.get("seed") and not any(entry.window.seed == step["seed"] for entry in entries):
+                lost = _lost(mapped.memory, _window(step, function.size))
+    result: dict[str, Any] = {
+        "changed": outcome.restored > 0,
+        "windows": outcome.windows,
+        "restored": outcome.restored,
+        "left": outcome.left,
+        "lost": lost,
+    }
+    if lost:
+        window = _window(step, function.size)
+        found = f"{lost} bytes at offset {window.offset}, length {window.length}, are still those of the proof"
+        found += ", and no journal has what was there: has the guest booted again?"
+        result["problems"] = [{"what": "bytes put back", "expected": "all", "found": found}]
+    return result
+
+
+def _lost(memory: mmap.mmap, window: _journal.Window) -> int:
+    """Bytes of a token that nobody can put back; chance does not count."""
+    found = _journal.standing(memory, window)
+    return found if found >= max(_journal.LEAST // 2, window.token_length // 16) else 0
 
 
 def _step_ring(kernel: _pci.Kernel, function: _pci.Function, step: Mapping[str, Any]) -> dict[str, Any]:
@@ -686,10 +702,19 @@ def _step_ring(kernel: _pci.Kernel, function: _pci.Function, step: Mapping[str, 
     return {"changed": True, "peer": peer, "vector": vector, "count": count}
 
 
+def _words(pair: Any, size: int) -> tuple[int, int]:
+    """Offsets of two words in the memory."""
+    words = list(pair) if isinstance(pair, (list, tuple)) else []
+    whole = all(isinstance(each, int) and not isinstance(each, bool) for each in words)
+    if len(words) != 2 or not whole or not all(0 <= each <= size - 4 and each % 4 == 0 for each in words):
+        raise IvshmemError(f"{pair!r} are not the offsets of two words in {size} bytes (multiples of 4)")
+    return words[0], words[1]
+
+
 def _step_arm(kernel: _pci.Kernel, function: _pci.Function, step: Mapping[str, Any]) -> dict[str, Any]:
+    echo = [_words(pair, function.size) for pair in step.get("echo") or []]
     # An agent that an earlier, broken run left behind would keep the group to itself.
     collect(kernel, function.address)
-    echo = [(int(pair[0]), int(pair[1])) for pair in step.get("echo") or []]
     ears = listen_on(kernel, function)
     receivable = not isinstance(ears, str)
     result = {"receivable": receivable, "vectors": function.vectors, "reason": None if receivable else ears}
@@ -724,11 +749,17 @@ def _step_listen(kernel: _pci.Kernel, function: _pci.Function, step: Mapping[str
 def _step_measure(kernel: _pci.Kernel, function: _pci.Function, step: Mapping[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {"changed": True}
     with _memory(kernel, function) as mapped:
+        windows = [entry.window for entry in _journal.read(kernel, function.address)]
         if step.get("request") is None:
             start, length = position(function.size, step.get("offset"), step.get("length"))
+            if not any(each.offset <= start and start + length <= each.offset + each.token_length for each in windows):
+                raise IvshmemError("measure writes where an earlier write has saved the bytes, and nowhere else")
             result.update(throughput(mapped.memory, start, length))
         else:
-            result.update(round_trips(mapped.memory, step["request"], step["reply"]))
+            request, reply = _words([step["request"], step.get("reply")], function.size)
+            if not any(each.offset + each.token_length <= request <= each.offset + each.length - 4 for each in windows):
+                raise IvshmemError("measure asks in the mailbox of an earlier write, and nowhere else")
+            result.update(round_trips(mapped.memory, request, reply))
     return result
 
 
@@ -738,6 +769,7 @@ def _step_check(kernel: _pci.Kernel, function: _pci.Function, step: Mapping[str,
 
 STEPS = {
     "check": _step_check,
+    "look": _step_look,
     "write": _step_write,
     "read": _step_read,
     "hash": _step_hash,
@@ -758,16 +790,26 @@ def run_steps(
     In check mode, steps that write (to memory, registers or interrupts) are skipped.
     """
     devices = [_pci.parse_device(step["device"]) for step in steps]
+    if check_mode or not any(step["operation"] in WRITING for step in steps):
+        return _run_all(kernel, steps, devices, check_mode)
+    with held(_pci.LOCK, what="guest_probe") as kernel.locks:
+        try:
+            # A proof that is being made again no longer stands.
+            kernel.remove(_pci.PROOF)
+            return _run_all(kernel, steps, devices, check_mode)
+        finally:
+            kernel.locks = ()
+
+
+def _run_all(
+    kernel: _pci.Kernel, steps: Sequence[Mapping[str, Any]], devices: Sequence[_pci.Device], check_mode: bool
+) -> list[dict[str, Any]]:
     found = Found(_pci.scan(kernel), devices)
-    if not check_mode and any(step["operation"] in WRITING for step in steps):
-        # A proof that is being made again no longer stands.
-        kernel.remove(_pci.PROOF)
     results = []
     for step, device in zip(steps, devices):
         function = found.chosen.get(device)
         result: dict[str, Any] = {
             "operation": step["operation"],
-            "label": step.get("label"),
             "bdf": function.bdf if function else None,
             "driver": function.driver if function else None,
             "changed": False,
@@ -782,7 +824,7 @@ def run_steps(
             continue
         try:
             result.update(STEPS[step["operation"]](kernel, function, step))
-        except (IvshmemError, OSError) as exc:
+        except (IvshmemError, OSError, ValueError) as exc:
             why = _pci.told(exc, exc.filename or function.bdf) if isinstance(exc, OSError) else exc
             result["problems"] = [{"what": step["operation"], "expected": "done", "found": str(why)}]
     return results

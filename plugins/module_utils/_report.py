@@ -25,6 +25,7 @@ LANDS = {"hypervisor": ("hv", "hypervisor"), "device_model": ("dm", "device mode
 STATES = {
     "ok": "proved",
     "partly": "partly proved",
+    "alike": "seen alike, not proved",
     "failed": "not as declared",
     "waiting": "not applied yet",
     "unknown": "not proved yet",
@@ -79,7 +80,7 @@ class Host:
         states = {proof.state for proof in self.proofs}
         if states == {"ok"}:
             return "ok"
-        return "partly" if states & {"ok", "partly"} else "unknown"
+        return "partly" if states & {"ok", "partly", "alike"} else "unknown"
 
     def place(self, region: Mapping[str, Any]) -> str:
         """A region as the role verify names it."""
@@ -102,12 +103,14 @@ class Host:
             return Proof("unknown", ())
         if not said["regions"] or not _fits(said["regions"][0], region):
             return Proof("failed" if problems else "unknown", ("the proof is of an earlier plan", *problems))
+        if said["regions"][0].get("state") == "alike" and not problems:
+            return Proof("alike", (str(said["regions"][0].get("result") or ""),))
         pairs = {(str(pair["from"]), str(pair["to"])) for pair in said["pairs"]}
-        hashed = any(pair["result"] == "same hash" for pair in said["pairs"])
         count = len(region["vms"])
-        # Each VM reads what each other has written; hashes are all compared with that of one VM.
-        wanted = count - 1 if hashed else count * (count - 1)
-        lines = [f"{len(pairs)} of {wanted} pairs have the same {'hash' if hashed else 'bytes'}"]
+        # Each VM reads what each other has written. A and B are one pair, as people count.
+        wanted = count * (count - 1)
+        both = sum((other, one) in pairs for one, other in pairs if one < other)
+        lines = [f"{both} of {wanted // 2} pairs have the same bytes"]
         took_part = said["regions"][0]["took_part"]
         absent = [vm["name"] for vm in region["vms"] if not any(_is(vm, who) for who in took_part)]
         if absent:
@@ -171,17 +174,56 @@ def _doorbells(bells: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 MEND = "give the file that acrn.ivshmem.verify has written (its verify_json), or leave verify_json out"
+_TEXT, _NUMBER = (str,), (int, type(None))
+# What the rows of each part have at least; what else is in them is not read.
+ROWS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
+    "regions": {"region": _TEXT, "size": (int,), "region_id": _NUMBER, "vms": (list,), "took_part": (list,)},
+    "pairs": dict.fromkeys(("region", "from", "to", "result"), _TEXT),
+    "problems": dict.fromkeys(("region", "vm", "what", "expected", "found"), _TEXT),
+    "doorbells": {"region": _TEXT, "from": _TEXT, "to": _TEXT, "received": _NUMBER, "result": _TEXT},
+}
+_VM = {"vm": _TEXT, "vm_id": _NUMBER, "vbdf": (str, type(None))}
+
+
+def _has(row: Any, wanted: Mapping[str, tuple[type, ...]], where: str) -> None:
+    """Raises ValueError for a row that lacks something."""
+    if not isinstance(row, dict):
+        raise ValueError(f"{where} is no mapping")
+    for key, kinds in wanted.items():
+        if key not in row or not isinstance(row[key], kinds) or isinstance(row[key], bool):
+            raise ValueError(f"{where} has no {key}, or not of its type")
+
+
+def _check_report(found: Any) -> None:
+    if not isinstance(found, dict) or not all(isinstance(found.get(part), list) for part in ("pairs", "problems")):
+        raise ValueError("it has pairs and problems")
+    for part in PARTS:
+        if not isinstance(found.get(part, []), list):
+            raise ValueError(f"{part} is no list")
+        for number, row in enumerate(found.get(part, []), 1):
+            where = f"row {number} of {part}"
+            if part == "skipped":
+                if not isinstance(row, str):
+                    raise ValueError(f"{where} is no text")
+                continue
+            _has(row, ROWS[part], where)
+            for vm in row["vms"] if part == "regions" else ():
+                _has(vm, _VM, f"a VM of {where}")
+            if not isinstance(row.get("acrn_host", ""), str) or not isinstance(row.get("mend", ""), str):
+                raise ValueError(f"{where} has an acrn_host or a mend that is no text")
 
 
 def proof(text: str, path: str) -> dict[str, Any]:
     """The report of the role verify from the text of its file."""
     try:
         found = json.loads(text)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise IvshmemError(f"{path}: this is not JSON ({exc}); {MEND}") from exc
-    if not isinstance(found, dict) or not all(isinstance(found.get(part), list) for part in ("pairs", "problems")):
-        raise IvshmemError(f"{path}: this is no report of the role verify, which has pairs and problems; {MEND}")
-    return found
+    try:
+        _check_report(found)
+    except ValueError as exc:
+        raise IvshmemError(f"{path}: this is no report of the role verify ({exc}); {MEND}") from exc
+    return dict(found)
 
 
 def hosts_of(variables: Iterable[Mapping[str, Any]], verified: Mapping[str, Any]) -> list[Host]:

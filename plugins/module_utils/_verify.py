@@ -2,30 +2,43 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the guests of a fleet do to prove their regions, and what comes out of it.
+"""What the guests of a fleet do to prove their regions.
 
 This module util is PRIVATE to the collection: it can change at any time.
 
-It runs on the controller. The proof has three stages, each one call of guest_probe in every guest, so that its cost
-does not grow with the number of regions or pairs: ``begin`` (each guest overwrites its own part of a window, and
-listens), ``exchange`` (each reads the parts of all others, and rings), ``end`` (counts, and the bytes come back).
+It runs on the controller. The proof has four stages, each one call of guest_probe in every guest, so that its cost does
+not grow with the number of regions or pairs: ``look`` (what the functions are, who uses them), ``write`` (each guest
+overwrites its own part of a window, and listens), ``read`` (each reads the parts of all others, and rings), ``end``
+(counts, and the bytes come back). A region in which nothing is written is hashed in ``write`` and in ``read`` instead.
+
+What a guest answers is matched with the steps that were made for it here, by position. Nothing that it says about
+regions, offsets or other guests is used, and only fields of the type that is documented (``_answers``).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _region
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _answers, _journal, _region
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
 WINDOW = 4096
+# What a guest writes unasked: enough that chance does not give the same bytes, and a cache line.
+TOKEN = 64
 MB = 1024 * 1024
-BEGIN, EXCHANGE, END = "__verify_begin", "__verify_exchange", "__verify_end"
+LOOK, WRITE, READ, END = STAGES = ("look", "write", "read", "end")
+SERVICE = "__verify_service"
+IDLE, CHOSEN, READ_ONLY = MODES = ("idle", "true", "false")
+
+
+def variable(stage: str) -> str:
+    """Where the role registers what a guest answers."""
+    return f"__verify_{stage}"
 
 
 @dataclass(frozen=True)
@@ -42,29 +55,17 @@ class Peer:
 
 @dataclass(frozen=True)
 class Shared:
-    """A region as this step needs it. ``key`` is its name with prefix; ``size`` is in MB."""
+    """A region as this step needs it. ``key`` is its name with prefix, ``size`` is in MB, ``reserved`` in bytes."""
 
     key: str
     provided_by: str
     size: int
     region_id: int | None
     vms: tuple[Peer, ...]
+    reserved: int = 0
 
-
-@dataclass
-class Report:
-    """The outcome. ``problems`` are rows (region, vm, what, expected, found).
-
-    ``regions`` are those that were looked at, as they were declared then. ``acrn_hosts`` are those of the guests.
-    """
-
-    problems: list[tuple[str, str, str, str, str]] = field(default_factory=list)
-    regions: list[dict[str, Any]] = field(default_factory=list)
-    acrn_hosts: dict[str, str] = field(default_factory=dict)
-    pairs: list[dict[str, Any]] = field(default_factory=list)
-    doorbells: list[dict[str, Any]] = field(default_factory=list)
-    figures: list[dict[str, Any]] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
+    def index(self, vm: str) -> int | None:
+        return next((index for index, peer in enumerate(self.vms) if peer.is_vm(vm)), None)
 
 
 def shared(value: Any) -> Shared:
@@ -74,306 +75,389 @@ def shared(value: Any) -> Shared:
     ):
         vms = tuple(Peer(str(vm["name"]), vm["id"], vm.get("vbdf") or None) for vm in value["vms"])
         key = _region.PREFIXES[value["provided_by"]] + value["name"]
-        return Shared(key, value["provided_by"], value["size"], value.get("region_id"), vms)
+        reserved = value.get("reserved") or 0
+        return Shared(key, value["provided_by"], value["size"], value.get("region_id"), vms, reserved)
     region = _region.parse_region(value)
     peers = []
     for vm in region.vms:
         number = vm.vm if isinstance(vm.vm, int) else None
         peers.append(Peer(str(vm.vm), number, str(vm.vbdf) if vm.vbdf else None))
-    return Shared(region.prefixed, region.provided_by, region.size, region.region_id, tuple(peers))
+    reserved = getattr(region, "reserved", None) or 0
+    return Shared(region.prefixed, region.provided_by, region.size, region.region_id, tuple(peers), reserved)
 
 
-def part(region: Shared, index: int, offset: int | None, length: int, measure: bool) -> tuple[int, int, int]:
-    """Start, length and mailbox length of the part of VM number ``index`` in the window of a region.
+@dataclass(frozen=True)
+class Options:
+    """``mode`` is one of MODES; offset and length are those of the window in mode true."""
+
+    mode: str = IDLE
+    offset: int | None = None
+    length: int = WINDOW
+    doorbell: bool = True
+    measure: bool = False
+    timeout: float = 300
+
+
+def mode(value: Any, read_only: bool = False, check: bool = False) -> str:
+    """The mode that a variable means, written as YAML, as ``-e`` or in an INI file."""
+    word = str(value).strip().lower()
+    if word == IDLE:
+        found = IDLE
+    elif word in ("true", "yes", "on", "1", "y", "t", "1.0"):
+        found = CHOSEN
+    elif word in ("false", "no", "off", "0", "n", "f", "0.0"):
+        found = READ_ONLY
+    else:
+        raise IvshmemError(f"verify_write is idle, true or false, not '{value}'")
+    return READ_ONLY if read_only or check else found
+
+
+def part(region: Shared, index: int, options: Options) -> _journal.Window:
+    """The part of VM number ``index`` in the window of a region, with an empty seed.
 
     The window is cut into equal parts, so that all VMs write at the same time. With ``measure`` each ends with a word
     for every VM to ask it, and a word for every VM to be answered.
     """
     size, count = region.size * MB, len(region.vms)
-    start = size - length if offset is None else offset
+    mailbox = 8 * count if options.measure else 0
+    length = options.length if options.mode == CHOSEN else count * (TOKEN + mailbox)
+    if region.reserved and options.offset is None:
+        length = min(length, region.reserved // 8 * 8)
+    start = size - length if options.offset is None else options.offset
     each = length // count // 8 * 8
-    mailbox = 8 * count if measure else 0
     if start < 0 or start % 8 or start + length > size:
         raise IvshmemError(
             f"region '{region.key}': the window at {start} of {length} bytes does not lie in its {size} bytes, or does "
             "not start at a multiple of 8"
         )
-    if each - mailbox < 16:
-        raise IvshmemError(f"region '{region.key}': a window of {length} bytes is too short for {count} VMs")
-    return start + index * each, each, mailbox
+    try:
+        return _journal.Window(start + index * each, each, "00" * 16, mailbox)
+    except IvshmemError as exc:
+        raise IvshmemError(f"region '{region.key}' of {count} VMs: {exc}") from exc
 
 
-def begin(
-    regions: Iterable[Any],
-    vm: Any,
-    acrn_host: str,
-    offset: int | None = None,
-    length: int = WINDOW,
-    read_only: bool = False,
-    doorbell: bool = True,
-    measure: bool = False,
-    timeout: float = 300,
-) -> list[dict[str, Any]]:
-    """The steps of a guest's first stage. ``vm`` is the name or ID of its VM."""
-    steps: list[dict[str, Any]] = []
-    for region in [shared(value) for value in regions]:
-        mine = [index for index, peer in enumerate(region.vms) if peer.is_vm(vm)]
-        if not mine:
-            continue
-        index = mine[0]
-        me = region.vms[index]
-        device = {"name": region.key[4:], "bdf": me.bdf, "size": region.size, "region_id": region.region_id}
-        label = {
-            "region": region.key,
-            "acrn_host": acrn_host,
-            "vm": me.name,
-            "vm_id": me.id,
-            "vbdf": me.bdf,
-            "index": index,
-            "size": region.size,
-            "region_id": region.region_id,
-            "peers": [{"vm": peer.name, "vm_id": peer.id, "vbdf": peer.bdf} for peer in region.vms if peer is not me],
-        }
-        common = {"device": device, "label": label}
-        if read_only:
-            steps.append({"operation": "hash", **common})
-            continue
-        start, each, mailbox = part(region, index, offset, length, measure)
-        steps.append({"operation": "write", "offset": start, "length": each, "mailbox": mailbox, **common})
-        echo = []
-        if measure:
-            for other in range(len(region.vms)):
-                if other != index:
-                    there = part(region, other, offset, length, measure)
-                    ask = there[0] + there[1] - mailbox + 4 * index
-                    answer = start + each - mailbox + 4 * len(region.vms) + 4 * other
-                    echo.append([ask, answer])
-        if echo or (doorbell and region.provided_by == _region.HYPERVISOR):
-            steps.append({"operation": "arm", "timeout": timeout, "echo": echo, **common})
-    return steps
+# -- who takes part ----------------------------------------------------------------------------------------------------
 
 
-def results(variables: Mapping[str, Any], stage: str) -> list[Mapping[str, Any]] | None:
-    """What a guest's task of a stage returned, or None where it has not run or has failed."""
-    registered = variables.get(stage)
-    if not isinstance(registered, Mapping) or registered.get("failed") or "results" not in registered:
-        return None
-    return list(registered["results"])
+def claim(
+    regions: Iterable[Any], vm: Any, acrn_host: Any, known: Iterable[Any] = (), hosts: Iterable[str] | None = None
+) -> dict[str, Any]:
+    """What one guest says in the inventory: its VM, its host, and all regions of that.
+
+    ``known`` are the VMs of the host where its plan is known, ``hosts`` all names that acrn_host can have.
+    """
+    vm, host = str(vm), str(acrn_host)
+    return {
+        "vm": vm,
+        "acrn_host": host,
+        "regions": [dict(value) if isinstance(value, Mapping) else value for value in regions],
+        "error": _misplaced(vm, host, [(str(each["name"]), str(each["id"])) for each in known], hosts),
+    }
 
 
-def _of(
-    found: Iterable[Mapping[str, Any]] | None, operation: str, label: Mapping[str, Any]
-) -> Mapping[str, Any] | None:
-    """The result of an operation on a region of the same ACRN host."""
-    for result in found or []:
-        other = result.get("label") or {}
-        same = all(other.get(key) == label[key] for key in ("region", "acrn_host"))
-        if same and result["operation"] == operation:
-            return result
-    return None
+def _misplaced(vm: str, host: str, known: Sequence[tuple[str, str]], hosts: Iterable[str] | None) -> str:
+    if not host:
+        return "acrn_host is not set: it is the inventory name of the ACRN host that the VM runs on"
+    if hosts is not None and host not in hosts:
+        return f"acrn_host is '{host}', which the inventory has not"
+    if not vm:
+        return "acrn_vm is not set: it is the name or ID of the VM in the scenario of its ACRN host"
+    if known and not any(vm in each for each in known):
+        names = ", ".join(f"{name} (ID {number})" for name, number in known)
+        return f"acrn_vm is '{vm}', which {host} has not; its VMs: {names}"
+    return ""
 
 
-def _device(steps: Sequence[Mapping[str, Any]], label: Mapping[str, Any]) -> dict[str, Any]:
-    for step in steps:
-        if step["label"]["region"] == label["region"]:
-            return dict(step["device"])
-    raise IvshmemError(f"region '{label['region']}' is not among the steps of the first stage")
+@dataclass
+class Guest:
+    """A guest as the inventory has it. ``error`` is why it cannot be asked."""
+
+    vm: str
+    acrn_host: str
+    error: str = ""
 
 
-def exchange(
-    first: Sequence[Mapping[str, Any]],
-    host: str,
+def fleet(
     hostvars: Mapping[str, Any],
     guests: Sequence[str],
-    measure: bool = False,
-) -> list[dict[str, Any]]:
-    """The steps of a guest's second stage. ``first`` are its steps of the first one."""
-    steps: list[dict[str, Any]] = []
-    for own in results(hostvars[host], BEGIN) or []:
-        if own["operation"] != "write" or not own.get("record"):
-            continue
-        label = own["label"]
-        device = _device(first, label)
-        if measure:
-            where = {"offset": own["record"]["offset"], "length": own["record"]["token_length"]}
-            steps.append({"operation": "measure", "device": device, "label": label, **where})
-        for guest in guests:
-            peer = _of(results(hostvars[guest], BEGIN), "write", label) if guest != host else None
-            if not peer or not peer.get("record"):
-                continue
-            record, other = peer["record"], peer["label"]
-            pair = {**label, "from": other["vm"], "to": label["vm"]}
-            read = {"offset": record["offset"], "length": record["token_length"], "sha256": record["sha256"]}
-            steps.append({"operation": "read", "device": device, "label": pair, **read})
-            ears = _of(results(hostvars[guest], BEGIN), "arm", label)
-            away = {**label, "from": label["vm"], "to": other["vm"]}
-            if ears and ears.get("receivable") and other["vm_id"] is not None:
-                # Each sender has a vector of its own, so that the receiver can tell who rang.
-                ring = {"peer": other["vm_id"], "vector": label["index"] % ears["vectors"]}
-                steps.append({"operation": "ring", "device": device, "label": away, **ring})
-            if measure and ears:
-                count = len(label["peers"]) + 1
-                mine = own["record"]["offset"] + own["record"]["token_length"] + 4 * other["index"]
-                theirs = record["offset"] + record["token_length"] + 4 * count + 4 * label["index"]
-                words = {"request": mine, "reply": theirs}
-                steps.append({"operation": "measure", "device": device, "label": away, **words})
-    return steps
+    hosts: Iterable[str] = (),
+    write: Any = IDLE,
+    read_only: bool = False,
+    **options: Any,
+) -> dict[str, Any]:
+    """All that the stages need to know of the inventory, as plain data. ``hosts`` are ACRN hosts without guests, too.
 
-
-def end(
-    first: Sequence[Mapping[str, Any]], host: str, hostvars: Mapping[str, Any], guests: Sequence[str]
-) -> list[dict[str, Any]]:
-    """The steps of a guest's last stage. The bytes of a guest that has dropped out are put back by the others."""
-    steps: list[dict[str, Any]] = []
-    lost = [guest for guest in guests if guest != host and results(hostvars[guest], EXCHANGE) is None]
-    for step in first:
-        common = {"device": dict(step["device"]), "label": step["label"]}
-        if step["operation"] == "arm":
-            steps.insert(0, {"operation": "collect", **common})
-        elif step["operation"] == "write":
-            found = [_of(results(hostvars[guest], BEGIN), "write", step["label"]) for guest in lost]
-            records = [dict(each["record"]) for each in found if each and each.get("record")]
-            steps.append({"operation": "restore", "records": records, **common})
-    return steps
-
-
-def _place(label: Mapping[str, Any]) -> str:
-    return f"{label['region']} on {label['acrn_host']}"
-
-
-def _declared(label: Mapping[str, Any], present: Iterable[str]) -> dict[str, Any]:
-    """A region as it was declared when it was looked at, so that a later reader sees whether that is still so."""
-    vms = list(label["peers"])
-    vms.insert(label["index"], {key: label[key] for key in ("vm", "vm_id", "vbdf")})
-    took_part = [vm["vm"] for vm in vms if vm["vm"] in present]
-    same = {key: label[key] for key in ("size", "region_id")}
-    return {"region": _place(label), **same, "vms": vms, "took_part": took_part}
-
-
-def _failure(variables: Mapping[str, Any], stage: str) -> str:
-    registered = variables.get(stage)
-    if isinstance(registered, Mapping) and registered.get("msg"):
-        return str(registered["msg"]).splitlines()[0]
-    return "unreachable, or stopped by an earlier error"
-
-
-def _count_doorbells(
-    report: Report, hostvars: Mapping[str, Any], guests: Sequence[str], rings: list[tuple[Mapping[str, Any], int, int]]
-) -> None:
+    Ansible works out all variables of a host for each look into hostvars, so a fleet is looked at once.
+    """
+    found: dict[str, Any] = {"nonce": os.urandom(32).hex(), "options": {"mode": mode(write, read_only), **options}}
+    found["guests"], found["hosts"] = {}, {}
     for guest in guests:
-        for ears in results(hostvars[guest], BEGIN) or []:
-            label = ears.get("label") or {}
-            if ears["operation"] != "arm" or not str(label.get("region")).startswith("hv:/"):
-                continue
-            if not ears.get("receivable"):
-                for peer in label["peers"]:
-                    reason = {"result": ears.get("reason") or "not tried", "received": None}
-                    pair = {"region": _place(label), "from": peer["vm"], "to": label["vm"], "vector": None}
-                    report.doorbells.append({**pair, **reason})
-                continue
-            heard = _of(results(hostvars[guest], END), "collect", label)
-            counts = list((heard or {}).get("counts") or [])
-            mine = [ring for ring in rings if _place(ring[0]) == _place(label) and ring[0]["to"] == label["vm"]]
-            for peer in label["peers"]:
-                pair = {"region": _place(label), "from": peer["vm"], "to": label["vm"]}
-                vector = next((number for sent, number, _times in mine if sent["from"] == peer["vm"]), None)
-                if vector is None:
-                    why = "the sender does not take part, or has failed"
-                    if label["vm_id"] is None:
-                        why = f"the VM ID of {label['vm']} is not known without the plan of its ACRN host"
-                    report.doorbells.append({**pair, "vector": None, "received": None, "result": f"not rung: {why}"})
-                    continue
-                expected = sum(times for _sent, number, times in mine if number == vector)
-                received = counts[vector] if vector < len(counts) else 0
-                told = f"{received} of {expected} received"
-                report.doorbells.append({**pair, "vector": vector, "received": received, "result": told})
-                if received != expected:
-                    row = (_place(label), label["vm"], f"doorbell from {peer['vm']}, vector {vector}")
-                    report.problems.append((*row, str(expected), f"{received} interrupts"))
-
-
-def report(hostvars: Mapping[str, Any], guests: Sequence[str]) -> Report:
-    """What all guests have found out. Missing answers are problems, too; peers outside the inventory are not."""
-    outcome = Report()
-    rings: list[tuple[Mapping[str, Any], int, int]] = []
-    read: set[tuple[str, str, str]] = set()
-    wanted: dict[tuple[str, str, str], bool] = {}
-    hashes: dict[str, dict[str, str]] = {}
-    blank: set[tuple[str, str]] = set()
-    present: dict[str, set[str]] = {}
-    labels: dict[str, Mapping[str, Any]] = {}
-    for guest in guests:
-        variables = hostvars[guest]
-        outcome.acrn_hosts[guest] = str(variables.get("acrn_host") or "")
-        stages = {stage: results(variables, stage) for stage in (BEGIN, EXCHANGE, END)}
-        if stages[BEGIN] is None:
-            row = ("-", guest, "guest", "answers", _failure(variables, BEGIN))
-            outcome.problems.append(row)
+        said = hostvars[guest].get("__verify_claim")
+        if said is None:
+            error = "has dropped out of the run by an earlier error"
+            found["guests"][guest] = {
+                "vm": "",
+                "acrn_host": str(hostvars[guest].get("acrn_host") or ""),
+                "error": error,
+            }
             continue
-        for stage, found in stages.items():
-            if found is None and stage in variables:
-                registered = variables[stage]
-                if not registered.get("skipped"):
-                    outcome.problems.append(("-", guest, stage[9:], "done", _failure(variables, stage)))
-            for result in found or []:
-                label = result["label"]
-                place = _place(label)
-                for problem in result["problems"]:
-                    what = problem["what"]
-                    if result["operation"] == "read":
-                        what = f"{what} of {label['from']}"
-                    row = (place, label["vm"], what, problem["expected"], problem["found"])
-                    if row not in outcome.problems:
-                        outcome.problems.append(row)
-                if stage == BEGIN:
-                    present.setdefault(place, set()).add(label["vm"])
-                    labels.setdefault(place, label)
-                if result["problems"]:
-                    if result["operation"] == "read":
-                        read.add((place, label["from"], label["to"]))
-                    elif stage == BEGIN:
-                        for peer in label["peers"]:
-                            # Said already, by the row of the guest itself.
-                            read.update({(place, label["vm"], peer["vm"]), (place, peer["vm"], label["vm"])})
-                    continue
-                if result["operation"] == "write":
-                    wanted.update({(place, peer["vm"], label["vm"]): True for peer in label["peers"]})
-                elif result["operation"] == "hash":
-                    hashes.setdefault(place, {})[label["vm"]] = result["sha256"]
-                    if result["blank"]:
-                        blank.add((place, label["vm"]))
-                elif result["operation"] == "read":
-                    read.add((place, label["from"], label["to"]))
-                    outcome.pairs.append(
-                        {"region": place, "from": label["from"], "to": label["to"], "result": "same bytes"}
-                    )
-                elif result["operation"] == "ring":
-                    rings.append((label, result["vector"], result["count"]))
-                elif result["operation"] == "measure":
-                    names = ("read_mb_s", "write_mb_s", "round_trip_us", "round_trip_min_us", "rounds")
-                    figures = {name: result[name] for name in names if name in result}
-                    outcome.figures.append({"region": place, "vm": label["vm"], "to": label.get("to"), **figures})
-    for place, sender, reader in wanted:
-        if sender not in present.get(place, set()):
-            text = f"{place}: {sender} does not take part, so that {reader} has not read it"
-            if text not in outcome.skipped:
-                outcome.skipped.append(text)
-        elif (place, sender, reader) not in read:
-            outcome.problems.append((place, reader, f"bytes of {sender}", "read", "not read"))
-    for place, sums in hashes.items():
-        first = min(sums)
-        for vm in sorted(sums)[1:]:
-            if sums[vm] == sums[first] and (place, vm) in blank:
-                text = f"{place}: {first} and {vm} hold nothing but zeros, which proves nothing: let verify write"
-                outcome.skipped.append(text)
-            elif sums[vm] == sums[first]:
-                outcome.pairs.append({"region": place, "from": first, "to": vm, "result": "same hash"})
-            else:
-                expected = f"sha256 {sums[first][:16]}, as in {first}"
-                outcome.problems.append((place, vm, "memory", expected, f"sha256 {sums[vm][:16]}"))
-    _count_doorbells(outcome, hostvars, guests, rings)
-    outcome.regions = [_declared(label, present[place]) for place, label in labels.items()]
-    return outcome
+        found["guests"][guest] = {key: said[key] for key in ("vm", "acrn_host", "error")}
+        if not said["error"]:
+            found["hosts"].setdefault(said["acrn_host"], said["regions"])
+    for host in hosts:
+        if host not in found["hosts"]:
+            plan = hostvars[host].get("scenario_plan") or {}
+            found["hosts"][host] = plan.get("regions") or hostvars[host].get("ivshmem_regions") or []
+    session = Session(found, hostvars)
+    for regions in session.regions.values():
+        for region in regions:
+            # A window that cannot be is told before anybody is asked.
+            part(region, 0, session.options)
+    found["service"] = session.service()
+    return found
+
+
+# -- the stages --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of a guest, and what it is about: never what comes back says so."""
+
+    operation: str
+    region: Shared
+    options: Mapping[str, Any] = field(default_factory=dict)
+    peer: Peer | None = None
+
+    def as_dict(self, bdf: str | None) -> dict[str, Any]:
+        region = self.region
+        device = {"name": region.key[4:], "bdf": bdf, "size": region.size, "region_id": region.region_id}
+        return {"operation": self.operation, "device": device, **self.options}
+
+
+class Session:
+    """One proof: the steps of each guest at each stage, made from the fleet and from what was answered so far."""
+
+    def __init__(self, plan: Mapping[str, Any], hostvars: Mapping[str, Any]) -> None:
+        self.nonce = str(plan["nonce"])
+        self.options = Options(**plan["options"])
+        self.hostvars = hostvars
+        self.regions = {host: [shared(value) for value in values] for host, values in plan["hosts"].items()}
+        self.guests = {name: Guest(**values) for name, values in plan["guests"].items()}
+        self._steps: dict[tuple[str, str], list[Step]] = {}
+        self._answers: dict[tuple[str, str], _answers.Answers] = {}
+        self._vars: dict[str, Mapping[str, Any]] = {}
+
+    # Who is who
+
+    def own(self, guest: str) -> list[tuple[Shared, int]]:
+        """The regions of a guest, and its number in each."""
+        who = self.guests[guest]
+        if who.error:
+            return []
+        places = [(region, region.index(who.vm)) for region in self.regions.get(who.acrn_host, [])]
+        return [(region, index) for region, index in places if index is not None]
+
+    def at(self, host: str, region: Shared) -> dict[int, str]:
+        """The guests of a region, by their number in it."""
+        found: dict[int, str] = {}
+        for name, who in self.guests.items():
+            index = None if who.error or who.acrn_host != host else region.index(who.vm)
+            if index is not None:
+                found.setdefault(index, name)
+        return found
+
+    def variables(self, guest: str) -> Mapping[str, Any]:
+        if guest not in self._vars:
+            names = [variable(stage) for stage in STAGES] + [SERVICE]
+            every = self.hostvars[guest]
+            self._vars[guest] = {name: every[name] for name in names if name in every}
+        return self._vars[guest]
+
+    # Answers
+
+    def answers(self, guest: str, stage: str) -> _answers.Answers:
+        key = (guest, stage)
+        if key not in self._answers:
+            steps = [(step.operation, step.options) for step in self.steps(guest, stage)]
+            self._answers[key] = _answers.read(self.variables(guest).get(variable(stage)), steps)
+        return self._answers[key]
+
+    def answer(self, guest: str, stage: str, operation: str, region: Shared, peer: Peer | None = None) -> Any:
+        """What a step of a guest has found, or None where it has found nothing, or problems."""
+        found = self.answers(guest, stage).results
+        for step, result in zip(self.steps(guest, stage), found or []):
+            if step.operation == operation and step.region is region and step.peer == peer:
+                return None if result["problems"] or result["skipped"] else result
+        return None
+
+    # What may be done
+
+    def missing(self, host: str, region: Shared) -> list[str]:
+        """VMs of a region that do not take part."""
+        here = self.at(host, region)
+        looked = {index for index, guest in here.items() if self.answer(guest, LOOK, "look", region)}
+        return [peer.name for index, peer in enumerate(region.vms) if index not in looked]
+
+    def users(self, host: str, region: Shared) -> list[str]:
+        """Why a region is not known to be idle; empty where it is."""
+        absent = self.missing(host, region)
+        if absent:
+            return [f"of {', '.join(absent)} it is not known who uses it"]
+        found = []
+        for index, guest in self.at(host, region).items():
+            look = self.answer(guest, LOOK, "look", region)
+            if not look["idle"]:
+                found.append(f"{', '.join(look['users'][:3]) or 'somebody'} in {region.vms[index].name} uses it")
+        return found + self._service_vm(host, region)
+
+    def _service_vm(self, host: str, region: Shared) -> list[str]:
+        """Programs of the Service VM can open the file of a dm-land region."""
+        if region.provided_by != _region.DEVICE_MODEL:
+            return []
+        for name, who in self.guests.items():
+            if who.acrn_host == host and SERVICE in self.variables(name):
+                holders = _answers.holders(self.variables(name)[SERVICE], region.key[4:])
+                if holders is not None:
+                    return [f"{each} in the Service VM uses it" for each in holders[:3]]
+        return ["of the Service VM it is not known who uses it"]
+
+    def idle(self, host: str, region: Shared) -> bool:
+        return not self.users(host, region)
+
+    def writable(self, host: str, region: Shared) -> bool:
+        if self.options.mode == READ_ONLY or len(self.at(host, region)) < 2:
+            return False
+        return self.options.mode == CHOSEN or bool(region.reserved) or self.idle(host, region)
+
+    def audible(self, host: str, region: Shared) -> bool:
+        """Whether doorbells may be rung: an application may listen where it is not idle."""
+        return self.options.mode == CHOSEN or self.idle(host, region)
+
+    def measured(self, host: str, region: Shared) -> bool:
+        return self.options.measure and self.writable(host, region) and self.idle(host, region)
+
+    # Steps
+
+    def window(self, host: str, region: Shared, index: int) -> dict[str, Any]:
+        where = part(region, index, self.options)
+        text = json.dumps([self.nonce, host, region.key, index])
+        seed = hashlib.sha256(text.encode()).hexdigest()
+        return {"offset": where.offset, "length": where.length, "mailbox": where.mailbox, "seed": seed}
+
+    def steps(self, guest: str, stage: str) -> list[Step]:
+        key = (guest, stage)
+        if key not in self._steps:
+            self._steps[key] = getattr(self, f"_{stage}")(guest)
+        return self._steps[key]
+
+    def rendered(self, guest: str, stage: str) -> list[dict[str, Any]]:
+        """The steps as guest_probe takes them."""
+        index = {region.key: index for region, index in self.own(guest)}
+        return [step.as_dict(step.region.vms[index[step.region.key]].bdf) for step in self.steps(guest, stage)]
+
+    def service(self) -> dict[str, list[dict[str, Any]]]:
+        """For which dm-land regions the Service VM has to be asked who uses their files, and by which guest's task."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for host, regions in self.regions.items():
+            here = [name for name, who in self.guests.items() if who.acrn_host == host and not who.error]
+            wanted = [
+                {"name": region.key[4:], "size": region.size}
+                for region in regions
+                if region.provided_by == _region.DEVICE_MODEL and len(self.at(host, region)) == len(region.vms)
+            ]
+            if here and wanted and self.options.mode != READ_ONLY:
+                found[here[0]] = wanted
+        return found
+
+    def _look(self, guest: str) -> list[Step]:
+        return [Step("look", region) for region, _index in self.own(guest)]
+
+    def _hash(self, region: Shared) -> Step:
+        return Step("hash", region, {"nonce": hashlib.sha256(f"{self.nonce} {region.key}".encode()).hexdigest()})
+
+    def _write(self, guest: str) -> list[Step]:
+        steps = []
+        host = self.guests[guest].acrn_host
+        for region, index in self.own(guest):
+            if not self.answer(guest, LOOK, "look", region):
+                continue
+            if not self.writable(host, region):
+                steps.append(self._hash(region))
+                continue
+            only_idle = self.options.mode == IDLE and not region.reserved
+            steps.append(Step("write", region, {**self.window(host, region, index), "only_idle": only_idle}))
+            echo = self._echo(host, region, index) if self.measured(host, region) else []
+            rung = self.options.doorbell and region.provided_by == _region.HYPERVISOR and self.audible(host, region)
+            if echo or rung:
+                steps.append(Step("arm", region, {"timeout": self.options.timeout, "echo": echo}))
+        return steps
+
+    def _echo(self, host: str, region: Shared, index: int) -> list[list[int]]:
+        count = len(region.vms)
+        mine = part(region, index, self.options)
+        pairs = []
+        for other in range(count):
+            if other != index:
+                theirs = part(region, other, self.options)
+                ask = theirs.offset + theirs.token_length + 4 * index
+                pairs.append([ask, mine.offset + mine.token_length + 4 * count + 4 * other])
+        return pairs
+
+    def wrote(self, guest: str, region: Shared) -> bool:
+        found = self.answer(guest, WRITE, "write", region)
+        return bool(found and found["written"])
+
+    def _read(self, guest: str) -> list[Step]:
+        steps: list[Step] = []
+        host = self.guests[guest].acrn_host
+        for region, index in self.own(guest):
+            if not self.answer(guest, LOOK, "look", region):
+                continue
+            if not self.writable(host, region):
+                steps.append(self._hash(region))
+                continue
+            own = part(region, index, self.options)
+            measured = self.measured(host, region) and self.wrote(guest, region)
+            if measured:
+                steps.append(Step("measure", region, {"offset": own.offset, "length": own.token_length}))
+            for other, peer_guest in self.at(host, region).items():
+                if other != index and self.wrote(peer_guest, region):
+                    steps += self._pair(host, region, index, other, peer_guest, measured)
+        return steps
+
+    def _pair(self, host: str, region: Shared, index: int, other: int, peer_guest: str, measured: bool) -> list[Step]:
+        """What a guest does with one of its peers."""
+        peer, count = region.vms[other], len(region.vms)
+        theirs, mine = part(region, other, self.options), part(region, index, self.options)
+        window = self.window(host, region, other)
+        where = {"offset": theirs.offset, "length": theirs.token_length, "seed": window["seed"]}
+        steps = [Step("read", region, where, peer)]
+        ears = self.answer(peer_guest, WRITE, "arm", region)
+        if ears and ears["receivable"] and ears["vectors"] and peer.id is not None and self.options.doorbell:
+            # Each sender has a vector of its own, so that the receiver can tell who rang.
+            steps.append(Step("ring", region, {"peer": peer.id, "vector": index % ears["vectors"]}, peer))
+        if measured and ears:
+            request = mine.offset + mine.token_length + 4 * other
+            reply = theirs.offset + theirs.token_length + 4 * count + 4 * index
+            steps.append(Step("measure", region, {"request": request, "reply": reply}, peer))
+        return steps
+
+    def _end(self, guest: str) -> list[Step]:
+        """Each guest puts its own bytes back, also those that an earlier run has left. No other can."""
+        if self.options.mode == READ_ONLY:
+            return []
+        host = self.guests[guest].acrn_host
+        first = self.steps(guest, WRITE)
+        steps = [Step("collect", step.region) for step in first if step.operation == "arm"]
+        written = [step.region for step in first if step.operation == "write"]
+        for region, index in self.own(guest):
+            look = self.answer(guest, LOOK, "look", region)
+            if region in written:
+                steps.append(Step("restore", region, self.window(host, region, index)))
+            elif look and look["pending"]:
+                steps.append(Step("restore", region))
+        return steps
 
 
 def proof(hostvars: Mapping[str, Any], host: str, guests: Iterable[str]) -> str:
@@ -413,79 +497,3 @@ def unproved(hostvars: Mapping[str, Any], guests: Sequence[str]) -> list[str]:
         if not wanted or any(each.get("proof") != wanted or each.get("changed") for each in kept):
             found.update(own)
     return [guest for guest in guests if guest in found]
-
-
-# By the first word of WHAT, and the kind of region where it makes a difference.
-START_ANEW = "stop all VMs of the region before the first is started again (site with launch_restart=true does so)"
-BUILT = "install the hypervisor that was built for this plan and boot it (hypervisor_install, hypervisor_reboot)"
-MENDS = {
-    "guest": "start the VM, and see that Ansible can log in to its guest as root; set guest_python: false "
-    "in the inventory where it has no Python; or leave it out of the run (--limit)",
-    "exchange": "run verify again; it puts back what an ended run has left in the memory",
-    "end": "run verify again; it puts back what an ended run has left in the memory",
-    "PCI": "the VM runs with other devices than declared: start it again with its launch script, or correct the vbdf",
-    "size dm:/": f"the memory is as its first VM has made it: {START_ANEW}; or correct the declaration",
-    "size hv:/": f"{BUILT}; or correct the declaration",
-    "region dm:/": "start the VM again with its launch script, or correct the declaration",
-    "region hv:/": f"{BUILT}; or correct the declaration",
-    "bytes dm:/": f"one of them still has memory of an earlier run of its region: {START_ANEW}",
-    "bytes hv:/": "their PCI functions are of different regions: compare slot, size and region ID with the scenario",
-    "memory dm:/": f"unless a program writes now, one of them has memory of an earlier run: {START_ANEW}",
-    "memory hv:/": "unless a program writes now, their PCI functions are of different regions",
-    "doorbell": "the peer is the VM ID of the scenario: see that the running hypervisor was built from this plan, and "
-    "that no other program in the receiver takes the interrupts",
-}
-
-
-def mend(region: str, what: str) -> str:
-    """What to do about a row of the table. Empty where FOUND says so itself."""
-    word = what.split(" ", 1)[0]
-    return MENDS.get(word) or MENDS.get(f"{word} {region[:4]}", "")
-
-
-def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table with a heading, columns as wide as they need to be, and below it what to do."""
-    lines = [("REGION", "VM", "WHAT", "EXPECTED", "FOUND"), *rows]
-    widths = [max(len(str(line[column])) for line in lines) for column in range(5)]
-    told = dict.fromkeys((re.split(" of | from ", row[2])[0], mend(row[0], row[2])) for row in rows)
-    return [
-        *("  ".join(str(cell).ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines),
-        *(f"{what}: {text}" for what, text in told if text),
-    ]
-
-
-def summary(outcome: Report) -> list[str]:
-    """What has been proved, and what has not been and why, a line each."""
-    received = sum(1 for bell in outcome.doorbells if bell["received"])
-    lines = [f"pairs of VMs that share their memory: {len(outcome.pairs)}; doorbells received: {received}"]
-    for bell in outcome.doorbells:
-        if bell["received"] is None:
-            lines.append(f"{bell['region']}: doorbell from {bell['from']} to {bell['to']}: {bell['result']}")
-    lines += outcome.skipped
-    for figure in outcome.figures:
-        if "round_trip_us" in figure:
-            lines.append(f"{figure['region']}: {figure['vm']} to {figure['to']} and back {figure['round_trip_us']} us")
-        else:
-            rates = f"reads {figure['read_mb_s']} MB/s, writes {figure['write_mb_s']} MB/s"
-            lines.append(f"{figure['region']}: {figure['vm']} {rates}")
-    return lines
-
-
-def as_value(outcome: Report) -> dict[str, Any]:
-    """The report as plain data, with the lines of the table of problems."""
-    names = ("region", "vm", "what", "expected", "found", "mend", "acrn_host")
-    rows = []
-    for row in outcome.problems:
-        acrn_host = row[0].partition(" on ")[2] or outcome.acrn_hosts.get(row[1], "")
-        rows.append(dict(zip(names, (*row, mend(row[0], row[2]), acrn_host))))
-    return {
-        "ok": not outcome.problems,
-        "problems": rows,
-        "regions": outcome.regions,
-        "pairs": outcome.pairs,
-        "doorbells": outcome.doorbells,
-        "figures": outcome.figures,
-        "skipped": outcome.skipped,
-        "table": table(outcome.problems) if outcome.problems else [],
-        "summary": summary(outcome),
-    }

@@ -259,6 +259,7 @@ actions:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _pci
+from ansible_collections.acrn.ivshmem.plugins.module_utils._lock import held
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
 DEVICE_OPTIONS = {
@@ -286,12 +287,15 @@ def run(module, kernel):
         mode=_pci.mode_bits(params["mode"] or None),
         unsafe_noiommu=params["unsafe_noiommu"],
     )
-    state = _pci.observe(kernel, wish)
-    todo = _pci.plan(state, wish)
+    todo = _pci.plan(_pci.observe(kernel, wish), wish)
+    if todo.changed and not module.check_mode:
+        # A call that finds nothing to change needs no lock. This one looks again at what is to be changed.
+        with held(_pci.LOCK, what="guest_device"):
+            state = _pci.observe(kernel, wish)
+            todo = _pci.plan(state, wish)
+            _pci.apply(kernel, todo, state)
     for warning in todo.warnings:
         module.warn(warning)
-    if todo.changed and not module.check_mode:
-        _pci.apply(kernel, todo, state)
     result = {
         "changed": todo.changed,
         "actions": [action.describe() for action in todo.actions],

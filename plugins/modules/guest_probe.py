@@ -17,7 +17,7 @@ author:
 attributes:
   check_mode:
     support: full
-    description: Steps that write are skipped. V(check), V(read), V(hash) and V(collect) are carried out.
+    description: Steps that write are skipped. V(check), V(look), V(read), V(hash) and V(collect) are carried out.
   diff_mode:
     support: none
     description: What is written are random bytes, which are taken back.
@@ -41,20 +41,25 @@ options:
       operation:
         description:
           - V(check) compares slot, size and region ID with O(steps[].device) and does no more.
-          - V(write) saves the bytes of a window and puts random ones there. The saved ones are kept in the guest, too,
-            in C(/run/acrn-ivshmem), and a later V(restore) or V(write) puts them back, even when this run dies.
-          - V(restore) puts saved bytes back where the random ones still stand. What a program has written in the
-            meantime is left alone.
-          - V(read) compares a window with O(steps[].sha256). V(hash) does so with the whole memory by default. Both map
+          - V(look) also says what the function is, and who uses it (see RV(results[].idle)).
+          - V(write) saves the bytes of a window and puts others there, which are made from O(steps[].seed). The saved
+            ones are kept in the guest alone, in C(/run/acrn-ivshmem), which only root can read. A later V(restore) or
+            V(write) puts them back, even when this run dies.
+          - V(restore) puts back each byte that still is the one that V(write) has put there. What a program has written
+            in the meantime is left alone, byte by byte.
+          - V(read) counts how many bytes of a window are those that are made from O(steps[].seed), wherever they were
+            written. Fewer than an eighth of them are a problem.
+          - V(hash) gives salted digests of the whole memory in 64 parts, for comparing it with that of a peer. Both map
             the memory read-only, except with driver C(vfio-pci).
           - V(ring) writes to the doorbell register.
           - V(listen) counts interrupts until O(steps[].timeout) or O(steps[].count).
           - V(arm) leaves a process behind that counts interrupts, and V(collect) ends it and returns the counts. With
             these, another guest can ring in between.
           - V(measure) gives MB/s of reading, and of writing to a window, which V(write) must have saved before; or,
-            with O(steps[].request), the time of round trips to a peer that is armed with O(steps[].echo).
+            with O(steps[].request), the time of round trips to a peer that is armed with O(steps[].echo). What a
+            program writes into the window during a measurement is lost, so measure where nobody uses the memory.
         type: str
-        choices: [check, write, restore, read, hash, ring, listen, arm, collect, measure]
+        choices: [check, look, write, restore, read, hash, ring, listen, arm, collect, measure]
         required: true
       device:
         description: Which function, and what it must be like. Every value that is given must fit.
@@ -85,26 +90,32 @@ options:
             description: IDs of the other VMs. Accepted so that a declaration can be given as it is; not used.
             type: list
             elements: int
-      label:
-        description: Any values. They come back in the result.
-        type: dict
       offset:
         description: Start of the window in bytes. A negative one counts from the end. The default is the last 4 KiB.
         type: int
       length:
-        description: Length of the window in bytes. The default is 4096; for V(hash) the whole memory.
+        description:
+          - Length of the window in bytes. The default is 4096. V(write) takes 16 bytes to 16 MiB, as the guest keeps
+            what was there.
         type: int
+      seed:
+        description:
+          - For V(write) and V(read), from what the bytes are made, in 32 to 128 hexadecimal digits. V(write) makes one
+            where there is none, and RV(results[].record) has it.
+          - For V(restore), the seed of a V(write) with the same window, to see that it has come back. Where no journal
+            has its bytes and they still stand there, that is a problem.
+        type: str
+      only_idle:
+        description: For V(write), write only where nobody uses the function, and take it back if somebody came.
+        type: bool
+        default: false
+      nonce:
+        description: For V(hash), 32 to 128 hexadecimal digits, secret and the same for all peers that are compared.
+        type: str
       mailbox:
         description: For V(write), how many bytes at the end of the window are zeros, for V(measure), and not random.
         type: int
         default: 0
-      sha256:
-        description: For V(read) and V(hash), what is expected. Without it, the sum is only returned.
-        type: str
-      records:
-        description: For V(restore), what RV(results[].record) of a V(write) was, here or in a peer that is down.
-        type: list
-        elements: dict
       peer:
         description: For V(ring), the ID of the VM to interrupt.
         type: int
@@ -162,7 +173,7 @@ EXAMPLES = r"""
         device:
           bdf: "00:05.0"
           size: 2
-        sha256: "{{ hostvars['vm1'].written.results[0].record.sha256 }}"
+        seed: "{{ hostvars['vm1'].written.results[0].record.seed }}"
 
 - name: Put the bytes back, in the first guest
   acrn.ivshmem.guest_probe:
@@ -192,9 +203,6 @@ results:
       description: The operation of the step.
       type: str
       sample: write
-    label:
-      description: What O(steps[].label) was.
-      type: dict
     bdf:
       description: PCI address of the function. None where there is no such function.
       type: str
@@ -216,45 +224,112 @@ results:
       type: list
       elements: dict
       sample: [{"what": "size", "expected": "2 MB", "found": "4 MB"}]
+      contains:
+        what:
+          description: What was looked at.
+          type: str
+        expected:
+          description: As it should be.
+          type: str
+        found:
+          description: As it is.
+          type: str
     record:
-      description: Of V(write), the window, the digest of the random bytes, and the saved bytes.
+      description: Of V(write), the window. What was saved stays in the guest.
       type: dict
-    sha256:
-      description: Of V(read) and V(hash), the digest of the window.
-      type: str
-    blank:
-      description: Of V(read) and V(hash), whether nothing but zeros is there, which are the same in every memory.
+      contains:
+        offset:
+          description: Start in bytes.
+          type: int
+        length:
+          description: Length in bytes.
+          type: int
+        token_length:
+          description: Length without the mailbox.
+          type: int
+        seed:
+          description: From what the bytes are made.
+          type: str
+    written:
+      description: Of V(write), how many bytes of the window stand there. Programs may have written the others.
+      type: int
+      sample: 4096
+    idle:
+      description:
+        - Of V(look), and of V(write) with O(steps[].only_idle), whether nobody uses the function. No process has its
+          resource files, its uio or vfio node or C(/dev/mem) open or mapped, and no driver holds it but
+          C(uio_pci_generic) and C(vfio-pci). A process that cannot be looked at counts as a user.
       type: bool
-      sample: false
+      sample: true
+    users:
+      description: Of V(look), and of V(write) where it is not idle, the first of those who use the function.
+      type: list
+      elements: str
+      sample: ["camera (process 812)"]
+    pending:
+      description: Of V(look), how many windows an ended run has left in the journal. The next V(write) or V(restore)
+        puts them back.
+      type: int
+      sample: 0
+    size:
+      description: Of V(look), the size of the shared memory in MB.
+      type: int
+      sample: 2
+    region_id:
+      description: Of V(look), the region ID, where the hypervisor writes one.
+      type: int
+      sample: 4096
+    iv_position:
+      description: Of V(look), the register IVPosition, as of M(acrn.ivshmem.guest_device).
+      type: int
+      sample: 2
+    vectors:
+      description: Of V(look), V(arm) and V(listen), the number of interrupt vectors.
+      type: int
+      sample: 8
     offset:
-      description: Of V(read) and V(hash), start of the window in bytes.
+      description: Of V(read), start of the window in bytes.
       type: int
     length:
-      description: Of V(read) and V(hash), its length.
+      description: Of V(read), its length.
       type: int
+    same:
+      description: Of V(read), how many of its bytes are those that are made from the seed.
+      type: int
+      sample: 4096
+    sums:
+      description: Of V(hash), the digests of the parts.
+      type: list
+      elements: str
+    used:
+      description: Of V(hash), the numbers of the parts that hold anything but zeros, which are alike in every memory.
+      type: list
+      elements: int
+      sample: [0, 63]
+    windows:
+      description: Of V(restore), how many windows were in the journal.
+      type: int
+      sample: 1
     restored:
-      description: Of V(restore), how many bytes are as they were.
+      description: Of V(restore), how many bytes of them are as they were.
       type: int
+      sample: 4096
     left:
       description: Of V(restore), how many bytes programs have written meanwhile. They are left as they are.
       type: int
+      sample: 0
+    lost:
+      description: Of V(restore) with a seed, how many bytes still stand there though no journal has what was there.
+      type: int
+      sample: 0
     peer:
-      description: Of V(ring), the peer that was rung.
+      description: Of V(ring), the receiver.
       type: int
     vector:
-      description: Of V(ring), with which vector.
+      description: Of V(ring), the vector.
       type: int
     count:
-      description: Of V(ring), how often.
-      type: int
-    vectors:
-      description: Of V(arm) and V(listen), the number of interrupt vectors.
-      type: int
-    round_trip_min_us:
-      description: Of V(measure), the shortest round trip.
-      type: float
-    rounds:
-      description: Of V(measure), the number of round trips.
+      description: Of V(ring), how often it rang.
       type: int
     receivable:
       description: Of V(arm) and V(listen), whether this guest can receive interrupts.
@@ -278,6 +353,12 @@ results:
     round_trip_us:
       description: Of V(measure), median of the round trips in microseconds.
       type: float
+    round_trip_min_us:
+      description: Of V(measure), the shortest of them.
+      type: float
+    rounds:
+      description: Of V(measure), how many there were.
+      type: int
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -301,6 +382,7 @@ STEP_OPTIONS = {
         "required": True,
         "choices": [
             "check",
+            "look",
             "write",
             "restore",
             "read",
@@ -313,12 +395,12 @@ STEP_OPTIONS = {
         ],
     },
     "device": {"type": "dict", "required": True, "options": DEVICE_OPTIONS},
-    "label": {"type": "dict"},
     "offset": {"type": "int"},
     "length": {"type": "int"},
     "mailbox": {"type": "int", "default": 0},
-    "sha256": {"type": "str"},
-    "records": {"type": "list", "elements": "dict"},
+    "seed": {"type": "str"},
+    "only_idle": {"type": "bool", "default": False},
+    "nonce": {"type": "str", "no_log": True},
     "peer": {"type": "int"},
     "vector": {"type": "int", "default": 0},
     "count": {"type": "int"},

@@ -57,4 +57,3 @@ def test_a_fleet_is_looked_at_host_by_host_and_not_in_pairs(hosts):
 def test_guests_of_which_no_host_is_known_may_be_peers_of_any():
     hostvars = {"a": {"acrn_host": "h1"}, "b": {"acrn_host": "h2"}, "c": {}, "d": {"acrn_host": "h1"}}
     assert filters.unproved("abcd", Looks(hostvars, h1={}, h2={})) == list("abcd")
-    assert filters.probe_peers("abcd", hostvars) == {"": ["c"], "h1": ["a", "d"], "h2": ["b"]}

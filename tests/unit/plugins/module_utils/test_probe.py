@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import mmap
 import os
 import pathlib
@@ -14,7 +17,8 @@ import time
 
 import pytest
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _pci, _probe
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _idle, _journal, _pci, _probe
+from ansible_collections.acrn.ivshmem.plugins.module_utils._lock import held
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils.guest_kernel import FakeKernel
 
@@ -81,24 +85,53 @@ def test_window_outside_the_memory(offset, length):
         _probe.position(SIZE, offset, length)
 
 
+SEED = "5eed" * 8
+
+
 def test_what_one_writes_the_other_reads_and_all_comes_back(one, two, memory):
     before = memory.read_bytes()
-    written = step(one, "write", offset=-8192, length=4096)
-    assert written["changed"]
+    written = step(one, "write", offset=-8192, length=4096, seed=SEED)
+    assert written["changed"] and written["written"] == 4096
     changed = memory.read_bytes()
     assert changed[:-8192] == before[:-8192] and changed[-4096:] == before[-4096:]
     assert changed[-8192:-4096] != before[-8192:-4096]
-    record = written["record"]
-    seen = step(two, "read", offset=record["offset"], length=record["token_length"], sha256=record["sha256"])
-    assert seen["problems"] == [] and not seen["changed"]
-    assert step(one, "restore")["restored"] == 1
+    seen = step(two, "read", offset=-8192, length=4096, seed=SEED)
+    assert seen["problems"] == [] and not seen["changed"] and seen["same"] == 4096
+    back = step(one, "restore", offset=-8192, length=4096, seed=SEED)
+    assert (back["windows"], back["restored"], back["left"], back["lost"]) == (1, 4096, 0, 0)
     assert memory.read_bytes() == before
-    assert step(one, "restore") == {**step(one, "restore"), "changed": False, "restored": 0}
+    again = step(one, "restore", offset=-8192, length=4096, seed=SEED)
+    assert not again["changed"] and again["windows"] == 0 and again["problems"] == []
 
 
-def test_other_bytes_are_a_problem(one, memory):
-    found = step(one, "read", sha256="0" * 64)
+def test_nothing_of_the_memory_is_in_a_result(one, memory):
+    secret = b"PASSWORD=hunter2"
+    memory.write_bytes(secret * (SIZE // 16))
+    steps = [
+        {"operation": operation, "device": DEVICE, "seed": SEED, "nonce": "ab" * 16}
+        for operation in ("look", "hash", "read", "write", "read", "restore", "check")
+    ]
+    results = _probe.run_steps(one, steps)
+    assert {tuple(result) for result in results if result["operation"] == "write"}
+    text = json.dumps(results)
+    sums = [hashlib.sha256(secret * count).hexdigest() for count in (1, 256, SIZE // 16, SIZE // 16 // 64)]
+    for told in (secret.decode(), base64.b64encode(secret).decode()[:18], secret.hex(), *(each[:16] for each in sums)):
+        assert told not in text
+    assert "saved" not in text
+
+
+def test_bytes_of_another_seed_are_a_problem(one, memory):
+    found = step(one, "read", seed=SEED)
     assert [problem["what"] for problem in found["problems"]] == ["bytes"]
+
+
+def test_a_program_that_writes_in_the_window_hinders_no_reader(one, two, memory):
+    step(one, "write", seed=SEED)
+    with open(memory, "r+b") as handle:
+        handle.seek(-3000, 2)
+        handle.write(b"a program")
+    seen = step(two, "read", seed=SEED)
+    assert seen["problems"] == [] and 4096 - 9 <= seen["same"] < 4096
 
 
 def test_a_run_that_died_is_made_good_by_the_next(one, memory):
@@ -108,53 +141,218 @@ def test_a_run_that_died_is_made_good_by_the_next(one, memory):
     step(one, "write", offset=0, length=64)
     step(one, "restore")
     assert memory.read_bytes() == before
-    assert one.names(_probe._pci.RUN) == []
+    assert one.names(_pci.RUN) == []
 
 
-def test_a_peer_puts_back_what_a_lost_guest_has_written(one, two, memory):
-    before = memory.read_bytes()
-    record = step(one, "write")["record"]
-    assert step(two, "restore", records=[record])["restored"] == 1
-    assert memory.read_bytes() == before
-    # The lost one comes back, with its journal: the token is gone, so it touches nothing.
-    with open(memory, "r+b") as handle:
-        handle.seek(-4096, 2)
-        handle.write(b"new bytes of a program")
-    after = memory.read_bytes()
-    assert step(one, "restore")["left"] == 1
-    assert memory.read_bytes() == after
+def test_bytes_that_nobody_can_put_back_are_named(one, memory):
+    step(one, "write", seed=SEED, offset=512, length=64)
+    # The guest boots again: its journal is gone, and the memory is not.
+    one.remove(_journal.path_of(A))
+    result = step(one, "restore", seed=SEED, offset=512, length=64)
+    assert result["lost"] == 64
+    (problem,) = result["problems"]
+    assert problem["what"] == "bytes put back"
+    assert problem["found"].startswith("64 bytes at offset 512, length 64, are still those of the proof")
 
 
-def test_bytes_of_a_program_are_left_alone(one, memory):
+@pytest.mark.parametrize("place", [-1, -3000, -4096])
+def test_one_byte_of_a_program_costs_no_other(one, memory, place):
+    before = bytearray(memory.read_bytes())
     step(one, "write")
     with open(memory, "r+b") as handle:
-        handle.seek(-1, 2)
-        last = handle.read(1)
-        handle.seek(-1, 2)
-        handle.write(bytes([last[0] ^ 0xFF]))
-    before = memory.read_bytes()
+        handle.seek(place, 2)
+        handle.write(bytes(1))
+    before[place] = 0
     result = step(one, "restore")
-    assert (result["restored"], result["left"]) == (0, 1)
+    assert result["left"] <= 1 and result["problems"] == []
     assert memory.read_bytes() == before
 
 
-def test_saved_bytes_of_another_size_are_refused(one, memory):
-    record = step(one, "write")["record"]
-    step(one, "restore")
+@pytest.mark.parametrize("text", ["[1]", "[{}]", "[" * 100000, ""])
+def test_a_damaged_journal_stops_no_other_region(one, memory, tmp_path, text):
+    one.add("0000:00:07.0", driver=_pci.UIO)
+    one.put(f"{_pci.SYSFS}/devices/0000:00:07.0/resource2", bytes(SIZE))
+    one.put(_journal.path_of(A), text)
     before = memory.read_bytes()
-    result = step(one, "restore", records=[{**record, "offset": SIZE - 10}])
-    assert "does not fit" in result["problems"][0]["found"]
+    other = {"name": "b", "bdf": "00:07.0", "size": 2}
+    steps = [{"operation": name, "device": device} for name in ("write", "restore") for device in (DEVICE, other)]
+    first, second, third, fourth = _probe.run_steps(one, steps)
+    for bad in (first, third):
+        assert "/run/acrn-ivshmem/0000:00:06.0.json cannot be read" in bad["problems"][0]["found"]
+    assert second["problems"] == fourth["problems"] == [] and fourth["restored"] == 4096
+    assert memory.read_bytes() == before and one.text(_journal.path_of(A)) == text
+
+
+def probes(kernel, memory, count, rounds):
+    """Processes that write and put back at the same time."""
+    children = []
+    for _child in range(count):
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                for _round in range(rounds):
+                    for operation in ("write", "restore"):
+                        assert not step(kernel, operation)["problems"]
+                status = 0
+            finally:
+                os._exit(status)
+        children.append(child)
+    return [os.WEXITSTATUS(os.waitpid(child, 0)[1]) for child in children]
+
+
+def test_probes_at_the_same_time_lose_no_byte(one, memory):
+    before = memory.read_bytes()
+    assert probes(one, memory, 4, 15) == [0] * 4
     assert memory.read_bytes() == before
+    assert one.names(_pci.RUN) == []
 
 
-def test_memory_that_keeps_nothing_is_told_and_left_as_it_was(one):
-    class Sieve(bytearray):
-        def __setitem__(self, where, value):
-            pass
+def test_the_lock_is_not_held_by_the_process_that_listens(one, memory):
+    assert step(one, "arm", echo=[[64, 128]], timeout=60)["problems"] == []
+    with held(_pci.LOCK, limit=5):
+        pass
+    step(one, "collect")
+    os.wait()
 
-    with pytest.raises(IvshmemError, match="does not keep"):
-        _probe.write_token(one, A, Sieve(8192), 0, 4096)
-    assert _probe.read_journal(one, A) == []
+
+class Users:
+    """Processes of a guest, as /proc shows them."""
+
+    def __init__(self, kernel):
+        self.kernel = kernel
+        kernel.put("/proc/1/comm", "init\n")
+        kernel.put("/proc/1/maps", "7f00-7f01 r--p 00000000 08:01 1234  /usr/lib/libc.so.6\n7f01-7f02 rw-p 0 00:00 0\n")
+        os.makedirs(kernel.path("/proc/1/fd"))
+
+    def add(self, pid, maps="", opened=()):
+        self.kernel.put(f"/proc/{pid}/comm", "camera\n")
+        self.kernel.put(f"/proc/{pid}/maps", maps)
+        os.makedirs(self.kernel.path(f"/proc/{pid}/fd"))
+        for number, name in enumerate(opened):
+            os.symlink(name, self.kernel.path(f"/proc/{pid}/fd/{number}"))
+
+
+def test_a_function_that_nobody_uses_is_idle(one, memory):
+    Users(one)
+    looked = step(one, "look")
+    assert looked["idle"] and looked["users"] == [] and looked["iv_position"] == 7 and looked["vectors"] == 8
+    assert step(one, "write", only_idle=True, length=64)["idle"] is True
+    step(one, "restore")
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        {"maps": f"7f0-7f1 rw-s 0 00:16 12 /sys/devices/pci0000:00/{A}/resource2\n"},
+        {"maps": f"7f0-7f1 rw-s 0 00:16 12 /sys/devices/pci0000:00/{A}/resource2_wc (deleted)\n"},
+        {"maps": "7f0-7f1 rw-s 0 00:05 12 /dev/uio3\n"},
+        {"maps": "7f0-7f1 rw-s fe000000 00:05 12 /dev/mem\n"},
+        {"opened": ["/dev/uio3"]},
+        {"opened": ["socket:[1]", f"/sys/devices/pci0000:00/{A}/resource0"]},
+    ],
+)
+def test_who_uses_a_function_is_left_alone(one, memory, use):
+    Users(one).add(812, **use)
+    before = memory.read_bytes()
+    looked = step(one, "look")
+    assert looked["idle"] is False and looked["users"] == ["camera (process 812)"]
+    written = step(one, "write", only_idle=True, length=64)
+    assert written["idle"] is False and not written["changed"] and "record" not in written
+    assert written["users"] == ["camera (process 812)"]
+    assert memory.read_bytes() == before and one.names(_pci.RUN) == []
+
+
+def test_other_functions_and_nodes_are_no_use_of_this_one(one, memory):
+    maps = "7f0-7f1 rw-s 0 00:16 12 /sys/devices/pci0000:00/0000:00:07.0/resource2\n"
+    Users(one).add(812, maps=maps, opened=["/dev/uio33", "/dev/uio4", "/dev/memory", "/home/uio3"])
+    assert step(one, "look")["idle"] is True
+
+
+def test_a_process_that_cannot_be_looked_at_may_be_a_user(one, monkeypatch):
+    Users(one).add(812)
+
+    def refuse(_self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(_idle._Process, "opened", refuse)
+    assert "cannot be looked at" in step(one, "look")["users"][0]
+
+
+def test_without_proc_nothing_is_idle(one, memory):
+    assert step(one, "look")["idle"] is False
+
+
+def test_another_driver_is_a_user(tmp_path, memory):
+    kernel = guest(tmp_path / "other", memory)
+    path = kernel.path(f"{_pci.SYSFS}/devices/{A}/driver")
+    os.unlink(path)
+    os.symlink("../../../bus/pci/drivers/ivshmem", path)
+    Users(kernel)
+    assert step(kernel, "look")["users"] == ["driver ivshmem"]
+
+
+def test_who_comes_while_it_writes_gets_his_bytes_back_at_once(one, memory, monkeypatch):
+    users = Users(one)
+    before = memory.read_bytes()
+    real = _journal.overwrite
+
+    def overwrite(*arguments):
+        result = real(*arguments)
+        users.add(812, opened=["/dev/uio3"])
+        return result
+
+    monkeypatch.setattr(_journal, "overwrite", overwrite)
+    written = step(one, "write", only_idle=True, length=64)
+    assert written["idle"] is False and "record" not in written
+    assert memory.read_bytes() == before and one.names(_pci.RUN) == []
+
+
+def test_parts_of_a_memory_are_salted(one, two, memory):
+    memory.write_bytes(bytes(SIZE - 10) + b"0123456789")
+    first, second = (step(kernel, "hash", nonce="ab" * 16) for kernel in (one, two))
+    assert first["sums"] == second["sums"] and first["used"] == [63]
+    assert len(set(first["sums"])) == 64  # zeros do not look alike, either
+    assert not set(first["sums"]) & set(step(one, "hash", nonce="cd" * 16)["sums"])
+    assert "nonce" in step(one, "hash")["problems"][0]["found"]
+
+
+def test_a_memory_that_is_shorter_than_its_bar_is_told(one, memory):
+    os.truncate(memory, 4096)
+    for operation in ("read", "write", "hash"):
+        found = step(one, operation, seed=SEED, nonce="ab" * 16)["problems"][0]["found"]
+        assert "resource2 cannot be mapped: it is shorter than the 2097152 bytes of its BAR" in found
+
+
+@pytest.mark.parametrize(
+    "text", ["garbage\n", "0x0 zz 0x1\n" * 3, "0x5 0x1 0x200\n" * 7, f"0x0 0x{'f' * 40} 0x1\n" * 7, ""]
+)
+def test_a_resource_file_that_cannot_be_read_fits_no_declaration(one, text):
+    one.put(f"{_pci.SYSFS}/devices/{A}/resource", text)
+    assert [problem["what"] for problem in step(one, "write")["problems"]] == ["size"]
+
+
+@pytest.mark.parametrize(
+    ("operation", "options"),
+    [
+        *(
+            ("arm", {"echo": echo})
+            for echo in ([[1]], [1], [["a", "b"]], [[-4, 0]], [[0, SIZE]], [[2, 4]], [None], [[0, 4, 8]])
+        ),
+        *(("measure", {"request": 0, "reply": reply}) for reply in (None, -4, SIZE, 2, "x", 1 << 70)),
+        ("measure", {"request": 1 << 70, "reply": 0}),
+        ("measure", {"offset": 1 << 70}),
+        ("read", {"offset": 1 << 70, "seed": SEED}),
+        ("write", {"seed": "z"}),
+        ("write", {"mailbox": 1 << 40}),
+        ("ring", {"peer": 1 << 70}),
+    ],
+)
+def test_steps_that_cannot_be_are_told(one, memory, operation, options):
+    before = memory.read_bytes()
+    (problem,) = step(one, operation, **options)["problems"]
+    assert problem["what"] == operation and problem["found"]
+    assert memory.read_bytes() == before
 
 
 @pytest.mark.parametrize("operation", _probe.WRITING)
@@ -193,17 +391,17 @@ def test_function_that_is_switched_off(one, memory):
     config = bytearray(one.data(f"{_pci.SYSFS}/devices/{A}/config"))
     config[4] = 0
     one.put(f"{_pci.SYSFS}/devices/{A}/config", bytes(config))
-    assert "no driver has enabled it" in step(one, "read")["problems"][0]["found"]
+    assert "no driver has enabled it" in step(one, "read", seed=SEED)["problems"][0]["found"]
 
 
 def test_a_step_that_fails_does_not_stop_the_next(one, memory):
     steps = [
         {"operation": "ring", "device": DEVICE, "peer": None},
-        {"operation": "hash", "device": DEVICE},
+        {"operation": "hash", "device": DEVICE, "nonce": "ab" * 16},
     ]
     first, second = _probe.run_steps(one, steps)
     assert first["problems"] and not second["problems"]
-    assert second["length"] == SIZE
+    assert len(second["sums"]) == 64
 
 
 def test_doorbell_is_peer_and_vector_in_one_word(one):
@@ -280,20 +478,36 @@ def test_agent_counts_while_no_module_runs(one, memory):
 def test_agent_ends_by_itself(one, memory):
     _probe.start_agent(one, _pci.read_function(one, A), ears(memory), 0.2)
     assert os.WEXITSTATUS(os.wait()[1]) == 0
-    assert one.names(_probe._pci.RUN) == []
+    assert one.names(_pci.RUN) == []
     assert _probe.collect(one, A) is None
 
 
 def test_round_trips_by_an_agent(one, two, memory):
-    memory.write_bytes(bytes(SIZE))
-    armed = step(two, "arm", echo=[[64, 128]], timeout=60)
+    before = memory.read_bytes()
+    step(one, "write", offset=0, length=80, mailbox=16)
+    step(two, "write", offset=96, length=80, mailbox=16)
+    armed = step(two, "arm", echo=[[64, 160]], timeout=60)
     assert armed["receivable"] is False and armed["problems"] == []
-    measured = step(one, "measure", request=64, reply=128)
+    measured = step(one, "measure", request=64, reply=160)
     assert measured["rounds"] == 200
     assert 0 < measured["round_trip_min_us"] <= measured["round_trip_us"]
     # It has no ears, but has been armed: its counts are there, and empty.
     assert step(two, "collect")["counts"] == []
     os.wait()
+    for kernel in (one, two):
+        assert step(kernel, "restore")["left"] == 0
+    assert memory.read_bytes() == before
+
+
+def test_an_agent_answers_no_bytes_of_programs(one, two, memory):
+    """It goes on for some minutes where the run that made it has died."""
+    before = memory.read_bytes()
+    step(two, "write", offset=96, length=80, mailbox=16)
+    step(two, "arm", echo=[[64, 160]], timeout=60)
+    time.sleep(0.1)
+    assert step(two, "restore")["left"] == 0
+    os.wait()
+    assert memory.read_bytes() == before
 
 
 def test_peer_that_does_not_answer(memory):
@@ -305,8 +519,11 @@ def test_peer_that_does_not_answer(memory):
 
 def test_throughput_leaves_the_bytes(one, memory):
     before = memory.read_bytes()
+    assert "has saved the bytes" in step(one, "measure")["problems"][0]["found"]
+    step(one, "write")
     measured = step(one, "measure")
     assert measured["read_mb_s"] > 0 and measured["write_mb_s"] > 0
+    step(one, "restore")
     assert memory.read_bytes() == before
 
 

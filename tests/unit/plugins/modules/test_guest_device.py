@@ -5,11 +5,14 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _pci
+from ansible_collections.acrn.ivshmem.plugins.module_utils._light import Light
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.modules import guest_device
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils.guest_kernel import FakeKernel
 
@@ -94,3 +97,42 @@ def test_suboptions_are_those_of_guest_probe():
     from ansible_collections.acrn.ivshmem.plugins.modules import guest_probe
 
     assert guest_device.DEVICE_OPTIONS == guest_probe.DEVICE_OPTIONS
+
+
+def test_calls_at_the_same_time_keep_the_rules_of_each_other(tmp_path):
+    """Each call reads the rules of all, and writes them with its own among them."""
+    addresses = [f"0000:00:{slot:02x}.0" for slot in range(3, 11)]
+    kernel = FakeKernel(tmp_path / "guest", loaded=[_pci.UIO])
+    for address in addresses:
+        kernel.add(address)
+    kernel.put("/etc/udev/rules.d/.acrn-ivshmem-x1y2z3.new", "half of a ru")
+    kernel.put("/run/udev/rules.d/.acrn-ivshmem-Ab_9.new", "")
+    children = []
+    for address in addresses:
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                devices = [{"name": f"r{address[8:10]}", "bdf": address[5:]}]
+                params = {
+                    name: option.get("default") for name, option in guest_device.ARGUMENTS["argument_spec"].items()
+                }
+                module = Light({**params, "devices": devices})
+                guest_device.run(module, kernel)
+                status = 0
+            finally:
+                os._exit(status)
+        children.append(child)
+    assert [os.WEXITSTATUS(os.waitpid(child, 0)[1]) for child in children] == [0] * 8
+    rules = kernel.text(_pci.RULES)
+    assert sorted(_pci.parse_rules(rules, _pci.RULES)) == addresses
+    for folder in ("/etc/udev/rules.d", "/run/udev/rules.d"):
+        assert not [name for name in kernel.names(folder) if name.endswith(".new")]
+
+
+def test_rules_that_cannot_be_read_are_not_written_anew(tmp_path):
+    kernel = FakeKernel(tmp_path / "guest", loaded=[_pci.UIO])
+    kernel.add("0000:00:06.0")
+    os.makedirs(kernel.path(_pci.RULES))
+    with pytest.raises(IvshmemError, match=r"70-acrn-ivshmem\.rules: Is a directory"):
+        _pci.observe(kernel, _pci.Wish())

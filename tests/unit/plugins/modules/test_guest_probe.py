@@ -45,8 +45,8 @@ def execute(capsys):
 
 def test_write_and_restore(memory, execute):
     before = content(memory)
-    result = execute({"operation": "write", "device": DEVICE, "label": {"any": 1}})
-    assert result["changed"] and result["results"][0]["label"] == {"any": 1}
+    result = execute({"operation": "write", "device": DEVICE})
+    assert result["changed"] and set(result["results"][0]["record"]) == {"offset", "length", "token_length", "seed"}
     assert content(memory) != before
     result = execute({"operation": "restore", "device": DEVICE})
     assert result["changed"] and content(memory) == before
@@ -55,16 +55,22 @@ def test_write_and_restore(memory, execute):
 
 def test_check_mode_is_all_reading(memory, execute):
     before = content(memory)
-    result = execute({"operation": "write", "device": DEVICE}, {"operation": "hash", "device": DEVICE}, check=True)
+    result = execute(
+        {"operation": "write", "device": DEVICE},
+        {"operation": "hash", "device": DEVICE, "nonce": "ab" * 16},
+        check=True,
+    )
     assert not result["changed"] and content(memory) == before
     assert [each["skipped"] for each in result["results"]] == [True, False]
 
 
 def test_problem_fails_unless_it_is_only_to_be_told(memory, execute):
-    wrong = {"operation": "read", "device": DEVICE, "sha256": "ab" * 32}
+    wrong = {"operation": "read", "device": DEVICE, "seed": "ab" * 32}
     result = execute(wrong)
     assert result["failed"]
-    assert result["msg"].startswith("read shm (00:06.0): bytes: expected sha256 abababab")
+    assert result["msg"].startswith(
+        "read shm (00:06.0): bytes: expected what was written at 2093056, 4096 bytes, found "
+    )
     assert result["results"][0]["problems"]
     told = execute(wrong, strict=False)
     assert not told.get("failed") and told["results"][0]["problems"] == result["results"][0]["problems"]
@@ -88,6 +94,6 @@ def test_who_is_not_root_is_told_so(memory, execute, monkeypatch):
     assert result["failed"]
     assert result["msg"] == "/run/acrn-ivshmem/proof: Permission denied: root is needed (become: true)"
     monkeypatch.setattr(FakeKernel, "remove", lambda *_: None)
-    monkeypatch.setattr(FakeKernel, "replace", lambda self, path, _text: refuse(self, path))
+    monkeypatch.setattr(FakeKernel, "replace", lambda self, path, _text, mode=0: refuse(self, path))
     (result,) = execute({"operation": "write", "device": DEVICE}, strict=False)["results"]
     assert "root is needed (become: true)" in result["problems"][0]["found"]

@@ -305,6 +305,9 @@ def splice(grub_cfg: str, section: str | None) -> str:
 # ---- the state ----
 
 
+_STATE_TYPES: tuple[tuple[str, type], ...] = (("failed", dict), ("installed", list), ("history", list))
+
+
 @dataclass
 class State:
     """What the host remembers beside grubenv, in state.json. Times are in seconds since 1970."""
@@ -322,14 +325,26 @@ class State:
         """From what state.json holds. Raises IvshmemError."""
         if not isinstance(value, dict) or value.get("version") != 1:
             raise IvshmemError("state.json is of no version that this collection knows")
+        names = [value.get(name) for name in ("previous", "wanted", "trial")]
+        failed, installed, history = (value.get(name) or kind() for name, kind in _STATE_TYPES)
+        right = (
+            all(name is None or isinstance(name, str) for name in names)
+            and isinstance(failed, dict)
+            and isinstance(installed, list)
+            and isinstance(history, list)
+            and all(isinstance(text, str) for text in [*failed.values(), *installed])
+            and all(isinstance(line, dict) for line in history)
+        )
+        if not right:
+            raise IvshmemError("state.json is not what this collection writes")
         return cls(
             previous=value.get("previous"),
             wanted=value.get("wanted"),
             trial=value.get("trial"),
             came_up=bool(value.get("came_up")),
-            failed=dict(value.get("failed") or {}),
-            installed=list(value.get("installed") or []),
-            history=list(value.get("history") or []),
+            failed=failed,
+            installed=installed,
+            history=history,
         )
 
     def as_dict(self) -> dict[str, Any]:

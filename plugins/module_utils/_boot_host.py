@@ -258,7 +258,7 @@ class Host:
         text = self.text(self.state_file, "")
         try:
             return State.parse(json.loads(text)) if text else State()
-        except (ValueError, IvshmemError) as exc:
+        except (ValueError, RecursionError, IvshmemError) as exc:
             raise IvshmemError(f"{self.state_file}: {exc}; remove the file if nothing in it matters") from exc
 
     def artifact(self, key: str) -> Artifact:

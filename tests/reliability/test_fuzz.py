@@ -1,0 +1,238 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Everything that is read back, cut, doubled, twisted and blown up: the project's own error, or an answer in time."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+import traceback
+
+import pytest
+
+hypothesis = pytest.importorskip("hypothesis")
+pytest.importorskip("lxml")
+
+from hypothesis import strategies as st  # noqa: E402
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError  # noqa: E402
+from ansible_collections.acrn.ivshmem.tests.reliability import figures  # noqa: E402
+from ansible_collections.acrn.ivshmem.tests.reliability.readers import READERS  # noqa: E402
+from ansible_collections.acrn.ivshmem.tests.reliability.target import FORK  # noqa: E402
+
+SECONDS = 2  # of CPU, for an input of up to SIZE bytes
+MEMORY = 500 << 20
+SIZE = 1 << 16
+TOKENS = [
+    *(b"<", b">", b"/>", b"</", b"<!--", b"-->", b"<![CDATA[", b"]]>", b"&amp;", b"&#0;", b"&x;", b"<?xml?>", b"<a>"),
+    *(b"<!DOCTYPE a [<!ENTITY x 'y'>]>", b"<IVSHMEM>", b"</IVSHMEM>", b"<vm id='1'>", b"<name>x</name>", b"=", b"''"),
+    *(b'"', b"'", b"`", b"$(", b"$((", b"${", b"}", b")", b"(", b"{", b"[", b"]", b"\\", b"\\\n", b"\n", b"\r\n"),
+    *(b"\0", b"#", b" ", b"\t", b",", b":", b";", b"|", b"&&", b"if ", b"fi\n", b"case x in ", b"-s "),
+    *(b"0", b"-1", b"9" * 40, b"1e999", b"0x", b"null", b"true", b"[[", b'{"a":', b"\xff", b"\xfe\xff"),
+    *(b"\xe2\x80\xa8", b"acrn-dm "),
+    *(b"../", b"/", b"%s", b"{{ 1 }}", b"a=", b"### BEGIN /", b" ###\n", b"menuentry 'x' {\n", b"### END /etc\n", b"1"),
+    *(b"00:08.0", b"hv:/", b"dm:/", b"ivshmem", b"Traceback", b"error: ", b"{ .name = A, .size = 0x1UL, }, "),
+]
+WEIRD = [None, True, False, 0, -1, 1 << 70, 1.5, float("inf"), "", "x", "../x", "\n", "{{ 1 }}", [], [[]], {}, {"a": 1}]
+
+
+@st.composite
+def edits(draw, sample):
+    """A sample with some parts cut, doubled, moved, overwritten."""
+    data = bytearray(sample)
+    for _edit in range(draw(st.integers(0, 4))):
+        start = draw(st.integers(0, len(data)))
+        end = min(len(data), start + draw(st.sampled_from((0, 1, 1, 2, 8, 40, 400))))
+        kind = draw(st.sampled_from(("cut", "token", "token", "double", "move", "flip", "end")))
+        if kind == "cut":
+            del data[start:end]
+        elif kind == "token":
+            data[start:end] = draw(st.sampled_from(TOKENS)) * draw(st.sampled_from((1, 1, 2, 30)))
+        elif kind == "double":
+            data[start:start] = data[start:end] * draw(st.sampled_from((1, 2, 10)))
+        elif kind == "move":
+            part = bytes(data[start:end])
+            del data[start:end]
+            at = draw(st.integers(0, len(data)))
+            data[at:at] = part
+        elif kind == "flip" and start < len(data):
+            data[start] ^= 1 << draw(st.integers(0, 7))
+        elif kind == "end":
+            del data[start:]
+    return bytes(data[:SIZE])
+
+
+@st.composite
+def twists(draw, sample):
+    """A JSON sample with some values replaced, left out, or put where others were."""
+    value = json.loads(sample)
+    for _twist in range(draw(st.integers(1, 3))):
+        places = list(_places(value))
+        if not places:
+            break
+        holder, key = draw(st.sampled_from(places))
+        kind = draw(st.sampled_from(("weird", "weird", "drop", "other", "deep", "more")))
+        if kind == "drop":
+            del holder[key]
+        elif kind == "other":
+            other, where = draw(st.sampled_from(places))
+            if where in other if isinstance(other, dict) else where < len(other):
+                holder[key] = json.loads(json.dumps(other[where]))
+        elif kind == "deep":
+            for _level in range(draw(st.sampled_from((3, 60)))):
+                holder[key] = [holder[key]]
+        elif kind == "more" and isinstance(holder[key], (str, list)):
+            holder[key] = holder[key] * 50
+        else:
+            holder[key] = draw(st.sampled_from(WEIRD))
+    return json.dumps(value).encode()
+
+
+def _places(value):
+    for key in list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield value, key
+        yield from _places(value[key])
+
+
+def is_json(sample):
+    return sample.lstrip()[:1] in (b"{", b"[")
+
+
+def inputs(reader):
+    return st.sampled_from(reader.samples).flatmap(
+        lambda sample: st.one_of(edits(sample), twists(sample)) if is_json(sample) else edits(sample)
+    )
+
+
+@pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.name.replace(" ", "-"))
+def test_mutations(reader):
+    seen = [0, 0]
+
+    # The samples themselves are right.
+    for sample in reader.samples:
+        reader.read(sample)
+
+    @hypothesis.settings(database=None, deadline=None)
+    @hypothesis.given(inputs(reader))
+    def attack(data):
+        seen[0] += 1
+        began = time.process_time()
+        try:
+            reader.read(data)
+        except IvshmemError as exc:
+            assert 0 < len(str(exc)) < 20000, "an error that nobody can read"
+        used = time.process_time() - began
+        assert used < SECONDS, f"{used:.1f} s for {len(data)} bytes"
+        seen[1] += 1
+
+    try:
+        attack()
+    finally:
+        figures.add(f"mutations: {reader.name}", seen[0], seen[1])
+
+
+# ---- blown up ----
+
+
+def blown_up(reader):
+    """Long runs of one token in front of, in the middle of, behind, and instead of what is right."""
+    sample = min(reader.samples, key=len)
+    cuts = (0, len(sample) // 3, len(sample) // 2, len(sample))
+    for token in TOKENS:
+        run = token * ((SIZE - len(sample)) // len(token))
+        yield token, "alone", run
+        for cut in cuts:
+            yield token, f"at {cut}", sample[:cut] + run + sample[cut:]
+    if is_json(sample):
+        for opening, closing in ((b"[", b"]"), (b'{"a":', b"}")):
+            deep = opening * 5000 + b"1" + closing * 5000
+            yield opening, "deep", deep
+            for at in (b"1", b'"', b"null"):
+                if at in sample:
+                    yield opening, f"deep for {at!r}", sample.replace(at, deep if at != b'"' else deep + b'"', 1)
+        yield b"9", "huge number", sample.replace(b"1", b"9" * 5000, 1)
+    lines = sample.splitlines(keepends=True)
+    for line in dict.fromkeys(lines):
+        yield line[:20], "line", sample.replace(line, line * ((SIZE - len(sample)) // len(line)), 1)
+
+
+def measured(reader, data):
+    """What is wrong when a child reads this, or None. CPU and memory are the child's alone."""
+    here, there = FORK.Pipe(False)
+
+    def work():
+        resource.setrlimit(resource.RLIMIT_CPU, (4 * SECONDS, 4 * SECONDS + 1))
+        before = resource.getrusage(resource.RUSAGE_SELF)
+        problem = None
+        try:
+            reader.read(data)
+        except IvshmemError as exc:
+            if not 0 < len(str(exc)) < 20000:
+                problem = f"an error of {len(str(exc))} characters"
+        except BaseException as exc:
+            frame = traceback.extract_tb(exc.__traceback__)[-1]
+            problem = f"{type(exc).__name__}: {str(exc)[:100]} ({os.path.basename(frame.filename)} {frame.lineno})"
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        memory = (after.ru_maxrss - before.ru_maxrss) * 1024
+        if problem is None and used > SECONDS:
+            problem = f"{used:.1f} s of CPU"
+        if problem is None and memory > MEMORY:
+            problem = f"{memory >> 20} MB"
+        there.send(problem)
+
+    job = FORK.Process(target=work)
+    job.start()
+    there.close()
+    try:
+        problem = here.recv()
+    except EOFError:
+        problem = f"more than {4 * SECONDS} s of CPU, or killed"
+    job.join()
+    return problem
+
+
+@pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.name.replace(" ", "-"))
+def test_blown_up(reader, long):
+    every = list(blown_up(reader))
+    # Another part for each reader, so that all of them together see every token at every place.
+    step = 1 if long else 32
+    chosen = every[READERS.index(reader) % step :: step]
+    wrong = []
+    for token, where, data in chosen:
+        problem = measured(reader, data)
+        if problem:
+            wrong.append(f"{token!r} {where}, {len(data)} bytes: {problem}")
+    figures.add("blown-up inputs", len(chosen), len(chosen) - len(wrong))
+    assert not wrong, f"{len(wrong)} of {len(chosen)}:\n" + "\n".join(wrong[:20])
+
+
+def test_the_limits_are_limits():
+    """The measure sees what it shall see."""
+
+    class Slow:
+        @staticmethod
+        def read(data):
+            began = time.process_time()
+            while time.process_time() - began < SECONDS + 0.3:
+                pass
+
+    class Fat:
+        @staticmethod
+        def read(data):
+            return bytearray(b"x" * (MEMORY + (64 << 20)))
+
+    class Wrong:
+        @staticmethod
+        def read(data):
+            sys.setrecursionlimit(100)
+            json.loads("[" * 200)
+
+    assert "CPU" in measured(Slow, b"")
+    assert "MB" in measured(Fat, b"")
+    assert "RecursionError" in measured(Wrong, b"")

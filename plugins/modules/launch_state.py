@@ -183,6 +183,18 @@ changes:
     change:
       description: Also V(drop), for a file of RV(ignore:changes[].old) bytes that has to go.
       type: str
+    region:
+      description: The region, with prefix.
+      type: str
+    vm:
+      description: The VM, or null for V(drop).
+      type: str
+    old:
+      description: The slot before, the size in MB for V(resize), or the bytes for V(drop).
+      type: int
+    new:
+      description: What comes of it, or null.
+      type: int
     path:
       description: The file, for V(drop). It comes again with RV(ignore:changes[].new) bytes, unless that is null.
       type: str

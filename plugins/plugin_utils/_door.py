@@ -202,7 +202,8 @@ class Contract:
     def __init__(self, returns: str | Spec | None, **more: Spec) -> None:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         self.keys: dict[str, Spec] = {
-            **((yaml.load(returns, loader) if isinstance(returns, str) else returns) or {}),
+            # A safe loader, and a text of this collection.
+            **((yaml.load(returns, loader) if isinstance(returns, str) else returns) or {}),  # nosec B506
             **more,
         }
 

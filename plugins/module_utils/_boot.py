@@ -47,6 +47,8 @@ _ENV_HEADER = b"# GRUB Environment Block\n"
 _ENV_LINE = re.compile(r"[^\\\n]*(?:\\.[^\\\n]*)*", re.S)
 # GRUB's block has 1 KiB; a larger one than this is no block that anybody made for GRUB.
 ENV_LIMIT = 64 * 1024
+# grub-mkconfig puts an empty line before each section.
+_SECTION = re.compile(r"(?m)^(?:\r?\n)?### BEGIN (/\S*)")
 
 
 def check_key(key: str) -> str:
@@ -290,11 +292,16 @@ def render_script(section: str) -> str:
 
 def splice(grub_cfg: str, section: str | None) -> str:
     """grub.cfg with our section at its end, as grub-mkconfig would write it, or without; everything else as it was."""
-    text = grub_cfg
-    for script in (SCRIPT, *OLD_SCRIPTS):
-        mark = re.escape(script)
-        # grub-mkconfig puts an empty line before each section.
-        text = re.sub(rf"(?ms)^\n?### BEGIN {mark} ###\n.*?^### END {mark} ###\n", "", text)
+    found = list(_SECTION.finditer(grub_cfg))
+    starts = [match.start() for match in found]
+    texts = [grub_cfg[: starts[0]] if starts else grub_cfg]
+    for match, start, end in zip(found, starts, [*starts[1:], len(grub_cfg)]):
+        script, text = match.group(1), grub_cfg[start:end]
+        if script in (SCRIPT, *OLD_SCRIPTS):
+            # What somebody wrote behind it stays. One that is cut ends where the next one begins.
+            text = text.partition(f"### END {script} ###")[2].partition("\n")[2]
+        texts.append(text)
+    text = "".join(texts)
     if section is None:
         return text
     if not text.endswith("\n"):

@@ -311,24 +311,26 @@ def read_git(source: str, version: Version) -> dict[str, Any] | None:
         return None
     environment = {**os.environ, **_git_environment(source)}
 
-    def git(*args: str) -> str | None:
-        code, text = run_quiet(["git", "-C", source, *args], environment)
-        return text.strip() if code == 0 else None
+    def git(*args: str) -> str:
+        return ask(["git", "-C", source, *args], environment).strip()
 
-    commit = git("rev-parse", "HEAD")
-    if commit is None:
+    # Where git sees no repository or no commit there is nothing to tell, in ACRN's makefiles neither; whatever else it
+    # fails at would make another key.
+    code, told = run_quiet(["git", "-C", source, "rev-parse", "--verify", "--quiet", "HEAD"], environment)
+    if (code, told) == (1, "") or (code == 128 and re.search("not a git repository|dubious ownership", told)):
         return None
+    commit = git("rev-parse", "HEAD")
     # "describe --dirty" also refreshes the index, without which diff-index takes a touched file for a changed one.
     state: dict[str, Any] = {
         "commit": commit,
         "describe": git("describe", "--dirty", "--always"),
         "branch": git("rev-parse", "--abbrev-ref", "HEAD"),
-        "tags": sorted((git("tag", "--points-at", "HEAD") or "").split()),
+        "tags": sorted(git("tag", "--points-at", "HEAD").split()),
         "dirty": bool(git("diff-index", "--name-only", "HEAD")),
         "commit_time": int(git("log", "-1", "--format=%ct") or DEFAULT_EPOCH),
     }
     if version < (3, 2):
-        merged = (git("tag", "--merged", "HEAD") or "").split()
+        merged = git("tag", "--merged", "HEAD").split()
         state["daily_tag"] = next((tag for tag in reversed(merged) if "acrn" in tag), "")
     return state
 
@@ -646,16 +648,30 @@ def _find_programs(tree: Tree, cc: str, variables: Mapping[str, str], environmen
     return found
 
 
+def ask(command: Sequence[str], environment: Mapping[str, str]) -> str:
+    """What a program prints that decides about the key. Raises IvshmemError where its code is not 0.
+
+    What a program says that fails (for want of memory, say) is no answer: it would be built into another key.
+    """
+    code, text = run_quiet(command, environment)
+    if code != 0:
+        raise IvshmemError(
+            f"{' '.join(map(shlex.quote, command))}: ends with code {code}: {text.strip()[:200] or 'without a word'}; "
+            "the key of the build depends on what it says"
+        )
+    return text
+
+
 def _first_line(command: Sequence[str], environment: Mapping[str, str]) -> str:
-    text = run_quiet(command, environment)[1]
+    text = ask(command, environment)
     return next((line.strip() for line in text.splitlines() if line.strip()), "")
 
 
 def _compiler(cc: str, environment: Mapping[str, str]) -> tuple[str, int]:
     # -x c with /dev/null as input keeps this independent of the shell; the macros come back expanded.
     words = shlex.split(cc)
-    macros = run_quiet([*words, "-dM", "-E", "-x", "c", "/dev/null"], environment)[1]
-    found = dict(re.findall(r"^#define (\w+) (.*)$", macros, re.MULTILINE))
+    code, macros = run_quiet([*words, "-dM", "-E", "-x", "c", "/dev/null"], environment)
+    found = dict(re.findall(r"^#define (\w+) (.*)$", macros, re.MULTILINE)) if code == 0 else {}
     if "__clang__" in found:
         return "clang", int(found.get("__clang_major__", "0"))
     if "__GNUC__" in found:
@@ -672,7 +688,7 @@ def _toolchain(
         if role in ("cc", "bash"):
             continue
         command = [path, "-v"] if role == "iasl" else [path, "--version"]
-        text = run_quiet(command, environment)[1]
+        text = ask(command, environment)
         lines = [line.replace(path, role).strip() for line in text.splitlines() if re.search(r"\d\.\d|\d{5}", line)]
         versions[role] = lines[0] if lines else text.strip()[:200]
     if tree.compiles:

@@ -521,3 +521,46 @@ def test_state_round_trip():
     assert [line["time"] for line in again.history] == list(range(5, core.HISTORY + 5))
     with pytest.raises(IvshmemError):
         State.parse({"version": 2})
+
+
+def test_a_hostile_menu_is_read_in_one_pass():
+    begin = 'if [ "${next_entry}" ] ; then\n'
+    section = "### BEGIN /etc/grub.d/00_header ###\n"
+    for text in (begin * 50000, (begin + "else\n") * 50000, begin + "else\n" + "\n" * 500000, "else\n" * 500000):
+        with pytest.raises(IvshmemError, match="next_entry once"):
+            core.check_menu(section + text)
+    own = f"\n### BEGIN {core.SCRIPT} ###\n"
+    assert core.splice(own * 50000, None) == ""
+
+
+SPLICED = {
+    "as it is": HEADER + CUSTOM + LATER,
+    "without a line feed at its end": (HEADER + CUSTOM).rstrip("\n"),
+    "carriage returns": (HEADER + CUSTOM + LATER).replace("\n", "\r\n"),
+    "no empty line between": (HEADER + CUSTOM + LATER).replace("\n\n### BEGIN", "\n### BEGIN"),
+    "begins with a section": HEADER[HEADER.index("### BEGIN") :],
+    "a section that is cut": HEADER + "\n### BEGIN /etc/grub.d/41_custom ###\nmenuent",
+    "zero bytes": HEADER + "\0\0" + CUSTOM + "\0",
+    "no section": "set timeout=5\n",
+}
+
+
+@pytest.mark.parametrize("before", SPLICED.values(), ids=SPLICED)
+def test_splice_is_taken_back_whole(before):
+    after = core.splice(before, "mine\n")
+    assert after.count(f"\n### BEGIN {core.SCRIPT} ###\nmine\n### END {core.SCRIPT} ###\n") == 1
+    assert core.splice(after, "mine\n") == after
+    # Without its last line feed our section is still known for ours, and so it is when it is there twice or cut.
+    own = after[after.index(f"### BEGIN {core.SCRIPT}") :]
+    for broken in (after.rstrip("\n"), after + own, after.replace("\n", "\r\n"), after[:-30]):
+        assert core.splice(broken, "mine\n").count("mine") == 1
+        assert core.SCRIPT not in core.splice(broken, None)
+    assert core.splice(after, None) in (before, before + "\n")
+    assert core.splice(before, None) == before
+    # What somebody wrote behind it stays.
+    assert core.splice(after + "set timeout=9\n", None).endswith("set timeout=9\n")
+
+
+def test_splice_of_nothing_but_our_section():
+    assert core.splice(f"\n### BEGIN {core.SCRIPT} ###\nx\n### END {core.SCRIPT} ###", None) == ""
+    assert core.splice("", None) == ""

@@ -504,3 +504,15 @@ def test_a_binary_proves_what_it_is(tmp_path):
     ):
         with pytest.raises(BuildError, match=message):
             _build.check_binary(bad, plan)
+
+
+@pytest.mark.parametrize("tool", ["make", "iasl", "git"])
+def test_a_tool_that_fails_once_makes_no_other_key(tmp_path, tool):
+    path = tmp_path / tool
+    path.write_text(f"#!/bin/sh\necho '{tool}: fork: Resource temporarily unavailable'\nexit 1\n")
+    path.chmod(0o755)
+    with pytest.raises(IvshmemError, match=f"{tool} --version: ends with code 1: {tool}: fork: .* key of the build"):
+        _build.ask([str(path), "--version"], {"PATH": os.environ["PATH"]})
+    tree = _build.Tree(str(tmp_path), (3, 3), "3.3", "", (), (), False, None)
+    with pytest.raises(IvshmemError, match="key of the build"):
+        _build._toolchain(tree, {tool: str(path)}, "cc", {}, {"PATH": os.environ["PATH"]})

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
-from xml.sax.saxutils import escape, quoteattr
+from xml.sax.saxutils import escape, quoteattr  # they write, and read nothing  # nosec B406
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _region, _verify
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError

@@ -234,7 +234,7 @@ def guest(text: str, persistent: bool) -> tuple[dict[str, Any], list[str]]:
     """Variables of a guest, of lines ``BDF DRIVER`` of its ivshmem functions, and what is to be told of it."""
     drivers = [line.split()[1] for line in text.splitlines() if re.match(r"[0-9a-f:.]+ \S+$", line.strip())]
     if not drivers:
-        return {"guest_devices": []}, ["has no ivshmem function, or could not be asked; nothing is bound there"]
+        return {"guest_devices": []}, ["has no ivshmem function now; remove guest_devices when it has"]
     known = set(drivers)
     if known == {"-"}:
         return {"guest_devices": []}, ["its ivshmem functions have no driver; remove guest_devices to have them bound"]

@@ -18,6 +18,8 @@ description:
   - All regions are held against the rules of the ACRN version before anything is written, and every finding is
     reported at once.
     The rules and their IDs are listed in C(docs/rules.md) of the collection.
+  - Before its first change, a file that is changed in place (without O(src)) is kept beside itself, with
+    C(.before-acrn-ivshmem) behind its name.
   - Only the C(IVSHMEM) element is written. Every other byte of the file stays, and so do elements inside it that
     already say
     what they shall say.
@@ -306,7 +308,13 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._board import read_board
-from ansible_collections.acrn.ivshmem.plugins.module_utils._files import locked, read_file, replace_file, unified
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import (
+    keep_original,
+    locked,
+    read_file,
+    replace_file,
+    unified,
+)
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import PREFIXES, SERVICE, IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.module_utils._request import decide, find_version
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import V2, parse_version, read_scenario
@@ -357,8 +365,11 @@ def run(module):
     backups = []
     places_changed = params["places_path"] is not None and outcome.scenario.dialect == V2 and kept != regions
     if not module.check_mode and not asking:
-        for name, _old, new in changes:
+        for name, old, new in changes:
             try:
+                # A file that is changed in place was written by others, and is kept as it was.
+                if old is not None and (name, None) in ((path, params["src"]), (launch_path, params["launch_src"])):
+                    keep_original(name, old)
                 backups.append(replace_file(module, name, new, params["backup"]))
             except IvshmemError as exc:
                 # The launch XML comes second; together they are right again after the next run.

@@ -302,12 +302,15 @@ def test_a_kill_leaves_the_old_or_the_new_file(capsys, tmp_path, path):
         data = path.read_bytes()
         assert data in whole
         seen.add(data)
-        assert set(listing(tmp_path)) <= {"line.xml", ".line.xml.ivshmem-new"}
+        kept = "line.xml.before-acrn-ivshmem"
+        assert set(listing(tmp_path)) <= {"line.xml", ".line.xml.ivshmem-new", kept, f"{kept}.new"}
+        if (tmp_path / kept).exists():
+            assert (tmp_path / kept).read_bytes() == V3
         if number >= 24 and len(seen) == 2:
             break
     assert len(seen) == 2, "no run got as far as a write"
     execute(capsys, path=path, regions=[])
-    assert (path.read_bytes(), listing(tmp_path)) == (V3, ["line.xml"])
+    assert (path.read_bytes(), listing(tmp_path)) == (V3, ["line.xml", kept])
 
 
 def test_a_v2_scenario_is_turned_off_with_its_last_region(capsys, path):
@@ -357,3 +360,16 @@ def test_places_that_were_chosen_blindly_are_told(capsys, tmp_path, path):
     assert re.search(r"hv:/a in .*00:08\.0.*no route to host", str(result["warnings"]))
     again = execute(capsys, path=path, regions=[A], unasked="no route to host")
     assert again["chosen"] == []
+
+
+def test_a_file_of_others_is_kept_before_it_is_changed_in_place(capsys, tmp_path, path):
+    kept = tmp_path / "line.xml.before-acrn-ivshmem"
+    execute(capsys, path=path, regions=[])
+    execute(capsys, check=True, path=path, regions=[A])
+    assert not kept.exists()
+    execute(capsys, path=path, regions=[A])
+    execute(capsys, path=path, regions=[A, B])
+    assert kept.read_bytes() == V3
+    execute(capsys, src=path, path=tmp_path / "result.xml", regions=[A])
+    execute(capsys, src=path, path=tmp_path / "result.xml", regions=[B])
+    assert listing(tmp_path) == ["line.xml", kept.name, "result.xml"]

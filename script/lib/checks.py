@@ -181,8 +181,10 @@ def check_mypy(context: Context) -> None:
     if paths:
         context.run("mypy", *config, *paths, cwd=context.base)
     # Scripts import what lies beside them.
-    for directory in ("script/lib", "tests/lab", "tests/bench"):
-        scripts = context.files(f"{directory}/*.py")
+    for directory in ("script/lib", "tests/lab", "tests/acrn", "tests/bench"):
+        scripts = [
+            path for path in context.files(f"{directory}/*.py") if not re.match(r"test_|conftest", Path(path).name)
+        ]
         if scripts:
             context.run("mypy", *config, *scripts, env={"MYPYPATH": f"{directory}:{context.base}"})
 
@@ -252,6 +254,14 @@ def check_integration(context: Context) -> None:
 
 def check_lab(context: Context) -> None:
     pytest(context, "tests/lab")
+
+
+def check_acrn(context: Context) -> None:
+    """ACRN itself in an emulator; without its source, the parts of that machine alone."""
+    context.env["ACRN_IVSHMEM_CACHE"] = str(machine.CACHE)
+    pytest(context, "tests/acrn")
+    if not os.environ.get("ACRN_SRC"):
+        context.note += "; to boot ACRN itself, set ACRN_SRC to a clone of acrn-hypervisor with its tags, or to a tree"
 
 
 def check_reliability(context: Context) -> None:
@@ -424,6 +434,13 @@ def steps(options: Options) -> list[Step]:
             "tests/reliability: kills, failing calls, crowds, hostile input",
             check_reliability,
             apt=("tools", "faults"),
+        ),
+        Step(
+            "acrn",
+            "tests/acrn: the hypervisor that the collection built, in an emulator, if ACRN_SRC is set",
+            check_acrn,
+            apt=("tools", "lab", "emulator") if os.environ.get("ACRN_SRC") else ("tools", "lab"),
+            minutes=60,
         ),
         Step("browser", "the report in chromium, with pictures of it", check_browser, apt=("tools", "browser")),
         Step("ansible-lint", "ansible-lint, profile production", check_ansible_lint, ("lint",)),

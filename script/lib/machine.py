@@ -53,6 +53,23 @@ APT = {
     "bench": {"modprobe": "kmod"},
     "faults": {"strace": "strace"},
     "browser": {"chromium": "chromium"},
+    # The emulator that boots ACRN itself, and the small kernel of its virtual machines.
+    "emulator": {
+        "/usr/lib/grub/i386-pc": "grub-pc-bin",
+        "/usr/share/bochs/BIOS-bochs-latest": "bochsbios",
+        "/usr/share/bochs/VGABIOS-lgpl-latest": "vgabios",
+        "/usr/share/doc/bochs-term": "bochs-term",
+        "/usr/share/doc/linux-source-6.1": "linux-source-6.1",
+        "bison": "bison",
+        "bochs": "bochs",
+        "busybox": "busybox-static",
+        "flex": "flex",
+        "gcc-11": "gcc-11",
+        "grub-mkimage": "grub-common",
+        "lz4": "lz4",
+        "script": "bsdutils",
+        "xorriso": "xorriso",
+    },
     # A Service VM that boots through GRUB.
     "host": {
         "/usr/lib/grub/i386-pc": "grub-pc-bin",

@@ -1,0 +1,240 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The frame of a scenario for the emulated machine: VMs, their memory and boot arguments, and an empty IVSHMEM element.
+
+The regions are not written here: that is the work of the collection. What differs from a scenario of a real board:
+
+- ACPI_PARSE_ENABLED is n: the board XML says all that ACRN would read from DMAR and FADT.
+- RDT, UC_LOCK and SPLIT_LOCK detection and HYPERV are off: the processor has none of them.
+- The RAM of pre-launched VMs lies above 4 GB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import board
+
+PRE, SERVICE, POST = "PRE_LAUNCHED_VM", "SERVICE_VM", "POST_LAUNCHED_VM"
+KERNEL_TAG, INITRD_TAG = "Linux_bzImage", "Linux_ramdisk"
+
+# The time stamp counter advances one tick an instruction and says 2.4 GHz, so that each delay costs 48 times too much:
+# the kernel is told a slower one.
+BOOTARGS = (
+    "console=ttyS0 nohpet no_timer_check tsc=reliable tsc_early_khz=50000 nokaslr nopti nopcid mitigations=off "
+    "lpj=50000 quiet reboot=acpi"
+)
+
+
+@dataclass(frozen=True)
+class Vm:
+    """A VM of the frame. ``memory``: bytes of a pre-launched VM; ``cpus``: numbers of the processors it may use."""
+
+    name: str
+    order: str = PRE
+    cpus: tuple[int, ...] = (0,)
+    memory: int = 256 * board.MB
+    bootargs: str = ""
+
+    @property
+    def args(self) -> str:
+        """All arguments of its kernel."""
+        more = " pci=conf1 mem=1G intel_iommu=off" if self.order == SERVICE else ""
+        return f"{BOOTARGS}{more} {self.bootargs}".rstrip()
+
+
+def _tree(indent: int, tag: str, content: object) -> list[str]:
+    """Lines of an element; content is text, or pairs of tag and content."""
+    space = " " * indent
+    name = tag.split(" ")[0]
+    if not isinstance(content, (list, tuple)):
+        return [f"{space}<{tag}>{content}</{name}>"]
+    lines = [f"{space}<{tag}>"]
+    for inner, value in content:
+        lines += _tree(indent + 2, inner, value)
+    return [*lines, f"{space}</{name}>"]
+
+
+def _where(vms: Sequence[Vm]) -> dict[str, int]:
+    """Address of the RAM of each pre-launched VM: one behind the other, above 4 GB."""
+    found, address = {}, board.HIGH
+    for vm in vms:
+        if vm.order == PRE:
+            found[vm.name] = address
+            address += vm.memory
+    return found
+
+
+def _os_config(vm: Vm, version: tuple[int, int]) -> tuple[str, object]:
+    fields = [
+        ("kern_type", "KERNEL_BZIMAGE"),
+        ("kern_mod", KERNEL_TAG),
+        ("ramdisk_mod", INITRD_TAG),
+        ("bootargs", vm.args),
+    ]
+    return "os_config", [("name", "Linux"), *fields] if version < (3, 0) else fields
+
+
+def _capacities(count: int, version: tuple[int, int]) -> tuple[str, object]:
+    old = [("IOMMU_BUS_NUM", "0x100"), ("MAX_IR_ENTRIES", 256)] if version < (3, 0) else []
+    return "CAPACITIES", [
+        ("MAX_VM_NUM", count),
+        *old,
+        ("MAX_IOAPIC_NUM", 1),
+        ("MAX_PCI_DEV_NUM", 16),
+        ("MAX_IOAPIC_LINES", 24),
+        ("MAX_PT_IRQ_ENTRIES", 64),
+        ("MAX_MSIX_TABLE_NUM", 16),
+        ("MAX_EMULATED_MMIO", 16),
+    ]
+
+
+_RDT = ("RDT", [("RDT_ENABLED", "n"), ("CDP_ENABLED", "n"), ("VCAT_ENABLED", "n")])
+
+
+def _hv_v3(count: int, console: int | None, ram_start: int | None) -> tuple[str, object]:
+    shown = [] if console is None else [("CONSOLE_VM", console)]
+    start = [] if ram_start is None else [("HV_RAM_START", f"{ram_start:#x}")]
+    return "hv", [
+        ("BUILD_TYPE", "debug"),
+        (
+            "DEBUG_OPTIONS",
+            [
+                ("SERIAL_CONSOLE", "/dev/ttyS0"),
+                ("MEM_LOGLEVEL", 5),
+                ("NPK_LOGLEVEL", 5),
+                ("CONSOLE_LOGLEVEL", 5),
+                *shown,
+            ],
+        ),
+        (
+            "FEATURES",
+            [
+                ("RELOC_ENABLED", "y"),
+                ("SCHEDULER", "SCHED_BVT"),
+                ("MULTIBOOT2_ENABLED", "y"),
+                ("SPLIT_LOCK_DETECTION_ENABLED", "n"),
+                ("UC_LOCK_DETECTION_ENABLED", "n"),
+                ("SECURITY_VM_FIXUP", "n"),
+                _RDT,
+                ("HYPERV_ENABLED", "n"),
+                ("IOMMU_ENFORCE_SNP", "n"),
+                ("ACPI_PARSE_ENABLED", "n"),
+                ("L1D_VMENTRY_ENABLED", "n"),
+                ("MCE_ON_PSC_ENABLED", "n"),
+                ("IVSHMEM", ""),
+            ],
+        ),
+        ("MEMORY", [("STACK_SIZE", "0x2000"), *start]),
+        _capacities(count, (3, 0)),
+        ("MISC_CFG", [("GPU_SBDF", "0x00000010")]),
+        ("vuart_connections", ""),
+    ]
+
+
+def _vm_v3(vm: Vm, address: int | None) -> list[tuple[str, object]]:
+    fields: list[tuple[str, object]] = [("load_order", vm.order), ("vm_type", "STANDARD_VM"), ("name", vm.name)]
+    if vm.order != SERVICE:
+        fields.append(("cpu_affinity", [("pcpu", [("pcpu_id", cpu)]) for cpu in vm.cpus]))
+    if address is not None:
+        region = [("start_hpa", f"{address:#x}"), ("size_hpa", vm.memory // board.MB)]
+        fields.append(("memory", [("hpa_region", region)]))
+    if vm.order != POST:
+        fields.append(_os_config(vm, (3, 0)))
+    fields.append(("console_vuart", "COM Port 1"))
+    if vm.order == PRE:
+        fields.append(("mmio_resources", [("TPM2", "n")]))
+    return fields
+
+
+def _hv_v2(count: int) -> tuple[str, object]:
+    return "hv", [
+        (
+            "DEBUG_OPTIONS",
+            [
+                ("RELEASE", "n"),
+                ("SERIAL_CONSOLE", "/dev/ttyS0"),
+                ("MEM_LOGLEVEL", 5),
+                ("NPK_LOGLEVEL", 5),
+                ("CONSOLE_LOGLEVEL", 5),
+                ("LOG_DESTINATION", 7),
+                ("LOG_BUF_SIZE", "0x40000"),
+            ],
+        ),
+        (
+            "FEATURES",
+            [
+                ("RELOC", "y"),
+                ("SCHEDULER", "SCHED_BVT"),
+                ("MULTIBOOT2", "y"),
+                ("ENFORCE_TURNOFF_AC", "y"),
+                ("ENFORCE_TURNOFF_GP", "n"),
+                ("SECURITY_VM_FIXUP", "n"),
+                _RDT,
+                ("NVMX_ENABLED", "n"),
+                ("HYPERV_ENABLED", "n"),
+                ("IOMMU_ENFORCE_SNP", "n"),
+                ("ACPI_PARSE_ENABLED", "n"),
+                ("L1D_VMENTRY_ENABLED", "n"),
+                ("MCE_ON_PSC_DISABLED", "n"),
+                ("IVSHMEM", [("IVSHMEM_ENABLED", "n"), ("IVSHMEM_REGION", "")]),
+            ],
+        ),
+        (
+            "MEMORY",
+            [("STACK_SIZE", "0x2000"), ("LOW_RAM_SIZE", "0x00010000"), ("PLATFORM_RAM_SIZE", "0x180000000")],
+        ),
+        _capacities(count, (2, 7)),
+        ("MISC_CFG", [("GPU_SBDF", "0x00000010")]),
+    ]
+
+
+_V2_TYPES = {PRE: "PRE_STD_VM", SERVICE: "SOS_VM", POST: "POST_STD_VM"}
+
+
+def _vm_v2(number: int, vm: Vm, address: int | None) -> list[tuple[str, object]]:
+    other = 1 if number == 0 else 0
+    fields: list[tuple[str, object]] = [
+        ("vm_type", _V2_TYPES[vm.order]),
+        ("name", vm.name),
+        ("guest_flags", [("guest_flag", 0)]),
+        ("cpu_affinity", [("pcpu_id", cpu) for cpu in vm.cpus]),
+        ("clos", [("vcpu_clos", 0)]),
+        ("epc_section", [("base", 0), ("size", 0)]),
+    ]
+    if address is not None:
+        memory = [("start_hpa", f"{address:#x}"), ("size", f"{vm.memory:#x}"), ("start_hpa2", "0x0")]
+        fields.append(("memory", [*memory, ("size_hpa2", "0x0")]))
+    if vm.order != POST:
+        fields.append(_os_config(vm, (2, 7)))
+    target = [("target_vm_id", other), ("target_uart_id", 1)]
+    legacy = ("type", "VUART_LEGACY_PIO")
+    return [
+        *fields,
+        ('legacy_vuart id="0"', [legacy, ("base", "COM1_BASE"), ("irq", "COM1_IRQ")]),
+        ('legacy_vuart id="1"', [legacy, ("base", "INVALID_COM_BASE"), ("irq", "COM2_IRQ"), *target]),
+        ('console_vuart id="0"', [("base", "INVALID_PCI_BASE")]),
+        ('communication_vuart id="1"', [("base", "INVALID_PCI_BASE"), *target]),
+        ("pci_devs", [("pci_dev", "")]),
+        ("mmio_resources", [("TPM2", "n")]),
+    ]
+
+
+def scenario_xml(
+    version: tuple[int, int], vms: Sequence[Vm], *, console: int | None = None, ram_start: int | None = None
+) -> str:
+    """A scenario without regions.
+
+    ``console``: ID of the VM whose console is shown from the start (v3.x; None is the hypervisor's own).
+    ``ram_start``: where the hypervisor's own memory begins, if it is not to be chosen by ACRN's tools (v3.x).
+    """
+    where = _where(vms)
+    hv = _hv_v2(len(vms)) if version < (3, 0) else _hv_v3(len(vms), console, ram_start)
+    content: list[tuple[str, object]] = [hv]
+    for number, vm in enumerate(vms):
+        address = where.get(vm.name)
+        fields = _vm_v2(number, vm, address) if version < (3, 0) else _vm_v3(vm, address)
+        content.append((f'vm id="{number}"', fields))
+    return "\n".join(_tree(0, 'acrn-config board="bochs" scenario="emulated"', content)) + "\n"

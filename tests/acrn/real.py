@@ -1,0 +1,272 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From a declaration to VMs that run: the collection edits, builds and writes the boot entry, the emulator boots it.
+
+``ACRN_SRC`` is a clone of acrn-hypervisor with its tags, one unpacked tree, or a directory of such trees.
+``ACRN_PYTHON`` is a Python with the packages that ACRN's tools need (default: the one of these tests).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import board
+import emulator
+import frame
+import image
+import yaml
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot_host import IMAGE, Artifact
+from ansible_collections.acrn.ivshmem.plugins.modules import guest_device, guest_probe
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils._light_action import bundle
+
+Version = tuple[int, int]
+ROOT = Path(__file__).absolute().parents[2]
+CACHE = Path(os.environ.get("ACRN_IVSHMEM_CACHE") or Path.home() / ".cache/acrn-ivshmem-lab") / "acrn"
+PYTHON = os.environ.get("ACRN_PYTHON", sys.executable)
+# What a build of the hypervisor reads of a tree.
+PARTS = ("Makefile", "VERSION", "paths.make", "hypervisor", "misc")
+
+# The name by which GRUB finds the disc: the time that stands in it.
+DISC_TIME = "2026010100000000"
+DISC_UUID = "2026-01-01-00-00-00-00"
+
+
+class RealError(Exception):
+    """Something could not be set up; the message says what."""
+
+
+# -- sources -----------------------------------------------------------------------------------------------------------
+
+
+def _version_of(tree: Path) -> Version | None:
+    try:
+        numbers = dict(re.findall(r"^(MAJOR|MINOR)_VERSION=(\d+)", (tree / "VERSION").read_text(), re.M))
+        return int(numbers["MAJOR"]), int(numbers["MINOR"])
+    except (OSError, KeyError):
+        return None
+
+
+def source(version: Version) -> Path | None:
+    """The tree of an ACRN version, taken out of the clone if it has to be; None where there is none."""
+    given = os.environ.get("ACRN_SRC", "")
+    if not given or not Path(given).is_dir():
+        return None
+    for tree in (Path(given), *sorted(Path(given).iterdir())):
+        if tree.is_dir() and _version_of(tree) == version and (tree / "misc").is_dir():
+            return tree
+    tag = f"v{version[0]}.{version[1]}"
+    kept = CACHE / "src" / tag
+    if kept.is_dir():
+        return kept
+    asked = ["git", "-C", given, "archive", "--format=tar", tag, "--", *PARTS]
+    done = subprocess.run(asked, capture_output=True, stdin=subprocess.DEVNULL, check=False)
+    if done.returncode:
+        return None
+    fresh = kept.with_name(f".{tag}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    with tarfile.open(fileobj=BytesIO(done.stdout)) as packed:
+        packed.extractall(fresh)
+    fresh.rename(kept)
+    return kept
+
+
+# -- the collection's part ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One machine: its ACRN version, its VMs, and the regions as a user would declare them."""
+
+    version: Version
+    vms: Sequence[frame.Vm]
+    regions: Sequence[Mapping[str, Any]]
+    machine: board.Machine = field(default_factory=board.Machine)
+    console: int = 0
+
+    @property
+    def text(self) -> str:
+        return f"{self.version[0]}.{self.version[1]}"
+
+
+@dataclass(frozen=True)
+class Built:
+    """What the collection made of it: the artefact's directory, and the plan with its regions and VMs."""
+
+    wanted: Wanted
+    artifact: Path
+    regions: Sequence[Mapping[str, Any]]
+    plan: Mapping[str, Any]
+
+
+def _tasks(wanted: Wanted, folder: Path, tree: Path) -> list[dict[str, Any]]:
+    compiler = ["CC=gcc-11"] if wanted.version <= (3, 1) and shutil.which("gcc-11") else []
+    build = {
+        "source": str(tree),
+        "board": str(folder / "board.xml"),
+        "scenario": str(folder / "scenario.xml"),
+        "artifacts_dir": str(CACHE / "artefacts"),
+        "work_dir": str(CACHE / "work"),
+        "python": PYTHON,
+        "make_args": compiler,
+    }
+    regions = {
+        "path": str(folder / "scenario.xml"),
+        "board_path": str(folder / "board.xml"),
+        "acrn_version": wanted.text,
+        "regions": [dict(region) for region in wanted.regions],
+    }
+    kept = {
+        "dest": str(folder / "result.json"),
+        "content": "{{ {'plan': plan, 'build': build} | to_json }}",
+        "mode": "0600",
+    }
+    return [
+        {"name": "Set the regions", "acrn.ivshmem.scenario_regions": regions, "register": "plan"},
+        {"name": "Build the hypervisor", "acrn.ivshmem.hypervisor_build": build, "register": "build"},
+        {"name": "Keep what was said", "ansible.builtin.copy": kept},
+    ]
+
+
+def made(wanted: Wanted, folder: Path) -> Built:
+    """Edit the frame of a scenario and build the hypervisor, by the collection's own modules. Raises RealError."""
+    tree = source(wanted.version)
+    if tree is None:
+        raise RealError(f"ACRN_SRC has no ACRN v{wanted.text}")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "board.xml").write_text(board.board_xml(wanted.machine))
+    (folder / "scenario.xml").write_text(frame.scenario_xml(wanted.version, wanted.vms, console=wanted.console))
+    play = {
+        "name": "Make a machine",
+        "hosts": "localhost",
+        "connection": "local",
+        "gather_facts": False,
+        "vars": {"ansible_python_interpreter": sys.executable},
+        "tasks": _tasks(wanted, folder, tree),
+    }
+    (folder / "play.yml").write_text(yaml.safe_dump([play], sort_keys=False))
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "ansible-playbook"), "-i", "localhost,", "play.yml"],
+        cwd=folder,
+        env={**os.environ, "ANSIBLE_LOCALHOST_WARNING": "0", "NO_COLOR": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RealError(done.stdout)
+    result = json.loads((folder / "result.json").read_text())
+    artifact = Path(result["build"]["directory"])
+    return Built(wanted, artifact, result["plan"]["regions"], result["plan"])
+
+
+# -- the machine -------------------------------------------------------------------------------------------------------
+
+
+def job(built: Built) -> dict[str, Any]:
+    """What the guests are told: each region with its VMs, and where its function is to be found in each of them."""
+    regions = []
+    for region in built.regions:
+        vms = {vm["id"]: vm for vm in region["vms"]}
+        devices = {}
+        for number, vm in vms.items():
+            device = {"name": region["name"], "bdf": vm["vbdf"], "size": region["size"]}
+            if region.get("region_id"):
+                device["region_id"] = region["region_id"]
+            devices[str(number)] = device
+        regions.append(
+            {
+                "name": region["name"],
+                "vms": sorted(vms),
+                "devices": devices,
+                "doorbell": region["provided_by"] == "hypervisor",
+            }
+        )
+    return {"regions": regions, "patience": 3000}
+
+
+def entry(built: Built) -> str:
+    """The menu entry that hypervisor_install would write, for a host that is the disc."""
+    artifact = Artifact.parse(
+        (built.artifact / "manifest.json").read_text(), (built.artifact / "scenario.xml").read_bytes()
+    )
+    wanted = _boot.wanted_modules(artifact.scenario, artifact.version)
+    tags = dict.fromkeys([tag for tag in (wanted.kernel, wanted.ramdisk) if tag] + list(wanted.others))
+    places = {frame.KERNEL_TAG: "/bzImage", frame.INITRD_TAG: "/initrd"}
+    modules = [(_boot.Place(DISC_UUID, places[tag]), tag) for tag in tags]
+    modules += [(_boot.Place(DISC_UUID, f"/{tag}.bin"), tag) for tag in wanted.acpi]
+    packed = [place for place, tag in modules if tag == frame.INITRD_TAG]
+    _name, text = _boot.render_entry(
+        f"ACRN {artifact.version}", artifact.key, _boot.Place(DISC_UUID, f"/{IMAGE}"), "", modules, packed
+    )
+    return text
+
+
+def disc(built: Built, folder: Path) -> Path:
+    """A disc that boots the hypervisor with all that its VMs need."""
+    bundles = {"guest_device": bundle(guest_device), "guest_probe": bundle(guest_probe)}
+    files: dict[str, Path | bytes] = {
+        IMAGE: built.artifact / IMAGE,
+        "bzImage": image.kernel(CACHE),
+        "initrd": image.initramfs(CACHE, job(built), bundles),
+    }
+    for table in sorted((built.artifact / "acpi").glob("*.bin")):
+        files[table.name] = table
+    lines = ["serial --unit=0 --speed=115200", "terminal_output serial", *board.grub_prelude(), "set timeout=0"]
+    path = folder / "disc.iso"
+    image.disc(path, files, "\n".join([*lines, entry(built)]), DISC_TIME)
+    return path
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the VMs said: by VM and region, and the CPU seconds of the emulator until then."""
+
+    devices: Mapping[str, Any]
+    regions: Mapping[tuple[int, str], Mapping[str, Any]]
+    cpu: float
+
+
+def _read(lines: Sequence[emulator.Line]) -> list[dict[str, Any]]:
+    found = []
+    for line in lines:
+        match = re.search(r"acrn-test: (\{.*\})$", line.text)
+        if match:
+            found.append(json.loads(match.group(1)))
+    return found
+
+
+def boot(built: Built, folder: Path, seconds: float = 300) -> Told:
+    """Boot the machine and return what its VMs say when they are done. Raises EmulatorError."""
+    wanted = built.wanted
+    with emulator.Emulator(folder / "run", disc(built, folder), wanted.machine) as machine:
+        if wanted.version < (3, 0):
+            # No option of the scenario shows the console of a VM from the start.
+            machine.wait(r"ACRN:", seconds)
+            machine.type(f"vm_console {wanted.console}\r")
+        machine.wait(r"acrn-test: ended 0", seconds, stop=r"acrn-test: (error|ended [1-9])[^\n]*\n")
+        told, cpu = _read(machine.lines), machine.cpu()
+    regions = {}
+    for each in told:
+        if each["what"] == "region":
+            regions[each["vm"], each["region"]] = each
+        elif each["what"] == "peer":
+            regions[each["peer"], each["told"]["region"]] = each["told"]
+    devices = next(each["result"] for each in told if each["what"] == "guest_device")
+    return Told(devices, regions, cpu)

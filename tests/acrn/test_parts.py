@@ -1,0 +1,88 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The parts that need neither ACRN nor an emulator."""
+
+from __future__ import annotations
+
+import subprocess
+
+import board
+import emulator
+import frame
+import image
+import pytest
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils._board import read_board
+from ansible_collections.acrn.ivshmem.plugins.module_utils._request import decide
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import read_scenario
+
+VMS = [
+    frame.Vm("PRE_STD_VM0", memory=512 * board.MB),
+    frame.Vm("PRE_STD_VM1", cpus=(1,)),
+    frame.Vm("SERVICE", frame.SERVICE),
+    frame.Vm("POST", frame.POST),
+]
+
+
+def test_board_is_one_that_the_collection_reads(tmp_path):
+    path = tmp_path / "board.xml"
+    path.write_text(board.board_xml(board.Machine()))
+    assert read_board(path.read_bytes(), "board.xml") is not None
+
+
+def test_ram_ends_where_the_machine_says():
+    machine = board.Machine(memory=6 * board.GB)
+    assert machine.high_end == 0x17FFFFFFF
+    assert "100000000-17fffffff : System RAM" in board.board_xml(machine)
+
+
+def test_grub_keeps_the_registers_of_the_remapping_unit_out_of_ram():
+    first, *writes = board.grub_prelude()
+    assert first == "cutmem 0xbffe0000 0xbfff0000"
+    assert len(writes) == len(board.DRHD_REGISTERS)
+
+
+@pytest.mark.parametrize("version", [(2, 7), (3, 3)])
+def test_frame_has_the_vms_and_no_region(version):
+    scenario = read_scenario(frame.scenario_xml(version, VMS).encode(), "scenario.xml")
+    assert [vm.name for vm in scenario.vms] == [vm.name for vm in VMS]
+    assert [vm.load_order for vm in scenario.vms] == ["pre_launched", "pre_launched", "service", "post_launched"]
+    assert not scenario.regions
+
+
+@pytest.mark.parametrize("version", [(2, 7), (3, 3)])
+def test_regions_go_into_a_frame(version):
+    text = frame.scenario_xml(version, VMS)
+    regions = [{"name": "a", "size": 2, "vms": ["PRE_STD_VM0", "PRE_STD_VM1"]}]
+    result = decide(text.encode(), "scenario.xml", regions, version=version)
+    assert b"hv:/a, 2, 0:1" in result.data or b"<NAME>a</NAME>" in result.data
+
+
+def test_ram_of_pre_launched_vms_does_not_overlap():
+    text = frame.scenario_xml((3, 3), VMS)
+    assert "<start_hpa>0x100000000</start_hpa>" in text
+    assert "<start_hpa>0x120000000</start_hpa>" in text
+
+
+def test_archive_is_what_cpio_unpacks(tmp_path):
+    data = image.archive({"init": b"#!/bin/sh\n", "a/b/c": b"text"}, ["init"], {"bin/sh": "busybox"})
+    (tmp_path / "out").mkdir()
+    listed = subprocess.run(["cpio", "-itv", "--quiet"], input=data, capture_output=True, check=True).stdout.decode()
+    assert "-rwxr-xr-x" in next(line for line in listed.splitlines() if line.endswith(" init"))
+    assert "sh -> busybox" in listed
+    assert any(line.startswith("crw") and "dev/console" in line for line in listed.splitlines())
+    assert any(line.startswith("drwx") and line.endswith(" a/b") for line in listed.splitlines())
+
+
+def test_imports_of_the_guests_program_are_found_wherever_they_stand():
+    source = "import json\nfrom os import path\ndef late():\n    import mmap\nfrom ansible.module_utils import basic\n"
+    assert image._imported(source) == {"json", "os", "mmap"}
+
+
+def test_message_of_a_failure_has_the_last_lines(tmp_path):
+    machine = emulator.Emulator(tmp_path, tmp_path / "disc.iso", board.Machine())
+    machine.lines = [emulator.Line(1.0, 0.5, f"line {number}") for number in range(60)]
+    told = machine.told("it hangs")
+    assert told.startswith("it hangs; the console's last lines")
+    assert "line 59" in told and "line 19\n" not in told

@@ -98,7 +98,7 @@ class Artifact:
             for name, facts in value["outputs"].items():
                 if not re.fullmatch(r"[0-9a-f]{64}", facts["sha256"]) or not isinstance(facts["size"], int):
                     raise ValueError(f"{name} has no digest")
-        except (KeyError, TypeError, AttributeError, ValueError) as exc:
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as exc:
             raise IvshmemError(f"{MANIFEST} of the artefact is not what hypervisor_build writes: {exc}") from exc
         made = cls(key, value, scenario)
         for name in (IMAGE, SCENARIO):

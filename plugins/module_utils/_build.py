@@ -832,7 +832,7 @@ def find_artifact(artifacts_dir: str, key: str) -> dict[str, Any] | None:
             path = os.path.join(folder, name)
             if os.stat(path).st_size != facts["size"] or _sha256(path) != facts["sha256"]:
                 return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return dict(manifest)
 
@@ -852,7 +852,7 @@ def last_manifest(artifacts_dir: str, board: str, name: str) -> dict[str, Any] |
             if (manifest["board"], manifest["name"], manifest["key"]) == (board, name, entry.name):
                 when = os.stat(path).st_mtime
                 newest = max(newest or (when, manifest), (when, manifest), key=lambda pair: pair[0])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue
     return newest[1] if newest else None
 

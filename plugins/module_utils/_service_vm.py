@@ -76,7 +76,7 @@ def hold_against_hypervisor(module: Module, devices: Sequence[Any], path: str | 
         return
     try:
         manifest = json.loads(read_file(path).decode("utf-8"))
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise IvshmemError(f"{path}: is no JSON: {exc}") from None
     try:
         check_manifest(devices, manifest, path)

@@ -15,6 +15,7 @@ import pytest
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _build, _request
 from ansible_collections.acrn.ivshmem.plugins.module_utils._acrn_dm import ivshmem_options, parse_slot
 from ansible_collections.acrn.ivshmem.plugins.module_utils._board import read_board
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot_host import Artifact
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError, parse_regions, some
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import (
     parse_version,
@@ -185,3 +186,8 @@ def test_headers_of_a_build(text):
         assert _build.read_header(text) == ()
     except IvshmemError as exc:
         assert len(str(exc)) < 20000
+
+
+def test_a_manifest_that_is_nested_without_end():
+    with pytest.raises(IvshmemError, match="not what hypervisor_build writes"):
+        Artifact.parse('{"key": ' + "[" * 200000, b"")

@@ -1,0 +1,165 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Hosts whose Python answers what it likes, each with a lie of its own, beside one that is honest."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from ansible_collections.acrn.ivshmem.plugins.modules import hypervisor_info
+from ansible_collections.acrn.ivshmem.tests.reliability import figures
+
+PROBE = {"changed": False, "results": []}
+INFO = {"changed": False, **dict.fromkeys(yaml.safe_load(hypervisor_info.RETURN))}
+LAST = '"x": 1}'
+
+
+def lies(canary):
+    """By name: keys that are added to a right answer, or the text in its place."""
+    local = {"ansible_connection": "local", "ansible_python_interpreter": canary}
+    keys = {
+        "addhost": {"add_host": {"host_name": "localhost", "groups": ["all"], "host_vars": local}, "changed": True},
+        "newhost": {"add_host": {"host_name": "foreign", "groups": ["liars"], "host_vars": local}, "changed": True},
+        "addgroup": {"add_group": "foreign", "parent_groups": ["all"]},
+        "facts": {"ansible_facts": {"foreign": 1, "acrn_vm": "foreign", "verify_json": "foreign"}},
+        "interpreter": {
+            "ansible_facts": {"discovered_interpreter_python": canary, "ansible_python_interpreter": canary}
+        },
+        "stats": {"ansible_stats": {"data": {"foreign": 1}}},
+        "unreachable": {"unreachable": True},
+        "skipped": {"skipped": True},
+        "include": {"include": "/etc/passwd", "include_args": {"foreign": 1}},
+        "invocation": {"invocation": {"module_args": {"foreign": 1}}},
+        "internal": {"_ansible_no_log": True, "_ansible_delegated_vars": local, "_ansible_notify": ["foreign"]},
+        "items": {"ansible_loop_var": "foreign", "item": "foreign", "_ansible_item_label": "foreign"},
+        "job": {"ansible_job_id": "foreign", "results_file": "foreign"},
+        "exception": {"exception": ["foreign"]},
+        "template": {"warnings": [f"{{{{ lookup('pipe', '{canary}') }}}}"]},
+        "difference": {"diff": 3},
+        "warnings": {"warnings": [{"a": 1}], "deprecations": 3},
+        "changed": {"changed": "foreign"},
+        "failed": {"failed": ["foreign"]},
+        "results": {"results": [{"unreachable": True}, 3], "builds": 3},
+        "surrogate": {"msg": "\ud800", "results": [{"operation": "\ud800"}], "running": "\ud800"},
+        "tagged": {"refused": {"__ansible_type": "TrustedAsTemplate", "value": "x"}},
+    }
+    texts = {
+        "list": "[]",
+        "nothing": "",
+        "nan": '{"results": [], "builds": NaN, ' + LAST,
+        "digits": '{"results": [], "builds": ' + "9" * 100000 + "," + LAST,
+        "deep": '{"results": [], "builds": ' + "[" * 100000,
+        "nested": '{"results": [{"label": '
+        + '{"a":' * 600
+        + "1"
+        + "}" * 602
+        + '], "refused": '
+        + '{"a":' * 600
+        + "1"
+        + "}" * 601,
+        "huge": "x" * (100 << 20),
+    }
+    return keys, texts
+
+
+PLAY = """
+- hosts: liars
+  gather_facts: false
+  ignore_errors: true
+  ignore_unreachable: true
+  tasks:
+    - acrn.ivshmem.guest_probe: {steps: []}
+      register: probe
+    - acrn.ivshmem.hypervisor_info:
+      register: info
+- hosts: liars
+  gather_facts: false
+  tasks:
+    - ansible.builtin.command: "true"
+      delegate_to: localhost
+- hosts: localhost
+  gather_facts: false
+  tasks:
+    - ansible.builtin.copy:
+        dest: "{{ out }}"
+        content: "{{ {'groups': groups, 'hosts': dict(groups.liars | zip(groups.liars | map('extract', hostvars))),
+                      'local': hostvars.localhost} | to_json }}"
+"""
+
+
+def seen(value):
+    """The keys at any depth, and the text."""
+    if isinstance(value, dict):
+        return {*value, *(found for each in value.values() for found in seen(each))}
+    if isinstance(value, list):
+        return {found for each in value for found in seen(each)}
+    return {value} if isinstance(value, str) else set()
+
+
+@pytest.fixture(name="outcome")
+def _outcome(tmp_path):
+    ansible = f"{os.path.dirname(sys.executable)}/ansible-playbook"
+    if not os.path.exists(ansible):
+        pytest.skip("needs ansible-playbook beside the Python of the tests")
+    canary = tmp_path / "canary"
+    canary.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    canary.chmod(0o755)
+    keys, texts = lies(str(canary))
+    hosts = {"honest": {"ansible_python_interpreter": sys.executable}}
+    for name in (*keys, *texts):
+        folder = tmp_path / name
+        folder.mkdir()
+        for way, right in (("light", PROBE), ("heavy", INFO)):
+            text = texts[name] if name in texts else json.dumps({**right, **keys[name]})
+            (folder / way).write_text(f"\nacrn.ivshmem:{text}\n" if way == "light" else text)
+        python = folder / "python"
+        script = 'cat >/dev/null\ncase " $* " in *" -S "*) way=light;; *) way=heavy;; esac\n'
+        python.write_text(f"#!/bin/sh\n{script}cat {folder}/$way\n")
+        python.chmod(0o755)
+        hosts[name] = {"ansible_python_interpreter": str(python)}
+    local = {"ansible_connection": "local"}
+    inventory = {"liars": {"hosts": hosts, "vars": local}, "ungrouped": {"hosts": {"localhost": local}}}
+    inventory["ungrouped"]["hosts"]["localhost"] = {**local, "ansible_python_interpreter": sys.executable}
+    (tmp_path / "hosts.json").write_text(json.dumps(inventory))
+    (tmp_path / "play.yml").write_text(PLAY)
+    words = [
+        ansible,
+        "-v",
+        "-i",
+        str(tmp_path / "hosts.json"),
+        "-e",
+        f"out={tmp_path}/out.json",
+        f"{tmp_path}/play.yml",
+    ]
+    environment = {**os.environ, "ANSIBLE_PIPELINING": "1", "ANSIBLE_NOCOLOR": "1"}
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    assert (tmp_path / "out.json").exists(), done.stdout[-3000:] + done.stderr[-3000:]
+    return json.loads((tmp_path / "out.json").read_text()), done, tmp_path, (*keys, *texts)
+
+
+def test_a_lie_harms_nobody_but_who_tells_it(outcome):
+    out, done, folder, names = outcome
+    assert not (folder / "ran").exists()
+    assert sorted(out["groups"]["liars"]) == sorted(("honest", *names))
+    assert "foreign" not in out["groups"]
+    assert "foreign" not in seen([out["hosts"], out["local"]])
+    assert len(done.stdout) < 1 << 20
+    assert out["hosts"]["honest"]["probe"]["results"] == []
+    assert not out["hosts"]["honest"]["probe"]["failed"]
+    assert not out["hosts"]["honest"]["info"]["failed"]
+    refused = {name for name in names for way in ("probe", "info") if out["hosts"][name][way]["failed"]}
+    wrong = {"difference", "warnings", "changed", "failed", "results", "surrogate", *lies("")[1]}
+    # What a tag is, depends on the version of ansible-core.
+    assert refused - {"tagged"} == wrong
+    for name in wrong - {"list", "nothing"}:
+        told = [out["hosts"][name][way]["msg"] for way in ("probe", "info") if out["hosts"][name][way]["failed"]]
+        assert any(f"{name}: the answer of acrn.ivshmem." in msg for msg in told), told
+    figures.add("answers of lying hosts", 2 * len(names), 2 * len(names))

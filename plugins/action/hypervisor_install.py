@@ -10,7 +10,7 @@ import os
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.text.converters import to_text
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._boot_host import Artifact
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot_host import MANIFEST, Artifact
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.modules import hypervisor_install
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils._door import Contract, DoorAction, Refused
@@ -46,9 +46,9 @@ class ActionModule(DoorAction):
     def _files(artifact, wanted):
         """What a host may ask for: files of the build, whatever else lies on the controller."""
         try:
-            own = Artifact.parse(artifact["manifest.json"], artifact["scenario.xml"]).files
-        except (IvshmemError, RecursionError):
-            own = {}
+            own = {MANIFEST, *Artifact.parse(artifact[MANIFEST], b"").files}
+        except IvshmemError:
+            own = set()
         if not isinstance(wanted, list) or not all(isinstance(name, str) and name in own for name in wanted):
             raise Refused("it asks for files that are not of this build")
         return sorted(set(wanted))

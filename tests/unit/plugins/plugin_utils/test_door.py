@@ -183,6 +183,8 @@ def test_a_host_gets_files_of_the_build_alone(tmp_path):
     artifact = {"manifest.json": json.dumps({"key": "a" * 16, "outputs": outputs}), "scenario.xml": ""}
     files = hypervisor_install.ActionModule._files
     assert files(artifact, ["scenario.xml", "acrn.bin"]) == ["acrn.bin", "scenario.xml"]
+    # Not in its own list, and wanted by every host that has none of the build.
+    assert files(artifact, ["acrn.bin", "manifest.json"]) == ["acrn.bin", "manifest.json"]
     for wanted in (["../../secret"], ["other"], ["/etc/shadow"], "acrn.bin", [["acrn.bin"]], {"acrn.bin": 1}, 3):
         with pytest.raises(_door.Refused, match="not of this build"):
             files(artifact, wanted)

@@ -12,10 +12,10 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible.module_utils.parsing.convert_bool import boolean
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _verdict, _verify
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils._variables import word
 
 
 def _told(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -53,7 +53,9 @@ def probed(guests: Any, hostvars: Any) -> list[str]:
     """Guests that can take part in a proof: a program has to map the memory there, and the only one is in Python."""
 
     def can(variables: Any) -> bool:
-        return variables.get("guest_os", "linux") == "linux" and bool(boolean(variables.get("guest_python", True)))
+        return variables.get("guest_os", "linux") == "linux" and bool(
+            word(variables.get("guest_python", True), "guest_python")
+        )
 
     return [guest for guest in guests if can(hostvars[guest])]
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import Any, Callable, Mapping, Sequence, Tuple
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import PREFIXES
+from ansible_collections.acrn.ivshmem.plugins.module_utils._words import convert
 
 Values = Mapping[str, Any]
 # The cells of a line, and the words of its last one.
@@ -52,6 +53,10 @@ def changes(plan: Values) -> list[dict[str, Any]]:
     return [*found, *({**region, "change": "remove"} for region in before.values())]
 
 
+def _is(host: Values, name: str) -> bool:
+    return bool(convert(name, {"type": "bool"}, host.get(name)))
+
+
 def of_host(host: Values, built: Values | None) -> dict[str, Any]:
     """What would happen to a host. ``host`` has its variables, ``built`` is what built_for says, or None."""
     plan = host.get("scenario_plan") or {}
@@ -78,8 +83,8 @@ def of_host(host: Values, built: Values | None) -> dict[str, Any]:
         "hypervisor": {
             "running_key": info.get("running_key"),
             "reboot_needed": reboot,
-            "installed_by_site": bool(host.get("hypervisor_install")),
-            "rebooted_by_site": bool(host.get("hypervisor_install") and host.get("hypervisor_reboot")),
+            "installed_by_site": _is(host, "hypervisor_install"),
+            "rebooted_by_site": _is(host, "hypervisor_install") and _is(host, "hypervisor_reboot"),
         },
         "vms": {
             "restarted": restarted,

@@ -1,0 +1,37 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The filter that gives a variable its meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _variables
+
+
+def word(value: Any, name: str) -> Any:
+    """What the value of a variable means."""
+    try:
+        return _variables.word(value, name)
+    except KeyError:
+        raise AnsibleFilterError(f"acrn.ivshmem.word: the collection has no variable {name}") from None
+    except IvshmemError as exc:
+        raise AnsibleFilterError(str(exc)) from None
+
+
+def told_true(hosts: Iterable[str], hostvars: Mapping[str, Any], name: str) -> list[str]:
+    """Those of the hosts for which a boolean variable is true."""
+    return [host for host in hosts if word(hostvars[host].get(name), name)]
+
+
+class FilterModule:
+    """The filter that gives a variable its meaning."""
+
+    def filters(self) -> dict[str, Any]:
+        return {"word": word, "told_true": told_true}

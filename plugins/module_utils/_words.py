@@ -1,0 +1,132 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the value of a variable means, whichever way it was given: YAML, ``-e name=value``, INI or a quoted string.
+
+This module util is PRIVATE to the collection: it can change at any time.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable
+from typing import Any, Mapping
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+
+Spec = Mapping[str, Any]
+_TRUE = ("true", "yes", "on", "y", "t", "1")
+_FALSE = ("false", "no", "off", "n", "f", "0")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+_FLOAT = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]*)?")
+
+
+def convert(name: str, spec: Spec, value: Any) -> Any:
+    """The value of a variable, or of a key in one, as ``spec`` of an argument_specs.yml says it is.
+
+    None stays None, where a variable is left to its default. Raises IvshmemError, which names the variable.
+    """
+    if value is None:
+        return None
+    kind = spec.get("type", "str")
+    if kind == "bool":
+        return _boolean(name, value)
+    if kind in ("int", "float"):
+        return _number(name, kind, value)
+    if kind == "list":
+        inner = {"type": spec.get("elements", "raw"), "options": spec.get("options")}
+        return [convert(f"{name}[{index}]", inner, each) for index, each in enumerate(_list(name, spec, value))]
+    if kind == "dict":
+        options = spec.get("options") or {}
+        found = _mapping(name, value)
+        return {
+            key: convert(f"{name}.{key}", options[key], each) if key in options else each for key, each in found.items()
+        }
+    return value
+
+
+def _boolean(name: str, value: Any) -> bool:
+    text = str(value).strip().lower()
+    if isinstance(value, (bool, int, float, str)):
+        if text in _TRUE or value == 1:
+            return True
+        if text in _FALSE or value == 0:
+            return False
+    raise IvshmemError(f"{name} is {value!r}: write true or false")
+
+
+def _number(name: str, kind: str, value: Any) -> Any:
+    text = str(value).strip()
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        if _INTEGER.fullmatch(text):
+            return int(text) if kind == "int" else float(text)
+        if kind == "float" and _FLOAT.fullmatch(text):
+            return float(text)
+        if kind == "int" and isinstance(value, float) and value.is_integer():
+            return int(value)
+    raise IvshmemError(f"{name} is {value!r}: write a {'whole ' if kind == 'int' else ''}number in decimal digits")
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def _list(name: str, spec: Spec, value: Any) -> list[Any]:
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    if isinstance(value, str):
+        text = value.strip()
+        found = _parsed(text)
+        if isinstance(found, list):
+            return found
+        words = [word.strip() for word in text.split(",")]
+        # Words with blanks may be a command line, and a region has commas of its own.
+        plain = text[:1] not in ("[", "{") and not any(re.search(r"\s", word) for word in words)
+        if not text:
+            return []
+        if plain and all(words) and spec.get("elements") in ("str", "path", "int"):
+            return words
+    raise IvshmemError(f'{name} is {value!r}: it must be a list, in YAML or as JSON such as ["a", "b"]')
+
+
+def _mapping(name: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, str):
+        value = {} if not value.strip() else _parsed(value)
+        told = "this text"
+    else:
+        told = repr(value)
+    if not isinstance(value, Mapping):
+        raise IvshmemError(f'{name} is {told}: it must be a mapping, in YAML or as JSON such as {{"key": "value"}}')
+    return dict(value)
+
+
+def problems(specs: Mapping[str, Spec], values: Mapping[str, Any]) -> list[str]:
+    """What is wrong with those of the values that have a spec, a sentence each."""
+    found = []
+    for name in sorted(set(values) & set(specs)):
+        try:
+            convert(name, specs[name], values[name])
+        except IvshmemError as exc:
+            found.append(str(exc))
+    return found
+
+
+def misspelt(known: Iterable[str], names: Iterable[str]) -> dict[str, str]:
+    """Names that look like a known one and are none, each with the one that it looks like."""
+    every = sorted(known)
+    starts = sorted({name.split("_")[0] for name in every})
+    found = {}
+    for name in sorted(set(names) - set(every)):
+        start = re.split("[_-]", name)[0].lower()
+        if name.startswith(("ansible_", "_")) or not difflib.get_close_matches(start, starts, 1, 0.75):
+            continue
+        close = difflib.get_close_matches(name.lower().replace("-", "_"), every, 1, 0.85)
+        if close:
+            found[name] = close[0]
+    return found

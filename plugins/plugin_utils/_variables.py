@@ -1,0 +1,45 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The variables that the collection documents: those of its roles and of its playbooks.
+
+Read once per run, by the process that starts the workers: the action plugins import this.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import yaml
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _words
+
+_ROOT = pathlib.Path(__file__).parents[2]
+
+
+def _load(path: pathlib.Path) -> Any:
+    with path.open(encoding="utf-8") as handle:
+        return yaml.load(handle, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def _read() -> tuple[dict[str, Any], frozenset[str]]:
+    own = _load(_ROOT / "meta" / "playbook_variables.yml")
+    specs: dict[str, Any] = dict(own["options"])
+    for path in sorted(_ROOT.glob("roles/*/meta/argument_specs.yml")):
+        for entry in _load(path)["argument_specs"].values():
+            specs.update(entry.get("options") or {})
+    return specs, frozenset(own["facts"])
+
+
+SPECS, FACTS = _read()
+
+
+def word(value: Any, name: str) -> Any:
+    """What the value of a variable means. ``name`` may be that of a key too: ``acrn_build.release``."""
+    first, *keys = name.split(".")
+    spec = SPECS[first]
+    for key in keys:
+        spec = spec["options"][key]
+    return _words.convert(name, spec, value)

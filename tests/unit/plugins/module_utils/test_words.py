@@ -1,0 +1,165 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+
+import pytest
+import yaml
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _words
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _variables
+
+ROOT = pathlib.Path(__file__).parents[4]
+
+
+def documented(kind):
+    """Variables of a type, those inside of lists and mappings with all the keys to them."""
+
+    def below(path, specs):
+        for name, spec in specs.items():
+            if spec.get("type") == kind:
+                yield (*path, (name, spec))
+            yield from below((*path, (name, spec)), spec.get("options") or {})
+
+    found = list(below((), _variables.SPECS))
+    assert found
+    return [pytest.param(path, id=".".join(name for name, _spec in path)) for path in found]
+
+
+def nested(path, value):
+    """The variable that has a value at the end of a path of keys, and the way back to it."""
+    if len(path) == 1:
+        return value
+    inner = {path[1][0]: nested(path[1:], value)}
+    return [inner] if path[0][1]["type"] == "list" else inner
+
+
+def meaning(path, value):
+    found = _words.convert(path[0][0], path[0][1], nested(path, value))
+    for (_name, spec), (key, _spec) in zip(path, path[1:]):
+        found = found[0][key] if spec["type"] == "list" else found[key]
+    return found
+
+
+@pytest.mark.parametrize("path", documented("bool"))
+@pytest.mark.parametrize("text", ["false", "False", "no", "off", "0", " NO ", 0, False])
+def test_every_documented_boolean_is_false_in_every_form(path, text):
+    assert meaning(path, text) is False
+
+
+@pytest.mark.parametrize("path", documented("bool"))
+@pytest.mark.parametrize("text", ["true", "yes", "ON", "1", 1, True])
+def test_every_documented_boolean_is_true_in_every_form(path, text):
+    assert meaning(path, text) is True
+
+
+@pytest.mark.parametrize("path", documented("bool"))
+@pytest.mark.parametrize("text", ["maybe", "", "2", 2, [], {}, "None"])
+def test_every_documented_boolean_refuses_other_words_by_its_name(path, text):
+    with pytest.raises(IvshmemError, match=f"{path[-1][0]} is .*: write true or false"):
+        meaning(path, text)
+
+
+@pytest.mark.parametrize("path", [*documented("int"), *documented("float")])
+def test_every_documented_number_is_the_same_as_text(path):
+    assert meaning(path, "60") == meaning(path, 60) == 60
+    for wrong in ("sixty", "", "1_0", "0x10", True, [60], "٣"):
+        with pytest.raises(IvshmemError, match=f"{path[-1][0]} is .*: write a .*number"):
+            meaning(path, wrong)
+
+
+@pytest.mark.parametrize("path", [path for path in documented("list") if not path.values[0][-1][1].get("options")])
+def test_every_documented_list_is_json_or_refused_by_its_name(path):
+    elements = path[-1][1].get("elements", "raw")
+    value = {"int": [1, 2], "dict": [{"name": "a"}]}.get(elements, ["a", "b"])
+    assert meaning(path, json.dumps(value)) == meaning(path, value) == value
+    for wrong in ("acrnctl start {name}", "[a, b", 7, True, {"a": 1}):
+        with pytest.raises(IvshmemError, match=f"{path[-1][0]} is .*must be a list"):
+            meaning(path, wrong)
+    if elements == "str":
+        assert meaning(path, "a, b") == ["a", "b"]
+
+
+@pytest.mark.parametrize("path", documented("dict"))
+def test_every_documented_mapping_is_json_or_refused_by_its_name(path):
+    assert meaning(path, '{"a": 1}') == {"a": 1}
+    for wrong in ("a=1", ["a"], 7):
+        with pytest.raises(IvshmemError, match=f"{path[-1][0]} is .*must be a mapping"):
+            meaning(path, wrong)
+
+
+def test_null_is_left_to_its_default():
+    assert [_variables.word(None, name) for name in ("launch_restart", "launch_vms", "hypervisor_keep")] == [None] * 3
+
+
+# A module converts what it is given alone; in any other expression a text would be taken by its truth or its letters.
+BOOLEANS = [name for name, spec in _variables.SPECS.items() if spec.get("type") == "bool"]
+ASKED = [
+    path
+    for part in ("playbooks/*.yml", "roles/*/tasks/*.yml", "roles/*/vars/*.yml")
+    for path in ROOT.glob(part)
+    if "verify" not in path.parts
+]
+
+
+def expressions(value, key=""):
+    """The expressions of a YAML file, each without its quoted words."""
+    if isinstance(value, dict):
+        for name, each in value.items():
+            yield from expressions(each, name)
+    elif isinstance(value, list):
+        for each in value:
+            yield from expressions(each, key)
+    elif isinstance(value, str):
+        found = (
+            [value]
+            if key in ("when", "that", "failed_when", "changed_when")
+            else re.findall(r"\{\{.*?\}\}", value, re.S)
+        )
+        yield from (re.sub(r"'[^']*'", "''", each) for each in found)
+
+
+@pytest.mark.parametrize("path", ASKED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_booleans_are_asked_for_by_what_they_mean(path):
+    for expression in expressions(yaml.safe_load(path.read_text(encoding="utf-8"))):
+        for name in BOOLEANS:
+            # As a whole argument it goes to a module, which converts it.
+            if expression != "{{ " + name + " }}":
+                for found in re.finditer(rf"(?<![\w.]){name}\b(?!\s*=)(.{{0,60}})", expression, re.S):
+                    assert re.match(r"( \| default\(.*?\)+)* \| acrn\.ivshmem\.word\(", found.group(1)), expression
+
+
+@pytest.mark.parametrize(
+    "name, meant",
+    [
+        ("ivshmem_region", "ivshmem_regions"),
+        ("acrn_scenaro", "acrn_scenario"),
+        ("launch_restrat", "launch_restart"),
+        ("hypervisor_instal", "hypervisor_install"),
+        ("guest_drivr", "guest_driver"),
+        ("ivshmem_host_region", "ivshmem_host_regions"),
+        ("hypervizor_reboot", "hypervisor_reboot"),
+        ("acrn-board", "acrn_board"),
+    ],
+)
+def test_a_name_that_is_nearly_ours_is_told(name, meant):
+    assert _words.misspelt({*_variables.SPECS, *_variables.FACTS}, [name]) == {name: meant}
+
+
+def test_names_of_others_are_left_alone():
+    names = [
+        "ansible_host",
+        "groups",
+        "launch_pad_url",
+        "lab_stage",
+        "my_regions",
+        *_variables.SPECS,
+        *_variables.FACTS,
+    ]
+    assert _words.misspelt({*_variables.SPECS, *_variables.FACTS}, names) == {}

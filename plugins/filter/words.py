@@ -11,6 +11,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _words
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _variables
 
@@ -30,8 +31,17 @@ def told_true(hosts: Iterable[str], hostvars: Mapping[str, Any], name: str) -> l
     return [host for host in hosts if word(hostvars[host].get(name), name)]
 
 
+def declared_regions(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The regions of these variables, and why they say nothing of what a host shall have."""
+    try:
+        regions, unset = _words.joined(values)
+    except IvshmemError as exc:
+        raise AnsibleFilterError(str(exc)) from None
+    return {"regions": regions, "unset": unset}
+
+
 class FilterModule:
-    """The filter that gives a variable its meaning."""
+    """The filters that give variables their meaning."""
 
     def filters(self) -> dict[str, Any]:
-        return {"word": word, "told_true": told_true}
+        return {"word": word, "told_true": told_true, "declared_regions": declared_regions}

@@ -106,6 +106,24 @@ def _mapping(name: str, value: Any) -> dict[str, Any]:
     return dict(value)
 
 
+def joined(values: Mapping[str, Any]) -> tuple[list[Any], str]:
+    """The regions of several variables one behind the other, and why they say nothing of what a host shall have.
+
+    ``values``: by the names of the variables; False stands for one that is not set. The reason is empty where one of
+    them is set and none is null: only an empty list says that a host shall have no region. Raises IvshmemError.
+    """
+    regions: list[Any] = []
+    for name, value in values.items():
+        if value is not None and value is not False:
+            regions += convert(name, {"type": "list", "elements": "raw"}, value)
+    empty = [name for name, value in values.items() if value is None]
+    if empty:
+        return regions, f"{' and '.join(empty)} {'is' if len(empty) == 1 else 'are'} empty (null), which says nothing"
+    if all(value is False for value in values.values()):
+        return regions, f"no variable says which regions this host shall have ({', '.join(values)})"
+    return regions, ""
+
+
 def problems(specs: Mapping[str, Spec], values: Mapping[str, Any]) -> list[str]:
     """What is wrong with those of the values that have a spec, a sentence each."""
     found = []

@@ -72,6 +72,13 @@ options:
     type: list
     elements: raw
     required: true
+  unset:
+    description:
+      - Why O(regions) says nothing of what the scenario shall have, such as the names of variables that are not set. With
+        it, and O(state=exact), a scenario that has regions is refused with the list of them, as they would all go.
+    type: str
+    default: ""
+    version_added: 0.1.0
   state:
     description:
       - V(exact) makes these the only regions.
@@ -315,7 +322,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._files import (
     replace_file,
     unified,
 )
-from ansible_collections.acrn.ivshmem.plugins.module_utils._region import PREFIXES, SERVICE, IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import PREFIXES, SERVICE, IvshmemError, some
 from ansible_collections.acrn.ivshmem.plugins.module_utils._request import decide, find_version
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import V2, parse_version, read_scenario
 from ansible_collections.acrn.ivshmem.plugins.module_utils._xml import Document
@@ -335,6 +342,8 @@ def run(module):
     launch = read_file(launch_src) if launch_src else None
     before = data if src == path else existing(path)
     launch_before = launch if launch_src == launch_path else existing(launch_path)
+    if params["unset"] and params["state"] == "exact":
+        _refuse_loss(params["unset"], src, [data, *([] if before is None else [before])])
     kept = _kept(params["places_path"])
     outcome = decide(
         data,
@@ -414,6 +423,17 @@ def run(module):
     return result
 
 
+def _refuse_loss(unset, src, texts):
+    """Unset is not "none": nobody has said that the regions of these files shall go."""
+    found = [PREFIXES[region["provided_by"]] + region["name"] for data in texts for region in regions_of(data, src)]
+    names = list(dict.fromkeys(found))
+    if names:
+        raise IvshmemError(
+            f"{src}: {unset}, and this scenario would lose {some(names)}; declare what the host shall have, the whole "
+            "of it (the playbook acrn.ivshmem.adopt writes it down), or ivshmem_regions: [] to remove them all"
+        )
+
+
 def regions_of(data, path):
     try:
         return [placed.as_dict() for placed in read_scenario(data, path).as_found()]
@@ -473,6 +493,7 @@ ARGUMENTS = {
         "launch_src": {"type": "path"},
         "acrn_version": {"type": "str"},
         "acrn_source": {"type": "path"},
+        "unset": {"type": "str", "default": ""},
         "places_path": {"type": "path"},
         "known_places": {"type": "dict", "default": {}},
         "ask": {"type": "bool", "default": False},

@@ -49,3 +49,52 @@ def test_a_plan_for_one_host(plan):
 def test_a_plan_for_hosts_that_all_break_a_rule(plan):
     done, found = plan("--limit", "bad")
     assert (done.returncode, list(found)) == (2, ["bad"]), done.stdout
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({}, "no variable says which regions this host shall have (ivshmem_regions"),
+        ({"ivshmem_regions": None}, "ivshmem_regions is empty (null)"),
+        (
+            {"ivshmem_regions": ["hv:/log, 2, 2:3"], "ivshmem_host_regions": None},
+            "ivshmem_host_regions is empty (null)",
+        ),
+        ({"ivshmem_regions": []}, None),
+    ],
+)
+def test_regions_go_only_where_somebody_says_so(tmp_path, variables, told):
+    common = sample(tmp_path)
+    inventory = {"acrn_hosts": {"vars": {**common, "ivshmem_regions": ["hv:/log, 2, 2:3"]}, "hosts": {"line-1": {}}}}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump(inventory))
+    made = command(tmp_path, "ansible-playbook", "-i", "hosts.yml", "acrn.ivshmem.site", "-e", "plan_ask=false")
+    assert made.returncode == 0, made.stdout
+    (found,) = (tmp_path / ".acrn-ivshmem/line-1").glob("*.xml")
+    before = found.read_bytes()
+    inventory["acrn_hosts"]["vars"] = {**common, **variables}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump(inventory))
+    done = command(tmp_path, "ansible-playbook", "-i", "hosts.yml", "acrn.ivshmem.site", "-e", "plan_ask=false")
+    if told is None:
+        assert done.returncode == 0 and found.read_bytes() != before, done.stdout
+    else:
+        assert done.returncode == 2 and found.read_bytes() == before
+        text = " ".join(done.stdout.split())
+        assert told in text and "would lose hv:/log" in text
+
+
+def test_a_word_is_what_it_says_for_an_installation(tmp_path):
+    common = {**sample(tmp_path), "ivshmem_regions": ["hv:/log, 2, 2:3"]}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"acrn_hosts": {"vars": common, "hosts": {"line-1": {}}}}))
+    for word in ("false", "no", "off", "0"):
+        given = ("-e", f"hypervisor_install={word}", "--check")
+        done = command(
+            tmp_path, "ansible-playbook", "-i", "hosts.yml", "acrn.ivshmem.site", "-e", "plan_ask=false", *given
+        )
+        assert done.returncode == 0, done.stdout
+        assert "Install the hypervisor]" not in done.stdout.replace("PLAY [Install the hypervisor] ", "PLAY "), (
+            done.stdout
+        )
+    given = ("-e", "hypervisor_install=maybe", "--check")
+    done = command(tmp_path, "ansible-playbook", "-i", "hosts.yml", "acrn.ivshmem.site", *given)
+    assert done.returncode != 0
+    assert "hypervisor_install is 'maybe': write true or false" in " ".join(done.stdout.split())

@@ -163,3 +163,16 @@ def test_names_of_others_are_left_alone():
         *_variables.FACTS,
     ]
     assert _words.misspelt({*_variables.SPECS, *_variables.FACTS}, names) == {}
+
+
+def test_only_a_list_says_which_regions_a_host_shall_have():
+    every = {"ivshmem_regions": False, "ivshmem_group_regions": False, "ivshmem_host_regions": False}
+    regions, unset = _words.joined(every)
+    assert regions == [] and "ivshmem_regions, ivshmem_group_regions, ivshmem_host_regions" in unset
+    assert _words.joined({**every, "ivshmem_regions": []}) == ([], "")
+    assert _words.joined({**every, "ivshmem_regions": ["a"], "ivshmem_host_regions": ["b"]}) == (["a", "b"], "")
+    regions, unset = _words.joined({**every, "ivshmem_regions": ["a"], "ivshmem_host_regions": None})
+    assert regions == ["a"] and unset == "ivshmem_host_regions is empty (null), which says nothing"
+    assert _words.joined({**every, "ivshmem_regions": '["a"]'}) == (["a"], "")
+    with pytest.raises(IvshmemError, match=r"ivshmem_regions is .*must be a list"):
+        _words.joined({**every, "ivshmem_regions": {"name": "a"}})

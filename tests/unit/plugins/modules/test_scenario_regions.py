@@ -67,6 +67,26 @@ def test_check_mode_predicts_and_writes_nothing(capsys, tmp_path, path):
     assert diff["before_header"] == diff["after_header"] == str(path)
 
 
+def test_unset_is_not_none(capsys, tmp_path, path):
+    assert not execute(capsys, path=path, regions=[], unset="nobody says")["changed"]  # there is nothing to lose
+    execute(capsys, path=path, regions=[A, B])
+    before = state(path)
+    for check in (False, True):
+        refused = execute(capsys, check=check, path=path, regions=[], unset="nobody says")
+        assert refused["failed"]
+        assert f"{path}: nobody says, and this scenario would lose hv:/a, hv:/b;" in refused["msg"]
+    assert state(path) == before
+    assert execute(capsys, path=path, regions=[A], unset="", state="absent")["changed"]
+    assert execute(capsys, path=path, regions=[], unset="")["changed"]
+
+
+def test_unset_keeps_what_an_earlier_run_has_declared(capsys, tmp_path, path):
+    made = tmp_path / "made.xml"
+    execute(capsys, src=path, path=made, regions=[A])
+    refused = execute(capsys, src=path, path=made, regions=[], unset="nobody says")
+    assert refused["failed"] and "would lose hv:/a;" in refused["msg"]
+
+
 def test_the_second_run_changes_nothing(capsys, path):
     execute(capsys, path=path, regions=[A])
     before = state(path)

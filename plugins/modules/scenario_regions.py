@@ -74,8 +74,8 @@ options:
     required: true
   unset:
     description:
-      - Why O(regions) says nothing of what the scenario shall have, such as the names of variables that are not set. With
-        it, and O(state=exact), a scenario that has regions is refused with the list of them, as they would all go.
+      - Why O(regions) says nothing of what the scenario shall have, such as the names of variables that are not set.
+        With it, and O(state=exact), a scenario that has regions is refused with the list of them, as they would all go.
     type: str
     default: ""
     version_added: 0.1.0

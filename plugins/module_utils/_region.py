@@ -29,7 +29,7 @@ SERVICE = "service"
 POST_LAUNCHED = "post_launched"
 
 _BDF = re.compile(r"(?:0{1,4}:)?([0-9A-Fa-f]{1,2}):([01]?[0-9A-Fa-f])\.([0-7])")
-_KEYS = ("name", "provided_by", "size", "vms", "region_id")
+_KEYS = ("name", "provided_by", "size", "vms", "region_id", "reserved")
 # scenario_info returns load_order as well; it is what the scenario says, and no wish.
 _VM_KEYS = ("name", "id", "vbdf", "slot", "load_order")
 _COMPACT_HINT = 'write "hv:/NAME, SIZE_MB, VM:VM" or "dm:/NAME, SIZE_MB, VM:VM"'
@@ -100,13 +100,17 @@ class RegionVm:
 
 @dataclass(frozen=True)
 class Region:
-    """One shared-memory region. ``size`` is in MB, ``region_id`` the PCI subsystem ID of ACRN v3.3 and later."""
+    """One shared-memory region. ``size`` is in MB, ``region_id`` the PCI subsystem ID of ACRN v3.3 and later.
+
+    ``reserved`` is how many bytes at its end applications leave to the proof. ACRN knows nothing of it.
+    """
 
     name: str
     provided_by: str
     size: int
     vms: tuple[RegionVm, ...]
     region_id: int | None = None
+    reserved: int | None = None
 
     @property
     def prefixed(self) -> str:
@@ -123,7 +127,7 @@ def _integer(value: Any, what: str, where: str) -> int:
     # Not left to int(), which also takes 1_6 and digits of every script.
     if re.fullmatch(r"-?[0-9]{1,19}|0[xX][0-9A-Fa-f]{1,16}", text):
         return int(text, 16 if "x" in text.lower() else 10)
-    unit = " of MB without a unit" if what == "size" else ""
+    unit = {"size": " of MB without a unit", "reserved": " of bytes without a unit"}.get(what, "")
     raise IvshmemError(f"{where}: {what} must be a whole number{unit}, not '{value}'")
 
 
@@ -204,13 +208,14 @@ def _from_mapping(value: Mapping[str, Any]) -> Region:
         raise IvshmemError(f"{where}: vms must be a list of at least two VMs, not {vms!r}")
     if len(vms) > MOST_VMS:
         raise IvshmemError(f"{where}: has {len(vms)} VMs; {MOST_VMS} is the limit")
-    region_id = value.get("region_id")
+    region_id, reserved = value.get("region_id"), value.get("reserved")
     return Region(
         name=name,
         provided_by=provided_by,
         size=_integer(value["size"], "size", where),
         vms=tuple(_region_vm(vm, where) for vm in vms),
         region_id=None if region_id is None else _integer(region_id, "region_id", where),
+        reserved=None if reserved is None else _integer(reserved, "reserved", where) or None,
     )
 
 
@@ -266,9 +271,11 @@ def to_mapping(region: Region) -> dict[str, Any]:
     }
     if region.region_id is not None:
         result["region_id"] = region.region_id
+    if region.reserved is not None:
+        result["reserved"] = region.reserved
     return result
 
 
 def to_compact(region: Region) -> str:
-    """The compact form. It has no room for vBDFs and a region ID: these are left out."""
+    """The compact form. It has no room for vBDFs, a region ID and reserved bytes: these are left out."""
     return f"{region.prefixed}, {region.size}, {':'.join(str(vm.vm) for vm in region.vms)}"

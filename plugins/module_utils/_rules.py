@@ -182,6 +182,20 @@ def _region_size(context: Context) -> Iterator[tuple[str, str]]:
 
 
 @_rule(
+    "region-reserved",
+    ERROR,
+    "The bytes reserved for the proof are whole pages of 4096, and at most half of the region.",
+    "use a multiple of 4096 (one is enough for 16 VMs), at most half of the size, or leave it out",
+    "the proof writes up to 192 bytes for each VM, of which ACRN has at most 16; nothing of ACRN knows it",
+)
+def _region_reserved(context: Context) -> Iterator[tuple[str, str]]:
+    for region in context.regions:
+        reserved = region.reserved
+        if reserved is not None and (reserved % 4096 or not 0 < reserved <= region.size << 19):
+            yield region.name, f"{reserved} bytes of its {region.size} MB are reserved"
+
+
+@_rule(
     "region-count",
     ERROR,
     "At most eight regions of a host are provided by the hypervisor.",

@@ -138,7 +138,10 @@ class PlacedRegion:
 
     def as_dict(self) -> dict[str, Any]:
         """The region as modules return it; ``slot`` is decimal, as acrn-dm takes it."""
+        # Only where it is declared: no file of ACRN holds it.
+        reserved = {} if self.region.reserved is None else {"reserved": self.region.reserved}
         return {
+            **reserved,
             "name": self.region.name,
             "provided_by": self.region.provided_by,
             "size": self.region.size,

@@ -64,6 +64,10 @@ class Shared:
     vms: tuple[Peer, ...]
     reserved: int = 0
 
+    def set_aside(self, options: Options) -> bool:
+        """Whether the window lies in bytes that are the proof's, whoever uses the rest."""
+        return bool(self.reserved) and options.offset is None
+
     def index(self, vm: str) -> int | None:
         return next((index for index, peer in enumerate(self.vms) if peer.is_vm(vm)), None)
 
@@ -82,8 +86,9 @@ def shared(value: Any) -> Shared:
     for vm in region.vms:
         number = vm.vm if isinstance(vm.vm, int) else None
         peers.append(Peer(str(vm.vm), number, str(vm.vbdf) if vm.vbdf else None))
-    reserved = getattr(region, "reserved", None) or 0
-    return Shared(region.prefixed, region.provided_by, region.size, region.region_id, tuple(peers), reserved)
+    return Shared(
+        region.prefixed, region.provided_by, region.size, region.region_id, tuple(peers), region.reserved or 0
+    )
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,7 @@ def part(region: Shared, index: int, options: Options) -> _journal.Window:
     size, count = region.size * MB, len(region.vms)
     mailbox = 8 * count if options.measure else 0
     length = options.length if options.mode == CHOSEN else count * (TOKEN + mailbox)
-    if region.reserved and options.offset is None:
+    if region.set_aside(options):
         length = min(length, region.reserved // 8 * 8)
     start = size - length if options.offset is None else options.offset
     each = length // count // 8 * 8
@@ -328,7 +333,7 @@ class Session:
     def writable(self, host: str, region: Shared) -> bool:
         if self.options.mode == READ_ONLY or len(self.at(host, region)) < 2:
             return False
-        return self.options.mode == CHOSEN or bool(region.reserved) or self.idle(host, region)
+        return self.options.mode == CHOSEN or region.set_aside(self.options) or self.idle(host, region)
 
     def audible(self, host: str, region: Shared) -> bool:
         """Whether doorbells may be rung: an application may listen where it is not idle."""
@@ -385,7 +390,7 @@ class Session:
             if not self.writable(host, region):
                 steps.append(self._hash(region))
                 continue
-            only_idle = self.options.mode == IDLE and not region.reserved
+            only_idle = self.options.mode == IDLE and not region.set_aside(self.options)
             steps.append(Step("write", region, {**self.window(host, region, index), "only_idle": only_idle}))
             echo = self._echo(host, region, index) if self.measured(host, region) else []
             rung = self.options.doorbell and region.provided_by == _region.HYPERVISOR and self.audible(host, region)

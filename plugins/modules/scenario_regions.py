@@ -61,6 +61,9 @@ options:
         512),
         C(provided_by) (V(hypervisor), the default, or V(device_model)), C(vms), and from ACRN v3.3 on C(region_id)
         (0, or 4096 to 65535).
+      - With C(reserved), applications leave that many bytes at the end of the region to the proof of the role
+        P(acrn.ivshmem.verify#role) (a multiple of 4096, at most half of the region). It is in no file of ACRN, so it
+        changes nothing but the plan, and goes when a region is not declared any more.
       - Each of C(vms) is the name or the ID of a VM, or a mapping with C(name) (or C(id)) and C(vbdf).
       - Without C(vbdf) the place that the file has is kept. A new VM gets the lowest free device of 00:08.0 to
         00:0f.0, then of 00:03.0 to 00:07.0, then of 00:10.0 to 00:1e.0.
@@ -191,6 +194,9 @@ regions:
       type: int
     region_id:
       description: The region ID, or null.
+      type: int
+    reserved:
+      description: How many bytes at its end are the proof's. Only where that is declared.
       type: int
     vms:
       description: The VMs that share it.
@@ -372,7 +378,8 @@ def run(module):
         if new is not None and old != new
     ]
     backups = []
-    places_changed = params["places_path"] is not None and outcome.scenario.dialect == V2 and kept != regions
+    places = [{key: each[key] for key in each if key != "reserved"} for each in regions]
+    places_changed = params["places_path"] is not None and outcome.scenario.dialect == V2 and kept != places
     if not module.check_mode and not asking:
         for name, old, new in changes:
             try:
@@ -385,7 +392,7 @@ def run(module):
                 done = f"; {path} has its new content already: run again" if backups else ""
                 raise IvshmemError(f"{exc}{done}") from exc
         if places_changed:
-            text = json.dumps({"regions": regions}, indent=1, sort_keys=True) + "\n"
+            text = json.dumps({"regions": places}, indent=1, sort_keys=True) + "\n"
             replace_file(module, params["places_path"], text.encode())
     if params["unasked"] and chosen:
         told = ", ".join(f"{each['region']} in {each['vm']} {each['vbdf']}" for each in chosen)

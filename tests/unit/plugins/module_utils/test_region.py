@@ -80,6 +80,8 @@ def mapping(**changes):
         (mapping(provided_by=["hypervisor"]), ["provided_by"]),
         (mapping(name="dm:/r", provided_by="hypervisor"), ["dm:/r", "device_model", "remove one"]),
         (mapping(region_id="id"), ["'r'", "region_id", "'id'"]),
+        (mapping(reserved="4K"), ["'r'", "reserved", "of bytes without a unit", "'4K'"]),
+        (mapping(reserved=4096.0), ["'r'", "reserved", "4096.0"]),
         (mapping(vms=[]), ["'r'", "at least two"]),
         (mapping(vms="0:2"), ["'r'", "list", "'0:2'"]),
         (mapping(vms=["A", ""]), ["'r'", "''"]),

@@ -65,6 +65,10 @@ BREAKING = [
     ("region-name", [region("a\n")], {}, []),
     ("region-duplicate", [region("r"), dm("r")], {}, ["2 times"]),
     *[("region-size", [region(size=size)], {}, [f"is {size} MB"]) for size in (-2, 0, 1, 3, 24, 1024, 4098)],
+    *[
+        ("region-reserved", [region(reserved=number)], {}, [f"{number} bytes of its 2 MB"])
+        for number in (-4096, 1, 4095, 4104, (1 << 20) + 4096, 2 << 20, 1 << 62)
+    ],
     ("region-count", eight(9), {}, ["9 regions", "limit is 8"]),
     ("region-count", eight(9, vms=[0, 2]), {"version": (2, 2)}, ["9 regions"]),
     ("region-id-version", [region(region_id=4096)], {"version": (3, 2)}, ["4096"]),
@@ -147,6 +151,7 @@ KEEPING = [
     ("region-duplicate", [region("r"), dm("R")], {}),
     ("region-size", [region(size=size) for size in (2, 4, 8, 16, 32, 64, 128, 256, 512)], {}),
     ("region-count", [*eight(8), *(dm(f"d{number}") for number in range(9))], {}),
+    ("region-reserved", [region(reserved=number) for number in (None, 0, 4096, 1 << 20)], {}),
     ("region-id-version", [region(region_id=4096)], {}),
     ("region-id-version", [region(region_id=0)], {"version": (2, 7)}),
     ("region-id-range", [region(region_id=number) for number in (None, 0, 4096, 65535)], {}),

@@ -262,6 +262,47 @@ def test_reserved_bytes_are_the_proofs_whoever_uses_the_rest(fleet):
     assert fleet.bytes()["h1-device_model-a"] == before
 
 
+def test_the_least_that_can_be_reserved_is_enough_for_every_vm_of_acrn():
+    vms = {number: number + 3 for number in range(16)}
+    whole = _verify.shared({**region("a", vms), "reserved": 4096})
+    for options in (_verify.Options(measure=True), _verify.Options("true", length=1 << 20, measure=True)):
+        parts = [_verify.part(whole, index, options) for index in range(16)]
+        assert min(each.offset for each in parts) >= SIZE - 4096
+        assert all(each.token_length >= 64 for each in parts)
+
+
+@pytest.mark.parametrize("planned", [True, False])
+def test_declared_bytes_are_written_and_nothing_else(fleet, planned):
+    """Cameras work on region a in VM1 and on region b in VM3: a is proved, b only read."""
+    if not planned:
+        fleet.hosts["h1"] = [
+            {**each, "vms": [{"name": vm["name"], "vbdf": vm["vbdf"]} for vm in each["vms"]]}
+            for each in fleet.hosts["h1"]
+        ]
+    fleet.hosts["h1"][0]["reserved"] = 4096
+    fleet.use("h1-VM1", "06")
+    fleet.use("h1-VM3", "09")
+    before = fleet.bytes()
+    written = []
+
+    def look():
+        now = fleet.bytes()
+        written.extend(name for name in now if name.startswith("h1-") and now[name] != before[name])
+        assert now["h1-device_model-a"][:-4096] == before["h1-device_model-a"][:-4096]
+
+    report = fleet.prove(between=look)
+    assert states(report)[A1] == "proved"
+    assert set(written) == {"h1-device_model-a"}
+    assert fleet.bytes() == before
+
+
+def test_a_chosen_offset_is_not_reserved(fleet):
+    fleet.hosts["h1"][0]["reserved"] = 4096
+    for vm in fleet.hosts["h1"][0]["vms"]:
+        fleet.use(f"h1-{vm['name']}", vm["vbdf"][3:5])
+    assert states(fleet.prove(offset=0))[A1] != "proved"
+
+
 def test_one_call_a_stage_whatever_the_number_of_regions(fleet):
     fleet.start()
     fleet.run(fleet.kernels, "look")
@@ -643,6 +684,8 @@ def lies(good):
     yield from (None, 5, "x", [], [good], {"results": None}, {"results": 7}, {"results": []}, {"results": {}})
     results = good["results"]
     yield {"results": results[:-1]}
+    yield {"results": results[1:]}
+    yield {"results": [*results, results[-1]] if results else [{}]}
     yield {"results": results * 2}
     yield {"results": list(reversed(results))} if len(results) > 1 else {"results": [None]}
     for number, result in enumerate(results):
@@ -670,6 +713,28 @@ def lies(good):
         others.append({**result, "region": "hv:/b on h1", "label": {"region": "hv:/b", "acrn_host": "h1", "vm": "VM3"}})
         for other in others:
             yield {"results": [*results[:number], other, *results[number + 1 :]]}
+
+
+@pytest.mark.parametrize("stage", _verify.STAGES)
+@pytest.mark.parametrize("more", [-1, 1])
+def test_too_few_or_too_many_results_are_a_failure_of_that_guest_by_name(fleet, stage, more):
+    """Each of them is a good answer to a step; only their number is wrong."""
+    asked = []
+    honest = fleet.run
+
+    def run(guests, now):
+        honest(guests, now)
+        if now == stage:
+            answer = fleet.vars["h2-VM2"][_verify.variable(stage)]
+            asked.extend(answer["results"])
+            answer["results"] = asked[:-1] if more < 0 else [*asked, asked[-1]]
+
+    fleet.run = run
+    report = fleet.prove()
+    told = [row for row in report["problems"] if row["guest"] == "h2-VM2"]
+    assert f"there are not {len(asked)} results" in str(told)
+    assert {row["guest"] for row in report["problems"]} == {"h2-VM2"}
+    assert states(report)[A2] != "proved" and states(report)[A1] == states(report)[B1] == "proved"
 
 
 @pytest.mark.parametrize("stage", _verify.STAGES)

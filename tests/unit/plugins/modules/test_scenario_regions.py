@@ -375,6 +375,24 @@ def test_places_that_a_host_has_in_use_stay_and_are_kept(capsys, tmp_path):
     assert f"{places}: cannot be read" in execute(capsys, **options)["msg"]
 
 
+@pytest.mark.parametrize("dialect", ["v2", "v3"])
+def test_reserved_bytes_are_in_the_plan_and_in_no_file(capsys, tmp_path, dialect):
+    path = tmp_path / "line.xml"
+    path.write_bytes(V2 if dialect == "v2" else V3)
+    options = {"path": path, "places_path": tmp_path / "places", "acrn_version": "2.7" if dialect == "v2" else "3.3"}
+    region = {"name": "a", "size": 2, "vms": [0, 2]}
+    plain = execute(capsys, regions=[region], **options)
+    assert "reserved" not in plain["regions"][0]
+    before = {name: (tmp_path / name).read_bytes() for name in listing(tmp_path)}
+    for wish in (4096, "0x2000"):
+        planned = execute(capsys, regions=[{**region, "reserved": wish}], **options)
+        assert (planned["changed"], planned["digest"]) == (False, plain["digest"])
+        assert planned["regions"] == [{**plain["regions"][0], "reserved": int(str(wish), 0)}]
+        assert {name: (tmp_path / name).read_bytes() for name in listing(tmp_path)} == before
+    refused = execute(capsys, regions=[{**region, "reserved": 100}], **options)
+    assert refused["failed"] and "100 bytes of its 2 MB are reserved" in refused["msg"]
+
+
 def test_places_that_were_chosen_blindly_are_told(capsys, tmp_path, path):
     result = execute(capsys, path=path, regions=[A], unasked="no route to host")
     assert re.search(r"hv:/a in .*00:08\.0.*no route to host", str(result["warnings"]))

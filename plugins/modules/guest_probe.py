@@ -398,7 +398,7 @@ STEP_OPTIONS = {
     "offset": {"type": "int"},
     "length": {"type": "int"},
     "mailbox": {"type": "int", "default": 0},
-    "seed": {"type": "str"},
+    "seed": {"type": "str", "no_log": True},
     "only_idle": {"type": "bool", "default": False},
     "nonce": {"type": "str", "no_log": True},
     "peer": {"type": "int"},

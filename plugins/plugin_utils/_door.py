@@ -32,6 +32,7 @@ LARGEST = 1 << 64
 # Text that people read. Ansible compares both sides of a difference in its main process, where all hosts wait for it.
 WORDS, LINES = 1 << 16, 4000
 NO_RESULT = ("_ansible_", "__ansible_")
+MASK = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
 
 Spec = Mapping[str, Any]
 
@@ -249,19 +250,38 @@ class Contract:
         return self._value(value, spec, place)
 
 
+def masked(value: Any, spec: Spec) -> Any:
+    """Arguments as people may see them: by an argument_spec, what its ``no_log`` covers at any depth is left out."""
+    if isinstance(value, (list, tuple)):
+        return [masked(each, spec) for each in value]
+    if not isinstance(value, Mapping):
+        # JSON in a text, for example: what of it is secret cannot be told.
+        return MASK if _secret(spec) and value is not None else value
+    found = {}
+    for key, each in value.items():
+        option = spec.get(key, {})
+        hidden = option.get("no_log") and each is not None
+        found[key] = MASK if hidden else masked(each, option["options"]) if option.get("options") else each
+    return found
+
+
+def _secret(spec: Spec) -> bool:
+    return any(option.get("no_log") or _secret(option.get("options") or {}) for option in spec.values())
+
+
 # -- a task ------------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def limited(connection: Any) -> Iterator[None]:
+def limited(connection: Any, most: int = BYTES) -> Iterator[None]:
     """Refuse what is too long where it comes in, before it is decoded, cut into lines and parsed."""
     run = connection.exec_command
 
     def exec_command(*args: Any, **kwargs: Any) -> Any:
         code, *outputs = run(*args, **kwargs)
         for output in outputs:
-            if isinstance(output, (bytes, str)) and len(output) > BYTES:
-                raise Refused(f"it is {len(output)} bytes long; {BYTES} are the most that is taken")
+            if isinstance(output, (bytes, str)) and len(output) > most:
+                raise Refused(f"it is {len(output)} bytes long; {most} are the most that is taken")
         return (code, *outputs)
 
     connection.exec_command = exec_command
@@ -277,13 +297,16 @@ class DoorAction(ActionBase):  # type: ignore[misc]
     _supports_async = True
 
     contract = Contract(None)
+    # Has ARGUMENTS where an option of it is nothing to show.
+    module: Any = None
+    most = BYTES
 
     def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
         if result.get("skipped"):
             return result
         try:
-            with limited(self._connection):
+            with limited(self._connection, self.most):
                 answer = self._answer(task_vars or {})
             result.update(self._contract().admit(answer))
         except (Refused, RecursionError) as exc:
@@ -291,7 +314,8 @@ class DoorAction(ActionBase):  # type: ignore[misc]
             result.update(
                 failed=True, msg=printable(f"{self._whom(task_vars)}: the answer of {self._asked()} is refused: {why}")
             )
-        result["invocation"] = {"module_args": self._arguments()}
+        spec = getattr(self.module, "ARGUMENTS", {}).get("argument_spec", {})
+        result["invocation"] = {"module_args": masked(self._arguments(), spec)}
         # A fact that the controller itself has found out.
         if getattr(self, "_discovered_interpreter_key", None):
             result["ansible_facts"] = {self._discovered_interpreter_key: self._discovered_interpreter}

@@ -82,7 +82,6 @@ def _encoded(data: bytes) -> str:
 class LightAction(_door.DoorAction):
     """Runs ``module`` by the shortest way that gives its result."""
 
-    module: Any = None
     # Strategies load the action in the main process, so this is there before the workers are forked.
     parts = ""
     # On the controller itself there is no need of another process.

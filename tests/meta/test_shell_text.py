@@ -18,9 +18,10 @@ ROOT = Path(__file__).resolve().parents[2]
 PLACES = ("roles/*/tasks", "roles/*/handlers", "playbooks")
 FILES = sorted(path for place in PLACES for path in ROOT.glob(f"{place}/**/*.yml"))
 
-SHELLS = re.compile(r"(ansible\.builtin\.)?(shell|raw)")
+# The last one of each stands in the arguments of a module that another one runs.
+SHELLS = re.compile(r"(ansible\.builtin\.)?(shell|raw)|_raw_params")
 # As one string it is cut into words, like a shell's.
-COMMANDS = re.compile(r"(ansible\.builtin\.)?(command|script)")
+COMMANDS = re.compile(r"(ansible\.builtin\.)?(command|script)|cmd")
 QUOTED = re.compile(r"\|\s*(map\('(ansible\.builtin\.)?quote'\)\s*\|\s*join\(' '\)|(ansible\.builtin\.)?quote)\s*$")
 # A file of this collection, named in the task itself.
 OWN_FILE = re.compile(r"lookup\('ansible\.builtin\.file', '[\w.]+'\)")
@@ -83,6 +84,8 @@ def test_values_in_text_for_a_shell_are_quoted(path):
         ("- tasks:\n    - shell: ls {{ place | quote | upper }}", [(2, "place | quote | upper")]),
         ("- shell: ls {{ place | ansible.builtin.quote }}", []),
         ("- shell: ls {{ places | map('ansible.builtin.quote') | join(' ') }}", []),
+        ("- acrn.ivshmem.guarded: {module: raw, args: {_raw_params: 'ls {{ place }}'}}", [(1, "place")]),
+        ("- acrn.ivshmem.guarded: {module: command, args: {cmd: 'ls {{ place }}'}}", [(1, "place")]),
         ("- ansible.builtin.command: {argv: [ls, '{{ place }}']}", []),
         ("# unquoted: place: it is a number\n- shell: ls {{ place }}", []),
         ("# unquoted: place: it is a number\n- shell: ls {{ place }} {{ other }}", [(2, "other")]),

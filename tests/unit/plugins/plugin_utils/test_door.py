@@ -143,6 +143,19 @@ def test_a_long_difference_is_not_compared():
     }
 
 
+def test_arguments_are_shown_without_secrets():
+    spec = guest_probe.ActionModule.module.ARGUMENTS["argument_spec"]
+    step = {"operation": "write", "device": {"name": "a"}, "seed": "secret", "nonce": "secret", "peer": None}
+    shown = _door.masked({"steps": [step, {**step, "nonce": None}], "strict": True}, spec)
+    assert "secret" not in str(shown)
+    assert shown["steps"][1]["nonce"] is None
+    assert shown["steps"][0]["device"] == {"name": "a"}
+    assert shown["strict"] is True
+    # A text is a list of steps to Ansible, too.
+    assert "secret" not in str(_door.masked({"steps": str([step])}, spec))
+    assert "secret" not in str(_door.masked({"steps": [str(step)]}, spec))
+
+
 def test_text_is_never_a_template():
     found = CONTRACT.admit({**GOOD, "free": {"a": "{{ lookup('pipe', 'id') }}"}})
     try:

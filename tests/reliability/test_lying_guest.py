@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from ansible_collections.acrn.ivshmem.plugins.modules import hypervisor_info
+from ansible_collections.acrn.ivshmem.tests.integration_acrn import controller
 from ansible_collections.acrn.ivshmem.tests.reliability import figures
 
 PROBE = {"changed": False, "results": []}
@@ -163,3 +164,48 @@ def test_a_lie_harms_nobody_but_who_tells_it(outcome):
         told = [out["hosts"][name][way]["msg"] for way in ("probe", "info") if out["hosts"][name][way]["failed"]]
         assert any(f"{name}: the answer of acrn.ivshmem." in msg for msg in told), told
     figures.add("answers of lying hosts", 2 * len(names), 2 * len(names))
+
+
+# The liar's Python: what each module of ansible-core gives when all is well, and facts for the tasks that follow.
+LIAR = """#!/bin/sh
+cat >/dev/null
+echo '{"changed": true, "path": "/nowhere", "files": [], "rc": 0, "stdout": "", "ansible_facts": FACTS}'
+"""
+GENERATE = """
+- hosts: liar
+  gather_facts: false
+  tasks:
+    - ansible.builtin.include_role: {name: acrn.ivshmem.launch, tasks_from: generate.yml}
+      ignore_errors: true
+    - ansible.builtin.include_role: {name: acrn.ivshmem.guest, tasks_from: group.yml}
+"""
+
+
+def test_no_fact_of_a_host_is_a_variable_of_the_roles(tmp_path):
+    ran = tmp_path / "ran"
+    canary = tmp_path / "canary"
+    canary.write_text(f"#!/bin/sh\necho $0 >> {ran}\n")
+    canary.chmod(0o755)
+    facts = {
+        "launch_generator_host": "localhost",
+        "launch_python": str(canary),
+        "launch_source": "/",
+        "verify_json": str(ran),
+        "ansible_connection": "local",
+        "ansible_python_interpreter": str(canary),
+    }
+    liar = tmp_path / "python"
+    liar.write_text(LIAR.replace("FACTS", json.dumps(facts)))
+    liar.chmod(0o755)
+    variables = {**controller.sample(tmp_path), "ansible_python_interpreter": str(liar)}
+    variables |= {"guest_group": "root", "launch_board": "board.xml", "launch_scenario": "scenario.xml"}
+    variables |= {"launch_plan": {}, "launch_launch_xml": "", "launch_version": "3.3"}
+    inventory = {"all": {"hosts": {"liar": variables}}}
+    (tmp_path / "hosts.json").write_text(json.dumps(inventory))
+    shown = "    - ansible.builtin.debug: {msg: \"LEFT {{ verify_json | default('unset') }} {{ launch_python }}\"}\n"
+    (tmp_path / "play.yml").write_text(GENERATE + shown)
+    done = controller.command(tmp_path, "ansible-playbook", "-i", "hosts.json", "play.yml", "-v")
+    assert "Make a work directory for the generator" in done.stdout, done.stdout
+    assert not ran.exists(), done.stdout
+    assert str(ran) not in done.stdout
+    assert "localhost" not in done.stdout.replace("implicit localhost", ""), done.stdout

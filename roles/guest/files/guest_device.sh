@@ -33,7 +33,8 @@ nl='
 '
 
 work=$(mktemp -d) || exit 1
-trap 'rm -rf "$work"' EXIT
+mine=''
+trap 'rm -rf "$work" ${mine:+"$mine"}' EXIT
 
 fail() {
     printf 'acrn.ivshmem: %s\n' "$1" >&2
@@ -476,7 +477,9 @@ gone() { # absent: drop the blocks of what is released
 
 store() { # path content-file: in one step, mode 0644
     mkdir -p "${1%/*}"
-    fresh=$(mktemp "${1%/*}/.acrn-ivshmem-XXXXXX") || return 1
+    # Under the lock nobody else has one, so what is there was left by a run that was killed.
+    rm -f "${1%/*}"/.acrn-ivshmem-*
+    fresh=${1%/*}/.acrn-ivshmem-new
     cat "$2" >"$fresh" && chmod 0644 "$fresh" && mv "$fresh" "$1"
 }
 put() { printf '%s\n' "$2" 2>/dev/null >"$1"; }
@@ -551,6 +554,30 @@ undo() { # after a failed step: the files as they were
     udevadm control --reload >/dev/null 2>&1
 }
 
+# One writer at a time. A lock by flock ends with its process; the other one tells its process, and is void without it.
+hold() {
+    lock=$root/run/acrn-ivshmem/shell.lock
+    (umask 077 && mkdir -p "${lock%/*}") || fail "${lock%/*} cannot be made: is this root?"
+    tool=0
+    if [ -z "${ACRN_IVSHMEM_NO_FLOCK:-}" ] && command -v flock >/dev/null 2>&1; then
+        tool=1
+        exec 9>>"$lock" || fail "$lock cannot be opened: is this root?"
+    fi
+    waited=0
+    until { [ "$tool" -eq 1 ] && flock -n 9; } || { [ "$tool" -eq 0 ] && mkdir "$lock.d" 2>/dev/null; }; do
+        owner=$(cat "$lock.d/pid" "$lock.pid" 2>/dev/null | head -n 1)
+        if [ "$tool" -eq 0 ] && [ -n "$owner" ] && ! kill -0 "$owner" 2>/dev/null; then
+            rm -rf "$lock.d"
+            continue
+        fi
+        [ "$waited" -lt "${ACRN_IVSHMEM_LIMIT:-300}" ] || fail "process ${owner:-(unknown)} of this guest has held $lock for $waited s: wait for it or end it"
+        waited=$((waited + 1))
+        sleep 1
+    done
+    if [ "$tool" -eq 1 ]; then echo $$ >"$lock.pid"; else mine=$lock.d; echo $$ >"$mine/pid"; fi
+}
+
+[ "$check" -eq 1 ] || hold
 observe
 split "$rules" old
 split "$run_rules" passing

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -215,3 +216,33 @@ def test_any_history_is_planned_alike():
                     _pci.apply(kernel, _pci.plan(state, wish), state)
 
     check()
+
+
+@pytest.mark.parametrize("tool", ["", "1"], ids=["flock", "mkdir"])
+def test_one_writer_at_a_time(tmp_path, shell, tool):
+    if not tool and not shutil.which("flock"):
+        pytest.skip("needs flock")
+    kernel = FakeKernel(tmp_path)
+    lock = kernel.path("/run/acrn-ivshmem/shell.lock")
+    environment = dict(os.environ, ACRN_IVSHMEM_ROOT=kernel.root, ACRN_IVSHMEM_LIMIT="0", ACRN_IVSHMEM_NO_FLOCK=tool)
+
+    def run():
+        command = [*shell, SCRIPT, "--absent", "--all"]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+    assert (run().stdout, run().returncode) == ("changed=0\n", 0)
+    assert not os.path.exists(f"{lock}.d")
+    owner = f"{lock}.d/pid" if tool else f"{lock}.pid"
+    os.makedirs(os.path.dirname(owner), exist_ok=True)
+    with open(lock, "a", encoding="utf-8") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with open(owner, "w", encoding="utf-8") as named:
+            named.write(f"{os.getpid()}\n")
+        refused = run()
+        assert refused.returncode == 1 and f"process {os.getpid()} of this guest has held" in refused.stderr
+    # Of a process that is gone.
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    with open(owner, "w", encoding="utf-8") as named:
+        named.write(f"{gone.pid}\n")
+    assert run().stdout == "changed=0\n"

@@ -4,7 +4,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _words
 from ansible_collections.acrn.ivshmem.plugins.modules import scenario_regions
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _variables
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils._door import Contract
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils._light_action import LightAction, bundle
 
@@ -16,3 +20,12 @@ class ActionModule(LightAction):
     contract = Contract(scenario_regions.RETURN)
     parts = bundle(scenario_regions)
     in_process = True
+
+    def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        # This module sees every host of a fleet first, and a variable that nobody reads does nothing in silence.
+        found = _words.misspelt(_variables.KNOWN, task_vars or {})
+        if found:
+            told = [f"{name} is no variable of this collection; did you mean {meant}?" for name, meant in found.items()]
+            result["warnings"] = [*result.get("warnings", []), *told]
+        return result

@@ -25,7 +25,7 @@ def _load(path: pathlib.Path) -> Any:
 
 
 def _read() -> tuple[dict[str, Any], frozenset[str]]:
-    own = _load(_ROOT / "meta" / "playbook_variables.yml")
+    own = _load(_ROOT / "meta" / "inventory_variables.yml")
     specs: dict[str, Any] = dict(own["options"])
     for path in sorted(_ROOT.glob("roles/*/meta/argument_specs.yml")):
         for entry in _load(path)["argument_specs"].values():
@@ -34,6 +34,7 @@ def _read() -> tuple[dict[str, Any], frozenset[str]]:
 
 
 SPECS, FACTS = _read()
+KNOWN = frozenset({*SPECS, *FACTS})
 
 
 def word(value: Any, name: str) -> Any:

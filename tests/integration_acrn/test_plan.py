@@ -98,3 +98,15 @@ def test_a_word_is_what_it_says_for_an_installation(tmp_path):
     done = command(tmp_path, "ansible-playbook", "-i", "hosts.yml", "acrn.ivshmem.site", *given)
     assert done.returncode != 0
     assert "hypervisor_install is 'maybe': write true or false" in " ".join(done.stdout.split())
+
+
+def test_a_name_that_is_nearly_ours_is_told(tmp_path):
+    common = {**sample(tmp_path), "ivshmem_regions": ["hv:/log, 2, 2:3"], "launch_restrat": True, "site_name": "hall 3"}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"acrn_hosts": {"vars": common, "hosts": {"line-1": {}}}}))
+    given = ("-e", "plan_ask=false", "-e", "hypervisor_instal=true")
+    done = command(tmp_path, "ansible-playbook", "-i", "hosts.yml", "acrn.ivshmem.site", "--check", *given)
+    text = " ".join(done.stdout.split())
+    assert done.returncode == 0, done.stdout
+    assert "launch_restrat is no variable of this collection; did you mean launch_restart?" in text
+    assert "hypervisor_instal is no variable of this collection; did you mean hypervisor_install?" in text
+    assert text.count("did you mean") == 2

@@ -21,7 +21,7 @@ _ROOT = pathlib.Path(__file__).parents[2]
 
 def _load(path: pathlib.Path) -> Any:
     with path.open(encoding="utf-8") as handle:
-        return yaml.load(handle, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return yaml.load(handle, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # nosec B506  # both are safe loaders
 
 
 def _read() -> tuple[dict[str, Any], frozenset[str]]:

@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Callable
 
 PARTS = 64
 _WORDS = 300
 _NO_ANSWER = "unreachable, or stopped by an earlier error"
-_Check = Callable[[Any, Mapping[str, Any]], Any]
+# A string, for Python 3.8 has no Mapping of types at run time.
+_Check = Callable[[Any, "Mapping[str, Any]"], Any]
 
 
 class Malformed(Exception):
@@ -203,6 +204,6 @@ def holders(registered: Any, name: str) -> list[str] | None:
     for each in files if isinstance(files, (list, tuple)) else ():
         if isinstance(each, Mapping) and each.get("name") == name and isinstance(each.get("held_by"), (list, tuple)):
             found = [item if isinstance(item, Mapping) else {} for item in each["held_by"]]
-            words = [plain(item.get("command") or "").split(" ")[0] for item in found if not item.get("vm")]
+            words = [plain(item.get("command") or "").split(" ", maxsplit=1)[0] for item in found if not item.get("vm")]
             return [word.rsplit("/", 1)[-1] or "somebody" for word in words]
     return None

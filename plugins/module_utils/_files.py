@@ -64,8 +64,11 @@ def replace_file(
     data: bytes,
     backup: bool = False,
     attributes: Mapping[str, Any] | None = None,
+    original: bytes | None = None,
 ) -> str | None:
     """Give a file new content in one step, and return the path of the backup, if one was asked for and made.
+
+    ``original``: what the file has, to be kept by ``keep_original``.
 
     Call it inside ``locked(path)``. A symbolic link is followed and stays a link; mode, owner and SELinux label
     of an existing file stay, unless ``attributes`` (as of ``load_file_common_arguments``) say otherwise. Nothing comes
@@ -79,6 +82,8 @@ def replace_file(
     fresh = os.path.join(folder, f".{name}.ivshmem-new")
     backup_file = None
     labels = module.selinux_enabled()
+    if original is not None:
+        keep_original(path, original)
     try:
         before = os.stat(real) if os.path.exists(real) else None
         _remove(fresh)

@@ -198,18 +198,6 @@ changes:
     path:
       description: The file, for V(drop). It comes again with RV(ignore:changes[].new) bytes, unless that is null.
       type: str
-    region:
-      description: Name of the region.
-      type: str
-    vm:
-      description: The VM whose script it is, null for memory.
-      type: str
-    old:
-      description: What is there, or null.
-      type: raw
-    new:
-      description: What would be there, or null.
-      type: raw
 vms:
   description: The VMs that run, as M(acrn.ivshmem.dm_memory) returns them.
   returned: success

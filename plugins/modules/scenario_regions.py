@@ -322,7 +322,6 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._board import read_board
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import (
-    keep_original,
     locked,
     read_file,
     replace_file,
@@ -384,9 +383,8 @@ def run(module):
         for name, old, new in changes:
             try:
                 # A file that is changed in place was written by others, and is kept as it was.
-                if old is not None and (name, None) in ((path, params["src"]), (launch_path, params["launch_src"])):
-                    keep_original(name, old)
-                backups.append(replace_file(module, name, new, params["backup"]))
+                in_place = (name, None) in ((path, params["src"]), (launch_path, params["launch_src"]))
+                backups.append(replace_file(module, name, new, params["backup"], original=old if in_place else None))
             except IvshmemError as exc:
                 # The launch XML comes second; together they are right again after the next run.
                 done = f"; {path} has its new content already: run again" if backups else ""

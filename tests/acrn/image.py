@@ -216,7 +216,7 @@ def initramfs(cache: Path, job: Mapping[str, object], bundles: Mapping[str, str]
     ``bundles`` holds, by name of a module, what the action plugins send to a target.
     """
     files = {
-        "init": (HERE / "guest/init").read_bytes(),
+        "init": b"#!/bin/busybox sh\n" + (HERE / "guest/init.sh").read_bytes(),
         "guest.py": (HERE / "guest/guest.py").read_bytes(),
         "job.json": json.dumps(job).encode(),
         **{f"modules/{name}": text.encode() for name, text in bundles.items()},

@@ -12,7 +12,10 @@ import pathlib
 import pytest
 
 from ansible_collections.acrn.ivshmem.tests.reliability import figures
-from ansible_collections.acrn.ivshmem.tests.unit.conftest import own_locks  # noqa: F401  # profiles come with it
+from ansible_collections.acrn.ivshmem.tests.unit import conftest as unit
+
+# Profiles of hypothesis come with it.
+own_locks = unit.own_locks
 
 
 @pytest.fixture

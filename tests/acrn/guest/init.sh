@@ -1,4 +1,3 @@
-#!/bin/busybox sh
 # shellcheck shell=dash
 # PID 1 of a virtual machine in the emulator.
 export PATH=/bin:/usr/bin PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1

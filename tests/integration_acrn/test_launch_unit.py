@@ -33,6 +33,7 @@ def test_systemd_takes_the_unit(tmp_path, variables):
     unit = tmp_path / "acrn-vm@.service"
     tasks = [
         {"ansible.builtin.include_vars": str(ROLE / "defaults/main.yml")},
+        {"ansible.builtin.include_vars": str(ROLE / "vars/main.yml")},
         {
             "ansible.builtin.template": {
                 "src": str(ROLE / "templates/acrn-vm@.service.j2"),

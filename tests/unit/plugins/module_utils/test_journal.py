@@ -43,7 +43,7 @@ def put_back(kernel, memory):
 )
 def test_each_byte_is_the_old_one_or_that_of_the_program(tmp_path_factory, length, offset, writes, randomness):
     kernel = FakeKernel(tmp_path_factory.mktemp("guest"))
-    memory = bytearray(randomness.randbytes(500))
+    memory = bytearray(bytes(randomness.getrandbits(8) for _byte in range(500)))
     before = bytes(memory)
     window = Window(offset, length, SEED)
     assert _journal.overwrite(kernel, A, memory, window) == length

@@ -120,7 +120,7 @@ def test_bytes_arrive_in_all_directions_and_are_put_back(booted):
         peers = sorted(other["id"] for other in planned["vms"] if other["id"] != vm["id"])
         assert said["bytes"] == {
             "wrote": [],
-            "read": [{"from": peer, "problems": []} for peer in peers],
+            "read": [{"from": peer, "same": 4096, "problems": []} for peer in peers],
             "back": True,
             "restored": [],
         }

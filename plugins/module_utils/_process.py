@@ -15,10 +15,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess  # lists of words, never a shell  # nosec B404
+import time
 from typing import IO, Any, Mapping, Sequence
 
 # A program that is not there, as the shell counts it.
 MISSING = 127
+# Seconds that a group has to end after each signal.
+PATIENCE = 5
 
 
 class _Child(subprocess.Popen):  # type: ignore[type-arg]  # Popen takes no type argument on Python 3.8
@@ -55,9 +58,23 @@ def run_group(command: Sequence[str], environment: Mapping[str, str], output: IO
         return child.wait()
     except BaseException:
         for number in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(child.pid, number)
-                child.wait(5)
-            except (ProcessLookupError, subprocess.TimeoutExpired):
-                continue
+            if _gone(child, number):
+                break
         raise
+
+
+def _gone(child: _Child, number: int) -> bool:
+    """Send a signal to all that the child has started, and wait until the last of them has ended. Return if it has.
+
+    The child often ends first: who waits for it alone leaves its children behind for a moment, or for ever.
+    """
+    until = time.monotonic() + PATIENCE
+    try:
+        os.killpg(child.pid, number)
+        while time.monotonic() < until:
+            child.poll()
+            os.killpg(child.pid, 0)
+            time.sleep(0.01)
+    except ProcessLookupError:
+        return True
+    return False

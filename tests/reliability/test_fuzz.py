@@ -168,23 +168,23 @@ def measured(reader, data):
     def work():
         resource.setrlimit(resource.RLIMIT_CPU, (4 * SECONDS, 4 * SECONDS + 1))
         before = resource.getrusage(resource.RUSAGE_SELF)
-        problem = None
+        problems = []
         try:
             reader.read(data)
         except IvshmemError as exc:
             if not 0 < len(str(exc)) < 20000:
-                problem = f"an error of {len(str(exc))} characters"
+                problems.append(f"an error of {len(str(exc))} characters")
         except BaseException as exc:
             frame = traceback.extract_tb(exc.__traceback__)[-1]
-            problem = f"{type(exc).__name__}: {str(exc)[:100]} ({os.path.basename(frame.filename)} {frame.lineno})"
+            problems.append(f"{type(exc).__name__}: {str(exc)[:100]} ({os.path.basename(frame.filename)} {frame.lineno})")
         after = resource.getrusage(resource.RUSAGE_SELF)
         used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         memory = (after.ru_maxrss - before.ru_maxrss) * 1024
-        if problem is None and used > SECONDS:
-            problem = f"{used:.1f} s of CPU"
-        if problem is None and memory > MEMORY:
-            problem = f"{memory >> 20} MB"
-        there.send(problem)
+        if used > SECONDS:
+            problems.append(f"{used:.1f} s of CPU")
+        if memory > MEMORY:
+            problems.append(f"{memory >> 20} MB")
+        there.send(", ".join(problems) or None)
 
     job = FORK.Process(target=work)
     job.start()

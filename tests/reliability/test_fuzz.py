@@ -176,7 +176,8 @@ def measured(reader, data):
                 problems.append(f"an error of {len(str(exc))} characters")
         except BaseException as exc:
             frame = traceback.extract_tb(exc.__traceback__)[-1]
-            problems.append(f"{type(exc).__name__}: {str(exc)[:100]} ({os.path.basename(frame.filename)} {frame.lineno})")
+            where = f"{os.path.basename(frame.filename)} {frame.lineno}"
+            problems.append(f"{type(exc).__name__}: {str(exc)[:100]} ({where})")
         after = resource.getrusage(resource.RUSAGE_SELF)
         used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         memory = (after.ru_maxrss - before.ru_maxrss) * 1024

@@ -6,13 +6,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _plan, _region
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _builds, _plan, _region
 
 
 def from_compact(value: Any) -> dict[str, Any]:
@@ -57,56 +56,31 @@ def vm_slots(plan: Mapping[str, Any], vm: Any) -> dict[str, int | None]:
 
 
 def distinct_builds(hosts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The hypervisors that a fleet needs, each once, with the hosts that share it.
-
-    Two hosts share a build if everything that goes into it is equal: the digest of the scenario decides, not its path.
-    """
-    builds: dict[str, dict[str, Any]] = {}
-    for host in hosts:
-        build = host.get("scenario_build_inputs")
-        if build:
-            inputs = {name: value for name, value in build.items() if name not in ("scenario", "content")}
-            key = json.dumps(inputs, sort_keys=True)
-            builds.setdefault(key, {**build, "hosts": []})["hosts"].append(host["inventory_hostname"])
-    return list(builds.values())
+    """The hypervisors that a fleet needs, each once, with the hosts that share it."""
+    return _builds.distinct(hosts)
 
 
-def _built(
-    builds: Sequence[Mapping[str, Any]], host: str, dealt: Sequence[str], hostvars: Mapping[str, Any]
-) -> dict[str, Any] | None:
-    """Which of the builds of a fleet is a host's, and where it lies; None where there is none, or not yet."""
-    for index, build in enumerate(builds):
-        if host in build["hosts"]:
-            builder = dealt[index % len(dealt)]
-            results = hostvars[builder].get("hypervisor_build_results") or []
-            if index // len(dealt) < len(results):
-                found = results[index // len(dealt)]
-                # In check mode, with the tree still to be fetched, a result has neither directory nor key.
-                known = {name: found.get(name) for name in ("directory", "key")}
-                return {"builder": builder, **known, "missing": "manifest" not in found}
-    return None
+def dealt_builds(hosts: Iterable[Mapping[str, Any]], builders: Iterable[str], builder: str) -> list[dict[str, Any]]:
+    """Those of the hypervisors of a fleet that one of the builders of a run makes."""
+    return _builds.dealt(hosts, list(builders), builder)
 
 
-def built_for(
-    hosts: Iterable[Mapping[str, Any]], host: str, builders: Iterable[str], hostvars: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Where the hypervisor of a host lies after site.yml has dealt the builds out: builder, directory and key."""
-    found = _built(distinct_builds(hosts), host, list(builders), hostvars)
-    if found is None:
-        raise AnsibleFilterError(
-            f"acrn.ivshmem.built_for: nothing was built for {host}; it needs acrn_source, and the build to come first"
-        )
-    return found
+def build_results(made: Iterable[Mapping[str, Any]], builds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What came of builds, each with the hosts that it is for."""
+    return _builds.results(builds, made)
+
+
+def built(builders: Iterable[str], hostvars: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Where the hypervisor of each host lies: builder, directory and key."""
+    return _builds.built(builders, hostvars)
 
 
 def plan_hosts(
     hosts: Iterable[Mapping[str, Any]], builders: Iterable[str], hostvars: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """What a run of site would do to each host, after the steps of the playbook plan."""
-    every, dealt = list(hosts), list(builders)
-    # Once for the fleet. Without a build of its own a host was left out of this run, or there is no tree yet.
-    builds = distinct_builds(every)
-    return _plan.of_hosts(every, lambda host: _built(builds, host, dealt, hostvars))
+    # Without a build of its own a host was left out of this run, or there is no tree yet.
+    return _plan.of_hosts(list(hosts), _builds.built(builders, hostvars))
 
 
 def plan_table(plans: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -137,8 +111,10 @@ class FilterModule:
             "vm_devices": vm_devices,
             "vm_slots": vm_slots,
             "distinct_builds": distinct_builds,
+            "dealt_builds": dealt_builds,
+            "build_results": build_results,
             "plan_hosts": plan_hosts,
             "plan_table": plan_table,
-            "built_for": built_for,
+            "built": built,
             "just_started": just_started,
         }

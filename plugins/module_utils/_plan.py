@@ -12,7 +12,7 @@ It runs on the controller.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Callable, Mapping, Sequence, Tuple
+from typing import Any, Mapping, Sequence, Tuple
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import PREFIXES
 from ansible_collections.acrn.ivshmem.plugins.module_utils._words import convert
@@ -58,7 +58,7 @@ def _is(host: Values, name: str) -> bool:
 
 
 def of_host(host: Values, built: Values | None) -> dict[str, Any]:
-    """What would happen to a host. ``host`` has its variables, ``built`` is what built_for says, or None."""
+    """What would happen to a host. ``host`` has its variables, ``built`` is what _builds.built says, or None."""
     plan = host.get("scenario_plan") or {}
     info, compared = (host.get(name) or {} for name in ("plan_hypervisor", "plan_launch"))
     key = (built or {}).get("key")
@@ -98,10 +98,10 @@ def of_host(host: Values, built: Values | None) -> dict[str, Any]:
     }
 
 
-def of_hosts(hosts: Iterable[Values], built_for: Callable[[str], Values | None]) -> list[dict[str, Any]]:
-    """What would happen to hosts that have a plan, or an error that left them without."""
+def of_hosts(hosts: Iterable[Values], built: Mapping[str, Values]) -> list[dict[str, Any]]:
+    """What would happen to hosts that have a plan, or an error that left them without. ``built`` as _builds has it."""
     return [
-        of_host(host, built_for(host["inventory_hostname"]) if host.get("scenario_build_inputs") else None)
+        of_host(host, built.get(host["inventory_hostname"]))
         for host in hosts
         if host.get("scenario_plan") or host.get("plan_error")
     ]

@@ -80,7 +80,7 @@ def planned(**more):
 
 
 def plan_of(**more):
-    results = [{"directory": "/a/k1", "key": "k1", "manifest": {}}]
+    results = [{"directory": "/a/k1", "key": "k1", "manifest": {}, "hosts": ["press-1"]}]
     (found,) = filters.plan_hosts([planned(**more)], ["one"], {"one": {"hypervisor_build_results": results}})
     return found
 
@@ -106,7 +106,6 @@ def test_the_regions_that_a_run_adds_changes_and_removes():
         ({"plan_hypervisor": {"running_key": None}}, True),
         ({"plan_hypervisor": {}}, None),
         ({}, None),
-        ({"plan_hypervisor": {"running_key": "k0"}, "scenario_build_inputs": {}}, None),
     ],
 )
 def test_a_reboot_is_needed_where_another_hypervisor_runs(more, needed):
@@ -123,7 +122,8 @@ def test_a_reboot_is_needed_where_another_hypervisor_runs(more, needed):
     ],
 )
 def test_other_regions_need_a_reboot_wherever_the_hypervisor_is_built(before, needed):
-    plan = plan_of(scenario_plan={**PLAN, "before": before}, scenario_build_inputs={})
+    host = planned(scenario_plan={**PLAN, "before": before}, scenario_build_inputs={})
+    (plan,) = filters.plan_hosts([host], ["one"], {"one": {}})
     assert (plan["build"], plan["hypervisor"]["reboot_needed"]) == (None, needed)
     line = filters.plan_table([plan])[-1]
     assert ("elsewhere" in line, "needed" in line) == (bool(needed), bool(needed))
@@ -151,7 +151,7 @@ def test_plan_table_tells_of_each_region_and_of_each_host():
         {"inventory_hostname": "c", "plan_error": "c: no such file"},
         {"inventory_hostname": "not-planned"},
     ]
-    results = {"one": {"hypervisor_build_results": [{"directory": "/a/k1", "key": "k1"}]}}
+    results = {"one": {"hypervisor_build_results": [{"directory": "/a/k1", "key": "k1", "hosts": ["press-1"]}]}}
     assert filters.plan_table(filters.plan_hosts(hosts, ["one"], results)) == [
         "HOST     ACRN  CHANGE  REGION  MB  ID    VMS AND SLOTS",
         "press-1  3.3   ?       hv:/a   2   4096  RT by build, HMI 8",
@@ -220,24 +220,49 @@ def test_guests_whose_vm_was_started_just_now():
     assert filters.just_started(guests, hostvars) == ["by-name", "by-id"]
 
 
+HOSTS = [
+    {"inventory_hostname": name, "scenario_build_inputs": {"digest": digest, "scenario": name}}
+    for name, digest in (("a", 1), ("b", 2), ("c", 1), ("d", 3))
+]
+
+
+def built_by(*builders):
+    """Where the builds of HOSTS lie after a run with these builders of a group that has more."""
+    hostvars = {name: {} for name in ("one", "two", "three")}
+    for builder in builders:
+        builds = filters.dealt_builds([*HOSTS, {"inventory_hostname": "e"}], builders, builder)
+        made = [
+            {"item": number, "directory": builder, "key": f"k{builds[number]['digest']}"}
+            for number in range(len(builds))
+        ]
+        made[:1] = [{**each, "manifest": {}} for each in made[:1]]
+        hostvars[builder]["hypervisor_build_results"] = filters.build_results(made, builds)
+    return filters.built(list(hostvars), hostvars)
+
+
 def test_the_build_of_a_host_among_those_that_were_dealt_out():
-    hosts = [
-        {"inventory_hostname": name, "scenario_build_inputs": {"digest": digest, "scenario": name}}
-        for name, digest in (("a", 1), ("b", 2), ("c", 1), ("d", 3))
-    ]
-    hosts.append({"inventory_hostname": "e"})
-    results = {
-        "one": [{"directory": "/1", "key": "k1", "manifest": {}}, {"directory": "/3", "key": "k3", "manifest": {}}],
-        "two": [{"directory": "/2", "key": "k2"}],
+    found = built_by("one", "two")
+    assert {name: (each["builder"], each["directory"], each["key"]) for name, each in found.items()} == {
+        "a": ("one", "one", "k1"),
+        "b": ("two", "two", "k2"),
+        "c": ("one", "one", "k1"),
+        "d": ("one", "one", "k3"),
     }
-    hostvars = {name: {"hypervisor_build_results": each} for name, each in results.items()}
-    found = {name: filters.built_for(hosts, name, ["one", "two"], hostvars) for name in "abcd"}
+    assert [found[name]["missing"] for name in "abcd"] == [False, False, False, True]
+
+
+@pytest.mark.parametrize("builder", ["one", "two", "three"])
+def test_builders_that_are_not_in_the_run_get_no_build(builder):
+    found = built_by(builder)
     assert {name: (each["builder"], each["key"]) for name, each in found.items()} == {
-        "a": ("one", "k1"),
-        "b": ("two", "k2"),
-        "c": ("one", "k1"),
-        "d": ("one", "k3"),
+        "a": (builder, "k1"),
+        "b": (builder, "k2"),
+        "c": (builder, "k1"),
+        "d": (builder, "k3"),
     }
-    assert [found[name]["missing"] for name in "ab"] == [False, True]
-    with pytest.raises(AnsibleFilterError, match="nothing was built for e"):
-        filters.built_for(hosts, "e", ["one", "two"], hostvars)
+    assert not built_by()
+
+
+def test_what_was_not_built_has_no_result():
+    assert filters.build_results([{"item": 0, "skipped": True}], [{"digest": 1}]) == []
+    assert filters.build_results([{"item": 0}], [{"digest": 1}]) == [{"item": 0, "hosts": []}]

@@ -114,7 +114,7 @@ class _Device:
     variable: str = ""
     certain: bool = True
     names: frozenset[str] = frozenset()  # of an ivshmem device, as far as it can be read
-    doubtful: bool = False  # whether the VM gets it, or which one, only a run tells
+    doubtful: bool = False  # whether the VM gets it, which one or where, only a run tells
 
     @property
     def may_share(self) -> bool:
@@ -122,6 +122,13 @@ class _Device:
         if self.kind == "ivshmem":
             return self.options is None or self.doubtful
         return self.doubtful or _UNKNOWN in self.kind or (not self.kind and self.bdf is None)
+
+    @property
+    def odd(self) -> str | None:
+        """Why a region cannot be declared so, if acrn-dm takes it."""
+        if self.bdf is not None and (self.bdf.bus or self.bdf.function):
+            return f"is at {self.bdf}, and a region has a slot of bus 0 to itself"
+        return None
 
 
 @dataclass
@@ -167,7 +174,9 @@ class _Call:
     def told(self) -> str:
         """Which VM it starts, for a message."""
         if not self.names:
-            return "no name"
+            return (
+                f"no name: the comment in line {self.comment_line} ends the command" if self.comment_line else "no name"
+            )
         if any(_UNKNOWN in name for name in self.names):
             return f"the name {self.source} is only known when the script runs"
         return " or ".join(self.names)
@@ -518,6 +527,10 @@ class _View:
         apart = not holder.place.reaches(place) and holder.place != place
         looped = bool(self.script.looped(holder.place) - set(place.blocks))
         sure = len(names) < 2 and {device.kind for device in devices} == {ours.kind}
+        if ours.kind == "ivshmem":
+            # Another slot, or another size, is another device.
+            unplaced = any(_UNKNOWN in value[len(prefix) :].partition(",")[0] for value in values)
+            sure = not unplaced and len({(device.bdf, device.options) for device in devices}) == 1
         return replace(
             ours,
             edit=edit,
@@ -556,7 +569,8 @@ class _View:
             value = ",".join([parts[0], *rest[:1], *([" ".join(rest[1:])] if rest[1:] else [])])
             device = self._device(value, words[1], holder, index, index)
             edit = (words[1].start, words[-1].end, "", "")
-            found.devices.append(replace(device, edit=edit, generated=True))
+            unplaced = _UNKNOWN in parts[0] and device.kind == "ivshmem"
+            found.devices.append(replace(device, edit=edit, generated=True, doubtful=unplaced))
         elif called not in _HARMLESS:
             found.unseen.append((holder.words[index].start, self._source(holder.words[index])))
 
@@ -623,6 +637,11 @@ def script_vms(data: bytes, where: str = "script") -> tuple[ScriptVm, ...]:
     return tuple(ScriptVm(call.name, call.uuid, call.line, call.style, call.told) for call in calls)
 
 
+def hidden_calls(data: bytes, where: str) -> list[str]:
+    """Where a script may run acrn-dm in a way that cannot be read, one sentence each."""
+    return _hidden(_View(_decode(data), where))
+
+
 @dataclass(frozen=True)
 class FoundDevice:
     """An ivshmem device that a script has. What is None could not be read."""
@@ -632,12 +651,15 @@ class FoundDevice:
     region_id: int | None
     slot: int | None
     line: int
+    odd: str | None = None  # why no region can be declared so
 
 
 def _found(device: _Device) -> FoundDevice:
     name, size, region_id = ivshmem_options(device.options)
-    usable = device.bdf is not None and not device.bdf.bus
-    return FoundDevice(name, size, region_id, device.bdf.device if usable and device.bdf else None, device.line)
+    usable = device.bdf is not None and not device.bdf.bus and not device.bdf.function
+    return FoundDevice(
+        name, size, region_id, device.bdf.device if usable and device.bdf else None, device.line, device.odd
+    )
 
 
 def script_devices(data: bytes, vm: str | None = None, where: str = "script") -> tuple[FoundDevice, ...]:
@@ -669,12 +691,7 @@ def _select(view: _View, vm: str | None, uuid: str | None) -> list[_Call]:
     there are."""
     calls = view.calls
     if view.hidden:
-        told = "\n".join(
-            f"{view.where}: line {line}: acrn-dm may be run here in a way that cannot be read: {source}; write the "
-            "call as a command of its own"
-            for line, source in view.hidden
-        )
-        raise IvshmemError(told)
+        raise IvshmemError("\n".join(_hidden(view)))
     if not calls:
         raise IvshmemError(
             f"{view.where}: no call of acrn-dm was found; expected 'acrn-dm ...' or 'acrn-dm \"${{dm_params[@]}}\"' "
@@ -707,6 +724,14 @@ def _select(view: _View, vm: str | None, uuid: str | None) -> list[_Call]:
             "name in the scenario"
         )
     return own
+
+
+def _hidden(view: _View) -> list[str]:
+    return [
+        f"{view.where}: line {line}: acrn-dm may be run here in a way that cannot be read: {source}; write the "
+        "call as a command of its own"
+        for line, source in view.hidden
+    ]
 
 
 def _unclear(view: _View, calls: Sequence[_Call], what: str) -> IvshmemError:
@@ -816,8 +841,15 @@ class _Edit:
             self.refuse_unread(call)
             self._warn(call)
         placed = self._place(calls, wanted, gone)
+        before = self.view.text
         for index in range(len(calls)):
             self._edit_call(index, placed, gone)
+        cut = [call for call in calls if call.comment_line and not call.names]
+        if cut and self.view.text != before:
+            raise IvshmemError(
+                f"{self.where}: line {cut[0].line}: the comment in line {cut[0].comment_line} ends the command, and "
+                "acrn-dm gets nothing of what stands behind it; move the comment above the command"
+            )
         calls = _select(self.view, self.vm, self.uuid)
         lines = {(_found(device).name or ""): device.line for device in reversed(self._ivshmem(calls[0]))}
         return Edited(
@@ -835,7 +867,11 @@ class _Edit:
         """Refuse what would have to be called exact, or changed, without being known."""
         names = {device.prefixed for device in self.devices}
         problems = [
-            (device.line, "which ivshmem device this is, or whether the VM gets it, is only known when the script runs")
+            (
+                device.line,
+                "which ivshmem device this is, at which slot, or whether the VM gets it, is only known when the script "
+                "runs",
+            )
             for device in call.devices
             if device.may_share and (self.state == "exact" or device.names & names)
         ]

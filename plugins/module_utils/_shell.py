@@ -239,6 +239,7 @@ class _Lexer:
         self.block = 0
         self.function: str | None = None  # the one whose block is the next to be opened
         self.chain: tuple[int, ...] = ()  # a block of its own for what stands behind && or ||
+        self.filled = False  # whether an array is all that the command has so far
 
     def _unclosed(self, what: str, start: int) -> IvshmemError:
         return IvshmemError(
@@ -535,6 +536,7 @@ class _Lexer:
                     Array(match.group(1), bool(match.group(2)), tuple(words), word.start, opened + 1, self._place(word))
                 )
                 self.pos += 1
+                self.filled = True
                 return True
             elif self.text[self.pos] in _OPERATORS:
                 self.pos += 1
@@ -558,8 +560,9 @@ class _Lexer:
             rest.pop(0)
         if rest:
             self._simple(rest)
-        if words:
+        if words or self.filled:
             self.chain = ()
+        self.filled = False
 
     def _simple(self, rest: list[Word]) -> None:
         first = rest[0].literal

@@ -12,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._acrn_dm import ivshmem_options
+from ansible_collections.acrn.ivshmem.plugins.module_utils._acrn_dm import ivshmem_options, make_devices
 from ansible_collections.acrn.ivshmem.plugins.module_utils._dm_memory import RunningVm
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch_script import (
     FoundDevice,
     PlacedDevice,
     check_exact,
+    hidden_calls,
     script_devices,
     script_vms,
 )
@@ -67,6 +68,9 @@ def refuse_to_take(before: bytes, where: str, vm: str | None, wanted: Iterable[s
             f"declare them and write the script in a readable form, or {way}"
         ) from None
     names = set(wanted)
+    odd = unlike_regions([device for device in devices if device.name in names], where)
+    if odd:
+        raise IvshmemError("\n".join(odd) + f"; write it so in the script, or {way}")
     lost = [device for device in devices if device.name not in names]
     if lost:
         told = "; ".join(_told(device) for device in lost)
@@ -75,6 +79,20 @@ def refuse_to_take(before: bytes, where: str, vm: str | None, wanted: Iterable[s
             "collection, so nothing is taken from it unasked. Add the regions to the declaration of the host, with the "
             f"VMs that have them, or {way}"
         )
+
+
+def unlike_regions(devices: Sequence[FoundDevice], where: str) -> list[str]:
+    """Devices that acrn-dm may take and that no region can be declared for, one sentence each."""
+    found: list[str] = []
+    lines: dict[str | None, int] = {}
+    for device in devices:
+        at = f"{where}: line {device.line}: {device.name}"
+        if device.odd:
+            found.append(f"{at} {device.odd}")
+        elif device.name in lines:
+            found.append(f"{at} is there twice (line {lines[device.name]}), and a VM has one device of a region")
+        lines.setdefault(device.name, device.line)
+    return found
 
 
 def _told(device: FoundDevice) -> str:
@@ -92,6 +110,7 @@ def read_script(data: bytes, where: str) -> dict[str, Any]:
     problems: list[str] = []
     vms: list[dict[str, Any]] = []
     try:
+        problems += hidden_calls(data, where)
         calls = script_vms(data, where)
     except IvshmemError as exc:
         return {"vms": [], "problems": str(exc).splitlines()}
@@ -103,6 +122,9 @@ def read_script(data: bytes, where: str) -> dict[str, Any]:
                 )
             check_exact(data, call.name, where)
             devices = script_devices(data, call.name, where)
+            odd = unlike_regions(devices, where) or _unmade(devices, where)
+            if odd:
+                raise IvshmemError("\n".join(odd))
         except IvshmemError as exc:
             problems += str(exc).splitlines()
             continue
@@ -116,6 +138,19 @@ def read_script(data: bytes, where: str) -> dict[str, Any]:
         if own["name"] not in [each["name"] for each in vms]:
             vms.append(own)
     return {"vms": vms, "problems": list(dict.fromkeys(problems))}
+
+
+def _unmade(devices: Sequence[FoundDevice], where: str) -> list[str]:
+    """Devices that acrn-dm itself refuses."""
+    found = []
+    for device in devices:
+        try:
+            make_devices(
+                [{key: value for key, value in _device(device).items() if key != "line" and value is not None}]
+            )
+        except IvshmemError as exc:
+            found.append(f"{where}: line {device.line}: {exc}")
+    return found
 
 
 def _device(device: FoundDevice) -> dict[str, Any]:

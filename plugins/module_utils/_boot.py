@@ -21,7 +21,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Callable
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot_menu
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import PRE_LAUNCHED, SERVICE, IvshmemError
@@ -312,7 +312,44 @@ def splice(grub_cfg: str, section: str | None) -> str:
 # ---- the state ----
 
 
-_STATE_TYPES: tuple[tuple[str, type], ...] = (("failed", dict), ("installed", list), ("history", list))
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _event(value: Any) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("time"), int):
+        return False
+    return all(value.get(name) is None or _text(value[name]) for name in ("event", "entry", "detail"))
+
+
+# What the members of state.json are, where they are there.
+_STATE_TYPES: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("previous", "wanted", "trial"), _text),
+    "came_up": lambda value: isinstance(value, bool),
+    "failed": lambda value: isinstance(value, dict) and all(map(_text, value.values())),
+    "installed": lambda value: isinstance(value, list) and all(map(_text, value)),
+    "history": lambda value: isinstance(value, list) and all(map(_event, value)),
+}
+
+
+@dataclass(frozen=True)
+class Move:
+    """A change of the default. It is noted before it is made, so the way back is known wherever the power goes."""
+
+    before: str | None
+    after: str | None
+    given_up: bool = False  # somebody asked for it
+
+    @classmethod
+    def parse(cls, value: Any) -> Move:
+        """From what as_dict() gave. Raises TypeError or KeyError."""
+        made = cls(value["before"], value["after"], value["given_up"])
+        if not all(name is None or _text(name) for name in (made.before, made.after)):
+            raise TypeError("move")
+        return made
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"before": self.before, "after": self.after, "given_up": self.given_up}
 
 
 @dataclass
@@ -323,6 +360,7 @@ class State:
     wanted: str | None = None  # the entry that the last run worked towards
     trial: str | None = None
     came_up: bool = False  # the trial's kernel was seen running
+    move: Move | None = None  # a change of the default that was begun, and is not on record yet
     failed: dict[str, str] = field(default_factory=dict)
     installed: list[str] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -332,26 +370,22 @@ class State:
         """From what state.json holds. Raises IvshmemError."""
         if not isinstance(value, dict) or value.get("version") != 1:
             raise IvshmemError("state.json is of no version that this collection knows")
-        names = [value.get(name) for name in ("previous", "wanted", "trial")]
-        failed, installed, history = (value.get(name) or kind() for name, kind in _STATE_TYPES)
-        right = (
-            all(name is None or isinstance(name, str) for name in names)
-            and isinstance(failed, dict)
-            and isinstance(installed, list)
-            and isinstance(history, list)
-            and all(isinstance(text, str) for text in [*failed.values(), *installed])
-            and all(isinstance(line, dict) for line in history)
-        )
-        if not right:
-            raise IvshmemError("state.json is not what this collection writes")
+        try:
+            for name, right in _STATE_TYPES.items():
+                if value.get(name) is not None and not right(value[name]):
+                    raise TypeError(name)
+            move = Move.parse(value["move"]) if value.get("move") is not None else None
+        except (TypeError, KeyError) as exc:
+            raise IvshmemError(f"state.json is not what this collection writes (see {exc})") from exc
+        lists = {name: value.get(name) or [] for name in ("installed", "history")}
         return cls(
             previous=value.get("previous"),
             wanted=value.get("wanted"),
             trial=value.get("trial"),
             came_up=bool(value.get("came_up")),
-            failed=failed,
-            installed=installed,
-            history=history,
+            move=move,
+            failed=value.get("failed") or {},
+            **lists,
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -362,10 +396,19 @@ class State:
             "wanted": self.wanted,
             "trial": self.trial,
             "came_up": self.came_up,
+            "move": self.move.as_dict() if self.move else None,
             "failed": self.failed,
             "installed": self.installed,
             "history": self.history[-HISTORY:],
         }
+
+    def settle(self, boot: Boot) -> Move | None:
+        """Take a change of the default on record, if it was made, and return it; forget one that was not."""
+        move, self.move = self.move, None
+        if move is None or move.after != boot.default:
+            return None
+        self.previous = move.before
+        return move
 
     def note(self, time: int, event: str, entry: str | None, detail: str = "") -> None:
         """Add a line to the history."""

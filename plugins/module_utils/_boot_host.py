@@ -883,8 +883,13 @@ class Host:
 
     def _prove_hypervisor(self) -> tuple[bool, str]:
         # Reads CPUID leaf 0x40000000, where ACRN says ACRNACRNACRN.
-        _code, output, _errors = self.run(["systemd-detect-virt", "--vm"])
-        return output.strip() == "acrn", f"systemd-detect-virt says {output.strip() or 'nothing'}"
+        words = ["systemd-detect-virt", "--vm"]
+        code, output, errors = self.run(words)
+        found = output.strip()
+        # It ends with 1 where there is no hypervisor. One that could not look judges no hypervisor.
+        if not found or (code != 0 and found != "none"):
+            raise IvshmemError(f"{' '.join(words)} ends with code {code}: {(errors or output).strip() or 'no word'}")
+        return found == "acrn", f"{words[0]} says {found}"
 
     def _prove_device(self) -> tuple[bool, str]:
         for name in ("acrn_hsm", "acrn_vhm"):

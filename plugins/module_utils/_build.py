@@ -655,11 +655,16 @@ def ask(command: Sequence[str], environment: Mapping[str, str]) -> str:
     """
     code, text = run_quiet(command, environment)
     if code != 0:
-        raise IvshmemError(
-            f"{' '.join(map(shlex.quote, command))}: ends with code {code}: {text.strip()[:200] or 'without a word'}; "
-            "the key of the build depends on what it says"
-        )
+        raise refused(command, code, text)
     return text
+
+
+def refused(command: Sequence[str], code: int, text: str) -> IvshmemError:
+    """The error for a program that ends with a code, where the bytes of the build depend on it."""
+    return IvshmemError(
+        f"{' '.join(map(shlex.quote, command))}: ends with code {code}: {text.strip()[:200] or 'without a word'}; "
+        "the bytes of the build depend on what it says"
+    )
 
 
 def _first_line(command: Sequence[str], environment: Mapping[str, str]) -> str:
@@ -711,8 +716,13 @@ def _prefix_maps(cc: str, source: str, out: str, environment: Mapping[str, str])
     flags = []
     for option in ("-ffile-prefix-map", "-fdebug-prefix-map"):
         both = [f"{option}={source}=/acrn", f"{option}={out}=/acrn-build"]
-        if run_quiet([*shlex.split(cc), *both, "-E", "-x", "c", "/dev/null"], environment)[0] == 0:
+        command = [*shlex.split(cc), *both, "-E", "-x", "c", "/dev/null"]
+        code, told = run_quiet(command, environment)
+        # Without them the same key would stand for other bytes, so only the compiler itself can say that it has none.
+        if code == 0:
             flags += both
+        elif option not in told:
+            raise refused(command, code, told)
     return flags
 
 

@@ -167,6 +167,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Ivshme
 def look(host):
     boot = host.boot()
     state = host.state()
+    state.settle(boot)
     builds = []
     found = host.builds()
     for key in with_found(state.installed, found):

@@ -352,6 +352,7 @@ class Install:
         self.before = host.state()
         self.state = copy.deepcopy(self.before)
         self.diff = None
+        self.moved()
 
     def save(self):
         self.host.save_state(self.state, self.before)
@@ -359,6 +360,21 @@ class Install:
 
     def note(self, event, entry, detail=""):
         self.state.note(now(), event, entry, detail)
+
+    def move(self, entry, given_up=False, also=()):
+        """Make an entry the default, and what was the default the way back."""
+        self.state.move = core.Move(self.boot.default, entry, given_up)
+        self.save()
+        self.host.set_env({core.DEFAULT: entry, **dict(also)}, "default")
+        self.boot = replace(self.boot, default=entry)
+        self.moved()
+
+    def moved(self):
+        """Record a change of the default, of this run or of one that ended before it could."""
+        move = self.state.settle(self.boot)
+        if move and move.given_up:
+            self.state.failed[move.before] = "it was left on request"
+            self.note("rolled back", move.after, f"from {move.before}")
 
     def menu(self, texts):
         before, after = self.host.set_menu(texts, self.params["sign"])
@@ -428,7 +444,9 @@ class Install:
         entries = core.menu_order(core.kept_entries(texts, keys, entry, self.boot, self.state), self.state.installed)
         self.menu([texts[name] for name in entries])
         gone = self.host.prune(keys, entries)
-        self.state.installed = [key for key in self.state.installed if key not in gone]
+        # What a run removed that ended before it could record it, is gone too.
+        there = {artifact.key, *self.host.builds()}.difference(gone)
+        self.state.installed = [key for key in self.state.installed if key in there]
         if len(self.state.failed) > core.HISTORY:
             kept = self.state.installed
             self.state.failed = {name: why for name, why in self.state.failed.items() if core.key_of(name) in kept}
@@ -536,10 +554,8 @@ class Install:
                 entry=entry,
                 proofs=proofs,
             )
-        self.host.set_env({core.DEFAULT: entry}, "default")
         if self.boot.default != entry:
-            self.state.previous = self.boot.default
-        self.boot = replace(self.boot, default=entry)
+            self.move(entry)
         self.state.trial, self.state.came_up = None, False
         self.state.failed.pop(entry, None)
         self.note("default", entry)
@@ -564,10 +580,7 @@ class Install:
             state.trial, state.came_up = None, False
         elif boot.default and state.previous != boot.default and state.previous not in state.failed:
             target = state.previous
-            self.host.set_env({core.DEFAULT: target, **({core.NEXT: None} if boot.next else {})}, "default")
-            state.failed[boot.default] = "it was left on request"
-            state.previous = boot.default
-            self.note("rolled back", target, f"from {boot.default}")
+            self.move(target, True, {core.NEXT: None} if boot.next else {})
         state.wanted = None
         self.save()
         if target:

@@ -149,6 +149,7 @@ class History:
         menu = (root / "boot/grub/grub.cfg").read_text()
         assert menu.startswith(service_vm.GRUB_CFG)
         boot, state = host.boot(), host.state()
+        state.settle(boot)
         for name, entry in (("default", boot.default), ("next", boot.next), ("previous", state.previous)):
             if entry is None:
                 continue
@@ -160,8 +161,12 @@ class History:
             for file in files:
                 assert (root / file[1:]).is_file(), f"{name}: {entry} names {file}, which is not there"
         assert boot.default in {*self.booted, None}, f"a default that never ran: {boot.default}"
-        # The way back is never lost, but by removal.
-        known = {self.previous, self.default, *([None] if self.kind == "absent" else [])}
+        # The way back is never lost, but by removal: a new default leads to the one before, a rollback may keep it.
+        known = {self.previous, self.default}
+        if self.kind == "absent":
+            known.add(None)
+        elif boot.default not in known:
+            known = {self.default}
         assert state.previous in known, f"previous was {self.previous}, default {self.default}; now {state.previous}"
         self.previous, self.default = state.previous, boot.default
 

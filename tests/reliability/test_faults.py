@@ -35,8 +35,9 @@ SAMPLE = 4  # points of each case in a usual run
 class Case:
     """A run of a module that changes something: ``prepare(FOLDER)`` makes what it finds and gives its parameters."""
 
-    def __init__(self, name, module, prepare, world=None, free=(), check=None, names="/"):
+    def __init__(self, name, module, prepare, world=None, free=(), check=None, names="/", fails=False):
         self.name, self.module, self.prepare = name, module, prepare
+        self.fails = fails  # a run without a fault changes something, and tells of a failure
         self.kind = world
         self.free = free  # paths whose content may be neither old nor new
         self.check = check  # what else must hold after a fault: check(FOLDER)
@@ -59,13 +60,17 @@ class Bench:
         (self.place / "locks").mkdir()
         shutil.copytree(self.place, self.kept, symlinks=True)
         self.old = self.state()
-        self.words = target.words(case.module, self.params, case.world(self.place))
-        self.points, said = injection.points(self.words, self.log, self.mine, **self.environment)
+        self.run = injection.forked(self.work, **self.environment)
+        self.points, said = injection.points(self.run, self.log, self.mine)
         self.result = json.loads(said)
-        assert self.result.get("changed") and not self.result.get("failed"), self.result
+        assert self.result.get("changed") and bool(self.result.get("failed")) == case.fails, self.result
         self.new = self.state()
         assert self.new != self.old
         assert not self.litter()
+
+    def work(self):
+        target.enter(self.case.world(self.place))
+        return json.dumps(target.call(self.case.module, self.params))
 
     def mine(self, text):
         """Whether a system call is about the case's files, and not about what only the simulation has."""
@@ -92,20 +97,21 @@ class Bench:
 
     def attack(self, point, fault):
         """What is wrong after a fault at a point, or None; False where the run did not come to it."""
+        case = self.case
         self.reset()
-        done = injection.inject(self.words, self.log, point, fault, **self.environment)
+        done = injection.inject(self.run, self.log, point, fault)
         if done is None:
             return False
         try:
             result = None if fault == "KILL" else self.told(done, point, fault)
             self.whole(point, fault, result)
             again = self.again()
-            assert not again.get("failed"), f"the next run fails: {again.get('msg')}"
+            assert case.fails or not again.get("failed"), f"the next run fails: {again.get('msg')}"
             state = self.state()
             differs = sorted(path for path in {*state, *self.new} if state.get(path, 0) != self.new.get(path, 0))
             assert not differs, f"after the next run these differ from a clean run: {differs}"
         except AssertionError as exc:
-            return f"{self.case.name}, {fault} at {point}: {exc}".replace(str(self.place), "")
+            return f"{case.name}, {fault} at {point}: {exc}".replace(str(self.place), "")
         return None
 
     def again(self):
@@ -140,7 +146,7 @@ class Bench:
                 assert value in allowed, f"{path} is neither old nor new: {value}"
         for path in self.old:
             assert path in state or path not in self.new or path.startswith(self.case.free or "\0"), f"{path} is lost"
-        if result and not result.get("failed"):
+        if result and not result.get("failed") and not self.case.fails:
             assert state == self.new, f"success, but the state is not the new one: {result}"
         claim = re.match(r"(\S+): .*it was not changed", str((result or {}).get("msg")))
         if claim:
@@ -235,6 +241,31 @@ def install_absent(folder):
     return service_vm.params(state="absent")
 
 
+def install_proves(folder):
+    machine, _last, params = _install(folder, "aaaa", "bbbb", "cccc", keep=1)
+    target.apart("hypervisor_install", params, {"host": str(folder / "w")})
+    machine.boot()
+    return params
+
+
+def install_unproven(folder):
+    params = install_proves(folder)
+    (folder / "w/dev/acrn_hsm").unlink()
+    return params
+
+
+def install_fallen(folder):
+    params = install_proves(folder)
+    machine = service_vm.opened(folder / "w")
+    machine.boot()
+    return params
+
+
+def install_previous(folder):
+    _install(folder, "aaaa", "bbbb", "cccc")
+    return service_vm.params(state="previous")
+
+
 def boots(folder):
     """What GRUB would boot now is whole, whatever it is; the state can be read."""
     machine = service_vm.opened(folder / "w")
@@ -263,7 +294,11 @@ CASES = [
     Case("guest_device clears", "guest_device", guest_cleared, "guest", KERNEL, names=ASKED),
     *(
         Case(f"hypervisor_install, {prepare.__name__[8:]}", "hypervisor_install", prepare, "host", BOOT, boots)
-        for prepare in (install_first, install_next, install_absent)
+        for prepare in (install_first, install_next, install_proves, install_previous, install_absent)
+    ),
+    *(
+        Case(f"hypervisor_install, {name}", "hypervisor_install", prepare, "host", BOOT, boots, fails=True)
+        for name, prepare in (("unproven", install_unproven), ("fallen", install_fallen))
     ),
 ]
 
@@ -272,7 +307,7 @@ CASES = [
 def test_kill_and_errno(case, tmp_path, long):
     bench = Bench(case, tmp_path)
     assert bench.points, "the module writes nothing"
-    attacks = [(point, fault) for point in bench.points for fault in ("KILL", *point.errors())]
+    attacks = [(point, fault) for point in bench.points for fault in point.faults()]
     if not long:
         # By the name of the case, so that another case does not change the sample.
         attacks = random.Random(case.name).sample(attacks, min(len(attacks), SAMPLE))

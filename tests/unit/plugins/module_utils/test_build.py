@@ -506,13 +506,29 @@ def test_a_binary_proves_what_it_is(tmp_path):
             _build.check_binary(bad, plan)
 
 
+def test_only_the_compiler_says_which_path_options_it_has(tmp_path):
+    path = tmp_path / "cc"
+    environment = {"PATH": os.environ["PATH"]}
+
+    def maps(body):
+        path.write_text(f"#!/bin/sh\n{body}\n")
+        path.chmod(0o755)
+        return _build._prefix_maps(str(path), "/src", "/out", environment)
+
+    assert len(maps("exit 0")) == 4
+    lacking = "case $1 in -ffile*) echo \"cc: error: unrecognized option '$1'\"; exit 1 ;; esac"
+    assert maps(lacking) == ["-fdebug-prefix-map=/src=/acrn", "-fdebug-prefix-map=/out=/acrn-build"]
+    with pytest.raises(IvshmemError, match=r"ends with code 1: cc: fork: .* bytes of the build depend"):
+        maps("echo 'cc: fork: Resource temporarily unavailable'; exit 1")
+
+
 @pytest.mark.parametrize("tool", ["make", "iasl", "git"])
 def test_a_tool_that_fails_once_makes_no_other_key(tmp_path, tool):
     path = tmp_path / tool
     path.write_text(f"#!/bin/sh\necho '{tool}: fork: Resource temporarily unavailable'\nexit 1\n")
     path.chmod(0o755)
-    with pytest.raises(IvshmemError, match=f"{tool} --version: ends with code 1: {tool}: fork: .* key of the build"):
+    with pytest.raises(IvshmemError, match=f"{tool} --version: ends with code 1: {tool}: fork: .* bytes of the build"):
         _build.ask([str(path), "--version"], {"PATH": os.environ["PATH"]})
     tree = _build.Tree(str(tmp_path), (3, 3), "3.3", "", (), (), False, None)
-    with pytest.raises(IvshmemError, match="key of the build"):
+    with pytest.raises(IvshmemError, match="bytes of the build"):
         _build._toolchain(tree, {tool: str(path)}, "cc", {}, {"PATH": os.environ["PATH"]})

@@ -280,6 +280,71 @@ def test_running_without_proof_is_not_the_default(machine, artifact):
     assert machine.call(artifact=good)["outcome"] == "refused"
 
 
+@pytest.mark.parametrize("answer", [(255, "", "fork: Resource unavailable"), (0, "\n", ""), (1, "acrn\n", "")])
+def test_a_look_that_fails_judges_no_hypervisor(machine, artifact, monkeypatch, answer):
+    good = artifact("aaaa")
+    machine.call(artifact=good, trial=True)
+    entry = machine.boot()
+    before = machine.command
+    failing = lambda words: answer if words[0] == "systemd-detect-virt" else before(words)  # noqa: E731
+    with monkeypatch.context() as patch:
+        patch.setattr(machine, "command", failing)
+        with pytest.raises(IvshmemError, match=f"systemd-detect-virt --vm ends with code {answer[0]}"):
+            machine.call(artifact=good, proofs=["hypervisor"])
+    assert machine.info()["refused"] == {}
+    assert machine.call(artifact=good, proofs=["hypervisor"])["default"] == entry
+
+
+@pytest.mark.parametrize("step", ["prove", "previous"])
+def test_the_way_back_is_known_when_the_power_goes_with_the_new_default(machine, artifact, monkeypatch, step):
+    first = promote(machine, artifact("aaaa"))
+    second = promote(machine, artifact("bbbb"))
+    given = {"artifact": artifact("cccc"), "trial": True}
+    if step == "prove":
+        machine.call(**given)
+        third = machine.boot()
+        before, after = second, third
+    else:
+        given = {"state": "previous"}
+        before, after = second, first
+    real = os.pwrite
+
+    def last(*args):
+        real(*args)
+        raise PowerCut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", last)
+        with pytest.raises(PowerCut):
+            machine.call(**given)
+    assert (machine.info()["default"], machine.info()["previous"]) == (after, before)
+    machine.boot()
+    assert machine.call(**given)["default"] == after
+    assert machine.info()["previous"] == before
+    assert (second in machine.info()["refused"]) is (step == "previous")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("[]", "3", '{"version": 2}', '{"version": 1, "previous": 3}', '{"version": 1, "installed": [1]}', "{"),
+        *('{"version": 1, "failed": {"a": 1}}', '{"version": 1, "history": [1]}', '{"version": 1, "move": 3}'),
+        *('{"version": 1, "came_up": "yes"}', '{"version": 1, "trial": []}'),
+        '{"version": 1, "history": [{"time": {}}]}',
+        '{"version": 1, "move": {"before": 1, "after": "b", "given_up": false}}',
+        '{"version": 1, "failed": []}',
+    ],
+)
+def test_a_state_of_the_wrong_form_names_file_and_mend(machine, artifact, content):
+    machine.call(artifact=artifact("aaaa"))
+    path = machine.root / "boot/acrn/state.json"
+    path.write_text(content)
+    for call in (machine.info, lambda: machine.call(artifact=artifact("bbbb"))):
+        with pytest.raises(IvshmemError, match=f"{path}: .*; remove the file if nothing in it matters"):
+            call()
+    assert path.read_text() == content
+
+
 def test_regions_are_proved(machine, artifact):
     devices = machine.root / "sys/bus/pci/devices"
     for bdf, size in (("0000:00:06.0", 2), ("0000:00:07.0", 4)):

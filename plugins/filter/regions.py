@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ansible.errors import AnsibleFilterError
+from ansible.errors import AnsibleError, AnsibleFilterError
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _builds, _plan, _region
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _builds, _guests, _plan, _region
 
 
 def from_compact(value: Any) -> dict[str, Any]:
@@ -88,6 +88,29 @@ def plan_table(plans: Iterable[Mapping[str, Any]]) -> list[str]:
     return _plan.table(list(plans))
 
 
+def guest_claims(
+    guests: Iterable[str], hostvars: Mapping[str, Any], groups: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """The guests of each ACRN host with the VM that each says it is, and what is wrong with those of no host.
+
+    Ansible works out all variables of a guest for each look into hostvars, so a fleet is looked at once.
+    """
+    return _guests.claims(
+        {guest: _claimed(hostvars[guest]) for guest in guests}, groups.get("acrn_hosts") or [], groups.get("all") or []
+    )
+
+
+def _claimed(variables: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in (_guests.HOST, _guests.VM):
+        try:
+            found[name] = variables.get(name)
+            str(found[name])
+        except AnsibleError as exc:
+            found["error"] = f"{name} cannot be worked out: {exc.message}"
+    return found
+
+
 def just_started(guests: Iterable[str], hostvars: Mapping[str, Any]) -> list[str]:
     """Those of the guests whose VM was started in this run."""
     found = []
@@ -116,5 +139,6 @@ class FilterModule:
             "plan_hosts": plan_hosts,
             "plan_table": plan_table,
             "built": built,
+            "guest_claims": guest_claims,
             "just_started": just_started,
         }

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Mapping
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Bdf, IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._words import meant
 
 Vm = Mapping[str, Any]
 MODES = ("template", "generate", "edit")
@@ -59,30 +60,52 @@ class Settings:
     exclusive: bool = False
 
     def is_v2(self, plan: Mapping[str, Any]) -> bool:
-        """Whether acrn-dm has the arguments of v2.x."""
-        major = re.match(r"v?(\d+)", self.version)
-        return major.group(1) == "2" if major else plan.get("dialect") == "v2"
+        return is_v2(self.version, plan)
 
 
-def problems(vms: Sequence[Vm], plan: Mapping[str, Any], settings: Settings) -> list[str]:
+def is_v2(version: str, plan: Mapping[str, Any]) -> bool:
+    """Whether acrn-dm has the arguments of v2.x."""
+    major = re.match(r"v?(\d+)", version)
+    return major.group(1) == "2" if major else plan.get("dialect") == "v2"
+
+
+def problems(vms: Sequence[Vm], plan: Mapping[str, Any], mode: str, version: str) -> list[str]:
     """What cannot become a launch script, a sentence each."""
-    if settings.mode not in MODES:
-        return [f"launch_mode is {', '.join(MODES[:-1])} or {MODES[-1]}, not '{settings.mode}'"]
-    return [f"VM '{vm.get('name')}': {text}" for vm in vms for text in _problems(vm, vms, plan, settings)]
+    if mode not in MODES:
+        return [f"launch_mode is {', '.join(MODES[:-1])} or {MODES[-1]}, not '{mode}'{meant(mode, MODES)}"]
+    v2 = is_v2(version, plan)
+    every = [f"VM '{vm.get('name')}': {text}" for vm in vms for text in _problems(vm, vms, plan, mode, v2)]
+    # What is wrong with two of them is told once.
+    return list(dict.fromkeys(every))
 
 
-def _problems(vm: Vm, vms: Sequence[Vm], plan: Mapping[str, Any], settings: Settings) -> Iterator[str]:
-    planned = {each["name"]: each["load_order"] for each in plan.get("vms") or []}
+def _planned_problems(vm: Vm, plan: Mapping[str, Any]) -> Iterator[str]:
+    """What does not fit the scenario."""
+    planned = {str(each["name"]): each for each in plan.get("vms") or []}
+    name = str(vm.get("name"))
+    own = planned.get(name)
+    if planned and own is None:
+        by_id = [each for each, known in planned.items() if str(known["id"]) == name]
+        near = f"; did you mean {by_id[0]}?" if by_id else meant(name, planned)
+        yield f"is not in the scenario; its VMs are {', '.join(planned)}{near}"
+    if own is None:
+        return
+    if own["load_order"] != "post_launched":
+        yield f"is {own['load_order']} in the scenario; acrn-dm only starts post-launched VMs: take it out"
+    for key in ("id", "uuid"):
+        said, known = vm.get(key), own.get(key)
+        if said is not None and known is not None and str(said).strip().lower() != str(known).strip().lower():
+            yield f"its {key} is {said}, and {known} in the scenario; leave it out, or write that of the scenario"
+
+
+def _problems(vm: Vm, vms: Sequence[Vm], plan: Mapping[str, Any], mode: str, v2: bool) -> Iterator[str]:
     name = str(vm.get("name"))
     if not _NAME.fullmatch(name):
         yield "a name has 1 to 15 characters of A-Z, a-z, 0-9, _ and - (not first); rename it in the scenario and here"
     if sum(each.get("name") == vm.get("name") for each in vms) > 1:
         yield "is listed twice in launch_vms"
-    if planned and name not in planned:
-        yield f"is not in the scenario; its VMs are {', '.join(planned)}"
-    elif planned.get(name, "post_launched") != "post_launched":
-        yield f"is {planned[name]} in the scenario; acrn-dm only starts post-launched VMs"
-    if settings.mode == "template" and vm.get("memory") is None:
+    yield from _planned_problems(vm, plan)
+    if mode == "template" and vm.get("memory") is None:
         yield "memory (in MB) is missing"
     elif int(vm.get("memory") or _MEMORY) < _MEMORY:
         yield f"memory must be at least {_MEMORY} MB; acrn-dm refuses less"
@@ -103,7 +126,7 @@ def _problems(vm: Vm, vms: Sequence[Vm], plan: Mapping[str, Any], settings: Sett
                 )
     for nic in nics:
         tap = str(nic.get("tap"))
-        if not _TAP.fullmatch(tap) or (settings.is_v2(plan) and "tap" not in tap):
+        if not _TAP.fullmatch(tap) or (v2 and "tap" not in tap):
             yield (
                 f'tap {json.dumps(tap)} is no name for a tap device: 1 to 15 letters and digits, with "tap" in it up '
                 "to ACRN v2.7"
@@ -191,7 +214,7 @@ def wish(
 
     Where something is refused, ``state`` has nothing else.
     """
-    found = problems(vms, plan, settings)
+    found = problems(vms, plan, settings.mode, settings.version)
     result: dict[str, Any] = {"paths": {}, "devices": {}, "texts": {}, "state": {"refused": found}}
     if found:
         return result

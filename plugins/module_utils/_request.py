@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,12 +98,14 @@ def decide(
     launch_where: str = "",
     earlier: bytes | None = None,
     known: Iterable[Mapping[str, Mapping[str, str]]] = (),
+    others: Callable[[Scenario], Iterable[str]] = lambda scenario: (),
 ) -> Outcome:
     """Decide what a scenario and its launch XML shall hold.
 
     ``earlier`` is an older result for the same host, whose vBDFs are kept where ``data`` has none of its own, and then
-    those of ``known``: by prefixed name of the region and name of the VM. Raises
-    IvshmemError for input that is not readable, or that breaks a rule of severity error; all of them are told.
+    those of ``known``: by prefixed name of the region and name of the VM. ``others`` tells what is wrong with those
+    that use its VMs. Raises IvshmemError for input that is not readable, or that breaks a rule of severity error; all
+    of them are told.
     """
     scenario = read_scenario(data, where)
     findings: tuple[Finding, ...] = ()
@@ -115,7 +117,7 @@ def decide(
         declared, unreadable = parse_regions(values)
         wanted = scenario.merged(declared, state == "exact")
         findings = tuple(check(scenario, wanted, version, board, {region.name for region in declared}))
-        refuse(findings, where, unreadable)
+        refuse(findings, where, unreadable, others(scenario))
         places = [*_readable(earlier, where), *(_places(scenario, each) for each in known)]
         regions = scenario.placed(wanted, board.native if board else (), places)
         new = scenario.rendered(regions, keep_unreadable=state == "present", version=version)

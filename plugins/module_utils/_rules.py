@@ -27,6 +27,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     some,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import V2, V3, Scenario, Vm
+from ansible_collections.acrn.ivshmem.plugins.module_utils._words import meant
 
 ERROR, WARNING = "error", "warning"
 
@@ -268,7 +269,8 @@ def _vm_unknown(context: Context) -> Iterator[tuple[str, str]]:
             try:
                 context.scenario.vm(ref.vm)
             except IvshmemError:
-                yield region.name, f"VM '{ref.vm}' is not in the scenario, which has {context.scenario.known_vms}"
+                near = meant(str(ref.vm), [vm.name for vm in context.scenario.vms])
+                yield region.name, f"VM '{ref.vm}' is not in the scenario, which has {context.scenario.known_vms}{near}"
 
 
 @_rule(
@@ -689,14 +691,17 @@ def check(
     return sorted(findings, key=lambda finding: finding.severity != ERROR)
 
 
-def refuse(findings: Iterable[Finding], where: str, unreadable: Iterable[str] = ()) -> None:
+def refuse(findings: Iterable[Finding], where: str, unreadable: Iterable[str] = (), others: Iterable[str] = ()) -> None:
     """Raise one IvshmemError with every error among the findings, a line each; do nothing without errors.
 
-    ``unreadable`` tells what is wrong with regions that no rule could be asked about.
+    ``unreadable`` tells what is wrong with regions that no rule could be asked about, ``others`` what is wrong with
+    those that use the VMs.
     """
     mistakes = [f"{ERROR}: {problem}" for problem in unreadable]
     mistakes += [str(finding) for finding in findings if finding.severity == ERROR]
-    if mistakes:
-        count = f"{len(mistakes)} mistakes" if len(mistakes) > 1 else "a mistake"
-        told = some(mistakes, 50, "\n")
-        raise IvshmemError(f"{where}: {count} in the regions; nothing was changed\n{told}")
+    more = [f"{ERROR}: {problem}" for problem in others]
+    if mistakes or more:
+        total = len(mistakes) + len(more)
+        count = f"{total} mistakes" if total > 1 else "a mistake"
+        told = some([*mistakes, *more], 50, "\n")
+        raise IvshmemError(f"{where}: {count}{'' if more else ' in the regions'}; nothing was changed\n{told}")

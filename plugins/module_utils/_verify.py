@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _answers, _journal, _region
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _answers, _guests, _journal, _region
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
 WINDOW = 4096
@@ -156,21 +156,9 @@ def claim(
         "vm": vm,
         "acrn_host": host,
         "regions": [dict(value) if isinstance(value, Mapping) else value for value in regions],
-        "error": _misplaced(vm, host, [(str(each["name"]), str(each["id"])) for each in known], hosts),
+        "error": _guests.host_problem(host, None if hosts is None else list(hosts))
+        or _guests.vm_problem(vm, host, _guests.known_vms(known)),
     }
-
-
-def _misplaced(vm: str, host: str, known: Sequence[tuple[str, str]], hosts: Iterable[str] | None) -> str:
-    if not host:
-        return "acrn_host is not set: it is the inventory name of the ACRN host that the VM runs on"
-    if hosts is not None and host not in hosts:
-        return f"acrn_host is '{host}', which the inventory has not"
-    if not vm:
-        return "acrn_vm is not set: it is the name or ID of the VM in the scenario of its ACRN host"
-    if known and not any(vm in each for each in known):
-        names = ", ".join(f"{name} (ID {number})" for name, number in known)
-        return f"acrn_vm is '{vm}', which {host} has not; its VMs: {names}"
-    return ""
 
 
 @dataclass
@@ -209,6 +197,13 @@ def fleet(
         found["guests"][guest] = {key: said[key] for key in ("vm", "acrn_host", "error")}
         if not said["error"]:
             found["hosts"].setdefault(said["acrn_host"], said["regions"])
+    for host in found["hosts"]:
+        right = {name: who for name, who in found["guests"].items() if who["acrn_host"] == host and not who["error"]}
+        here = {name: who["vm"] for name, who in right.items()}
+        if len(here) > 1:
+            vms = (hostvars.get(host, {}).get("scenario_plan") or {}).get("vms") or []
+            for guest, problem in _guests.same_problems(here, vms).items():
+                found["guests"][guest]["error"] = problem
     for host in hosts:
         if host not in found["hosts"]:
             plan = hostvars[host].get("scenario_plan") or {}

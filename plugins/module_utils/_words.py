@@ -148,3 +148,10 @@ def misspelt(known: Iterable[str], names: Iterable[str]) -> dict[str, str]:
         if close:
             found[name] = close[0]
     return found
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """The end of a sentence about a word that is none of the known ones: which one may be meant, if one is near."""
+    every = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), every, 1, 0.7)
+    return f"; did you mean {every[close[0]]}?" if close else ""

@@ -137,6 +137,35 @@ options:
       - Why a host could not be asked for O(known_places). Then there is a warning for each place that had to be chosen.
     type: str
     default: ""
+  guests:
+    description:
+      - The VM, by name or ID, that each guest says it is, by name of the guest. One that the scenario has not, and one
+        that two guests are, is refused together with what is wrong with the regions.
+    type: dict
+    default: {}
+    version_added: 0.1.0
+  launch_vms:
+    description:
+      - The VMs that launch scripts are made for, as the role P(acrn.ivshmem.launch#role) takes them. What cannot become
+        a script is refused together with what is wrong with the regions.
+    type: list
+    elements: dict
+    default: []
+    version_added: 0.1.0
+  launch_mode:
+    description:
+      - How the role P(acrn.ivshmem.launch#role) makes these scripts.
+    type: str
+    default: template
+    version_added: 0.1.0
+  mistakes:
+    description:
+      - What else is wrong with the declaration, a sentence each. It is told, and refused, together with what is wrong
+        with the regions.
+    type: list
+    elements: str
+    default: []
+    version_added: 0.1.0
   backup:
     description:
       - Keep a copy of each file that changes, with the time in its name.
@@ -320,6 +349,7 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _guests, _launch_vm
 from ansible_collections.acrn.ivshmem.plugins.module_utils._board import read_board
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import (
     locked,
@@ -361,6 +391,7 @@ def run(module):
         launch_where=launch_src or "",
         earlier=before,
         known=[_places(kept), params["known_places"] or {}],
+        others=lambda scenario: _mistakes(params, scenario, version),
     )
     regions = [placed.as_dict() for placed in outcome.regions]
     chosen = [
@@ -446,6 +477,15 @@ def regions_of(data, path):
         return []
 
 
+def _mistakes(params, scenario, version):
+    """What is wrong with those that use the VMs of a scenario."""
+    vms = [vm.as_dict() for vm in scenario.vms]
+    plan = {"vms": vms, "dialect": scenario.dialect}
+    told = f"{version[0]}.{version[1]}" if version else ""
+    scripts = _launch_vm.problems(params["launch_vms"], plan, params["launch_mode"], told)
+    return [*params["mistakes"], *_guests.problems(params["guests"], vms), *(f"launch_vms: {text}" for text in scripts)]
+
+
 def _kept(path):
     """The regions with their places that an earlier call has kept, or None."""
     if not path or not os.path.exists(path):
@@ -503,6 +543,10 @@ ARGUMENTS = {
         "known_places": {"type": "dict", "default": {}},
         "ask": {"type": "bool", "default": False},
         "unasked": {"type": "str", "default": ""},
+        "guests": {"type": "dict", "default": {}},
+        "launch_vms": {"type": "list", "elements": "dict", "default": []},
+        "launch_mode": {"type": "str", "default": "template"},
+        "mistakes": {"type": "list", "elements": "str", "default": []},
         "backup": {"type": "bool", "default": False},
     },
     "required_by": {"launch_src": "launch_path"},

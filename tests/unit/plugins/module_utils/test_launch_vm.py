@@ -63,7 +63,8 @@ def settings(**changes):
 
 
 def refused(vm, plan=None, **changes):
-    return _launch_vm.problems([{"name": "VM1", "memory": 512, **vm}], plan or PLAN, settings(**changes))
+    own = settings(**changes)
+    return _launch_vm.problems([{"name": "VM1", "memory": 512, **vm}], plan or PLAN, own.mode, own.version)
 
 
 def test_a_good_vm_has_no_problem():
@@ -134,7 +135,7 @@ def test_slots_may_be_texts():
 
 
 def test_a_mode_that_there_is_not():
-    assert refused({}, mode="edti") == ["launch_mode is template, generate or edit, not 'edti'"]
+    assert refused({}, mode="edti") == ["launch_mode is template, generate or edit, not 'edti'; did you mean edit?"]
 
 
 def test_a_tap_of_v2_has_tap_in_its_name():
@@ -143,9 +144,27 @@ def test_a_tap_of_v2_has_tap_in_its_name():
     assert "up to ACRN v2.7" in refused({"nics": [{"tap": "eth7"}]}, {**PLAN, "dialect": "v2"}, version="")[0]
 
 
-def test_a_vm_that_is_listed_twice():
+def test_a_vm_that_is_listed_twice_is_told_once():
     vm = {"name": "VM1", "memory": 512}
-    assert "listed twice" in _launch_vm.problems([vm, vm], PLAN, settings())[0]
+    assert _launch_vm.problems([vm, vm], PLAN, "template", "3.3") == ["VM 'VM1': is listed twice in launch_vms"]
+
+
+@pytest.mark.parametrize(
+    ("vm", "told"),
+    [
+        ({"name": "vm1"}, "its VMs are PRE, VM1, VM2; did you mean VM1?"),
+        ({"name": "2"}, "its VMs are PRE, VM1, VM2; did you mean VM2?"),
+        ({"name": "VM2", "id": 1}, "its id is 1, and 2 in the scenario"),
+        ({"name": "VM2", "uuid": "ab"}, "its uuid is ab, and cd in the scenario"),
+        ({"name": "VM2", "id": "2", "uuid": "CD"}, None),
+    ],
+)
+def test_what_a_vm_is_in_the_scenario(vm, told):
+    orders = {"PRE": "pre_launched", "VM1": "post_launched", "VM2": "post_launched"}
+    vms = [{"name": name, "id": number, "load_order": order} for number, (name, order) in enumerate(orders.items())]
+    vms[2]["uuid"] = "cd"
+    found = _launch_vm.problems([{"memory": 512, **vm}], {"vms": vms}, "template", "2.6")
+    assert [told in line for line in found] == ([True] if told else [])
 
 
 def arguments(text, tmp_path):

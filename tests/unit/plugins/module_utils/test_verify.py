@@ -570,6 +570,16 @@ def test_a_guest_that_is_nowhere_is_named(fleet, change, why):
     assert list(report["failed"]) == ["h1-VM1"] and states(report) == {A1: "partly", B1: "unproved", A2: "proved"}
 
 
+def test_two_guests_that_say_they_are_one_vm_take_no_part(fleet):
+    fleet.vars["h1"] = {"scenario_plan": {"vms": [{"name": f"VM{number}", "id": number} for number in range(5)]}}
+    fleet.vars["h1-VM3"]["acrn_vm"] = 1
+    report = fleet.prove()
+    rows = {row["guest"]: row["found"] for row in report["problems"]}
+    assert rows["h1-VM3"] == "acrn_vm is VM1, and so it is of h1-VM1; a VM is one guest"
+    assert rows["h1-VM1"] == "acrn_vm is VM1, and so it is of h1-VM3; a VM is one guest"
+    assert fleet.plan["guests"]["h1-VM1"]["error"] and not fleet.plan["guests"]["h2-VM1"]["error"]
+
+
 def test_a_guest_is_found_by_the_id_of_its_vm(fleet):
     fleet.vars["h1-VM1"]["acrn_vm"] = "1"
     assert fleet.prove()["ok"]

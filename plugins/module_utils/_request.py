@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._board import Board
+from ansible_collections.acrn.ivshmem.plugins.module_utils._memory import budget
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     HYPERVISOR,
     PRE_LAUNCHED,
@@ -31,12 +32,12 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._rules import (
     Finding,
     check,
     refuse,
-    shared_memory_budget,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import (
     PlacedRegion,
     Places,
     Scenario,
+    launch_guests,
     read_scenario,
     render_launch,
     version_of_tree,
@@ -116,10 +117,12 @@ def decide(
     else:
         declared, unreadable = parse_regions(values)
         wanted = scenario.merged(declared, state == "exact")
-        findings = tuple(check(scenario, wanted, version, board, {region.name for region in declared}))
+        guests = {} if launch is None else launch_guests(launch, launch_where, scenario)
+        findings = tuple(check(scenario, wanted, version, board, {region.name for region in declared}, guests))
         refuse(findings, where, unreadable, others(scenario))
         places = [*_readable(earlier, where), *(_places(scenario, each) for each in known)]
-        regions = scenario.placed(wanted, board.native if board else (), places)
+        native, named = (board.native, board.named) if board else ((), ())
+        regions = scenario.placed(wanted, native, places, named, version)
         new = scenario.rendered(regions, keep_unreadable=state == "present", version=version)
     new_launch = None if launch is None else render_launch(launch, launch_where, scenario, regions)
     return Outcome(scenario, regions, findings, new, new_launch)
@@ -174,6 +177,6 @@ def describe(scenario: Scenario, version: tuple[int, int] | None, board: Board |
             for vm in scenario.vms
         ],
         "regions": [region.as_dict() for region in placed],
-        "memory": shared_memory_budget(scenario, version, board, scenario.in_effect),
+        "memory": budget(scenario, version, board, scenario.in_effect),
         "findings": [finding.as_dict() for finding in check(scenario, scenario.in_effect, version, board)],
     }

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._board import Board
+from ansible_collections.acrn.ivshmem.plugins.module_utils._memory import budget, unplaced
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     DEVICE_MODEL,
     HYPERVISOR,
@@ -26,7 +27,13 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     Region,
     some,
 )
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import V2, V3, Scenario, Vm
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import (
+    V2,
+    V3,
+    Scenario,
+    Vm,
+    several_functions,
+)
 from ansible_collections.acrn.ivshmem.plugins.module_utils._words import meant
 
 ERROR, WARNING = "error", "warning"
@@ -39,7 +46,8 @@ _V2_LAST, _V3_FIRST = (2, 7), (3, 0)
 class Context:
     """All that a rule may look at. ``version`` and ``board`` are None where nobody knows them.
 
-    ``declared`` has the names of those regions that the user asked for; the others come from the file.
+    ``declared`` has the names of those regions that the user asked for; the others come from the file. ``guests`` tells
+    what a VM runs, by its ID, where a launch XML says so.
     """
 
     scenario: Scenario
@@ -47,6 +55,7 @@ class Context:
     version: tuple[int, int] | None
     board: Board | None
     declared: Collection[str] = ()
+    guests: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def hypervisor_regions(self) -> tuple[Region, ...]:
@@ -365,17 +374,29 @@ def _service_vm(context: Context) -> Iterator[tuple[str, str]]:
 # -- where the device stands -----------------------------------------------------------------------------------------
 
 
+def _several(context: Context, vm: Vm) -> bool:
+    return several_functions(vm, context.version)
+
+
 @_rule(
     "vbdf-function",
     ERROR,
-    "A vBDF is on bus 00 and has function 0.",
+    "A vBDF is on bus 00 and has function 0; from v3.3 on Service and pre-launched VMs may have others beside a region "
+    "with function 0.",
     "write it as 00:DD.0",
-    "launch_config/launch_cfg_gen.py drops bus and function; guests up to v3.2 do not find other functions",
+    "launch_config/launch_cfg_gen.py drops bus and function; hypervisor/dm/vpci/ivshmem.c tells guests of further "
+    "functions from v3.3 on, and only where function 0 is a region",
 )
 def _vbdf_function(context: Context) -> Iterator[tuple[str, str]]:
+    first = {(vm.id, vbdf.device) for _region, vm, vbdf in context.vms() if vbdf and not (vbdf.bus or vbdf.function)}
     for region, vm, vbdf in context.vms():
-        if vbdf and (vbdf.bus or vbdf.function):
+        if not vbdf or not (vbdf.bus or vbdf.function):
+            continue
+        if vbdf.bus or not _several(context, vm):
             yield region.name, f"the vBDF {vbdf} of VM '{vm.name}' is not on bus 00 with function 0"
+        elif (vm.id, vbdf.device) not in first:
+            where = f"no region of it has a vbdf of 00:{vbdf.device:02x}.0"
+            yield region.name, f"VM '{vm.name}' does not look for the vBDF {vbdf}, since {where}"
 
 
 @_rule(
@@ -411,19 +432,23 @@ def _vbdf_reserved(context: Context) -> Iterator[tuple[str, str]]:
 @_rule(
     "vbdf-clash",
     ERROR,
-    "No two devices of a VM have the same device number.",
+    "No two devices of a VM have the same device number; from v3.3 on Service and pre-launched VMs may have several "
+    "functions of one.",
     "choose another device number, or leave vbdf out to have a free one chosen",
     "schema/checks/vbdf_assignment.xsd compares text, so 00:0A.0 and 00:0a.0 pass there",
 )
 def _vbdf_clash(context: Context) -> Iterator[tuple[str, str]]:
-    holders: dict[tuple[int, int], str] = {}
+    def place(vm: Vm, bdf: Bdf) -> tuple[int, int, int]:
+        return vm.id, bdf.device, bdf.function if _several(context, vm) else 0
+
+    holders: dict[tuple[int, int, int], str] = {}
     for vm in context.scenario.vms:
         for function in vm.functions:
             if function.kind == "vuart" and not function.bdf.bus:
-                holders[vm.id, function.bdf.device] = f"vUART '{function.what}'"
+                holders[place(vm, function.bdf)] = f"vUART '{function.what}'"
     for region, vm, vbdf in context.vms():
         if vbdf and not vbdf.bus:
-            holder = holders.setdefault((vm.id, vbdf.device), f"region '{region.name}'")
+            holder = holders.setdefault(place(vm, vbdf), f"region '{region.name}'")
             if holder != f"region '{region.name}'":
                 yield region.name, f"the vBDF {vbdf} of VM '{vm.name}' is taken by {holder}"
 
@@ -474,6 +499,57 @@ def _vbdf_native(context: Context) -> Iterator[tuple[str, str]]:
 
 
 @_rule(
+    "vbdf-named",
+    WARNING,
+    "In the Service VM no region stands where the board's ACPI tables name a device, though none is there.",
+    "choose a device number that the board does not name, unless guests find the region where it is",
+    "the device tree of the board XML names root ports that are fused off; ACRN looks at the devices that lspci lists",
+    since=_V3_FIRST,
+)
+def _vbdf_named(context: Context) -> Iterator[tuple[str, str]]:
+    board = context.board
+    native = {bdf.device for bdf in (board.native if board else ()) if bdf.bus == 0}
+    named = {bdf.device: bdf for bdf in (board.named if board else ()) if bdf.device not in native}
+    for region, vm, vbdf in context.vms():
+        if vm.load_order == SERVICE and vbdf and not vbdf.bus and vbdf.device in named:
+            what = f"the number of {named[vbdf.device]}, which the board names but does not have"
+            yield region.name, f"the vBDF {vbdf} of VM '{vm.name}' has {what}"
+
+
+@_rule(
+    "vbdf-lost",
+    WARNING,
+    "On v2.3 and v2.4 the Service VM finds a region only where its guest looks behind function 0 of the host bridge.",
+    "see in the Service VM that the devices are there (lspci -d 1af4:1110), or use ACRN v2.5 or later",
+    "scenario_config/pci_dev_c.py (find_unused_bdf) places it at 00:00.1 and up; acrn-hypervisor issue 5869",
+    since=(2, 3),
+    until=(2, 4),
+)
+def _vbdf_lost(context: Context) -> Iterator[tuple[str, str]]:
+    for region, vm, _vbdf in context.vms():
+        if vm.load_order == SERVICE and region.provided_by == HYPERVISOR:
+            yield region.name, f"VM '{vm.name}' is the Service VM, where ACRN's build gives it a function other than 0"
+
+
+_STRICT_GUESTS = re.compile(r"zephyr|windows|waag|(?<![a-z])win(?![a-z])", re.IGNORECASE)
+
+
+@_rule(
+    "bar-size",
+    WARNING,
+    "On v2.2 and v2.3 a guest takes registers of 4096 bytes; drivers of Windows and Zephyr want 256.",
+    "use ACRN v2.4 or later for this guest, or provide the region by the device model",
+    "hypervisor/dm/vpci/ivshmem.c (IVSHMEM_MMIO_BAR_SIZE); projectacrn/acrn-hypervisor issue 5717",
+    until=(2, 3),
+)
+def _bar_size(context: Context) -> Iterator[tuple[str, str]]:
+    for region, vm, _vbdf in context.vms():
+        system = context.guests.get(vm.id, "") or f"{vm.name} {vm.kern_type}"
+        if region.provided_by == HYPERVISOR and _STRICT_GUESTS.search(system):
+            yield region.name, f"VM '{vm.name}' seems to run Windows or Zephyr, whose driver refuses the device"
+
+
+@_rule(
     "board-unknown",
     WARNING,
     "Without the board XML nobody can tell which devices the Service VM has.",
@@ -506,60 +582,73 @@ def _emulated_mmio(context: Context) -> Iterator[tuple[str, str]]:
 
 # -- memory ----------------------------------------------------------------------------------------------------------
 
-_HV_RAM_SIZE_MAX = 1024
-# HV_RAM_SIZE without regions in MB by the number of VMs: v2.2 (hv_config/board_defconfig.py), then v2.3 and v2.4.
-_V22_RAM = {2: 120, 3: 150, 4: 180, 5: 210, 6: 250, 7: 280, 8: 328}
-_V23_RAM = {**_V22_RAM, 4: 190, 7: 300}
 
-
-def shared_memory_budget(
-    scenario: Scenario, version: tuple[int, int] | None, board: Board | None, regions: Iterable[Region] = ()
-) -> dict[str, Any] | None:
-    """How much shared memory the hypervisor can hold, in MB; None where version or board are not known well enough.
-
-    Returns ``limit`` (the largest sum of sizes), ``used`` (the sum for the given regions) and ``counts``, the
-    providers whose regions count. Up to v3.2 regions are part of the hypervisor image (HV_RAM_SIZE, at most 1 GiB;
-    static_allocators/hv_ram.py); from v3.3 on they are one block of the host's RAM (e820_alloc_memory).
-    """
-    vms = len(scenario.vms)
-    counts = [HYPERVISOR]
-    if version is None:
-        return None
-    if version <= (2, 4):
-        table = _V22_RAM if version <= (2, 2) else _V23_RAM
-        limit = (scenario.hv_ram_size or _HV_RAM_SIZE_MAX) - table[min(max(vms, 2), 8)]
-    elif version <= (2, 7):
-        post = sum(vm.load_order == POST_LAUNCHED for vm in scenario.vms)
-        limit = (_HV_RAM_SIZE_MAX - 20 - 16 * post) // 2
-    elif version <= (3, 1):
-        counts = [HYPERVISOR, DEVICE_MODEL]
-        limit = (_HV_RAM_SIZE_MAX - 20 - 40 * vms) // 2
-    elif version <= (3, 2):
-        counts = [HYPERVISOR, DEVICE_MODEL]
-        limit = _HV_RAM_SIZE_MAX - 20 - 4 * scenario.max_vm_num - 16 * scenario.trusty_vms
-    elif board is None or not board.largest_ram:
-        return None
-    else:
-        limit = board.largest_ram
-    used = sum(region.size for region in regions if region.provided_by in counts)
-    return {"limit": limit, "used": used, "counts": counts}
+def _providers(counts: Collection[str]) -> str:
+    return "regions of both providers" if DEVICE_MODEL in counts else "hypervisor regions"
 
 
 @_rule(
     "memory-budget",
     ERROR,
-    "All regions together fit the memory that the hypervisor has for them.",
+    "All regions together fit the memory that the hypervisor has for them on its board.",
     "make regions smaller or fewer, or provide some by the device model",
-    "static_allocators/hv_ram.py up to v3.2 (HV_RAM_SIZE at most 1 GiB); hypervisor/dm/vpci/ivshmem.c (one e820 block) "
-    "from v3.3, which fails only at boot",
+    "static_allocators/hv_ram.py and find_avl_memory of library/board_cfg_lib.py up to v3.2 (HV_RAM_SIZE is at most "
+    "1 GiB and goes into the first System RAM range that holds it; from 2 GiB on the image does not link); "
+    "hypervisor/dm/vpci/ivshmem.c (one e820 block) from v3.3, which fails only at boot",
 )
 def _memory_budget(context: Context) -> Iterator[tuple[str, str]]:
-    budget = shared_memory_budget(context.scenario, context.version, context.board, context.regions)
-    if budget and budget["used"] > budget["limit"]:
-        regions = "regions of both providers" if DEVICE_MODEL in budget["counts"] else "hypervisor regions"
-        fixed = context.scenario.hv_ram_size if context.version and context.version <= (2, 4) else 0
-        within = f" within the HV_RAM_SIZE of {fixed} MB that the scenario sets" if fixed else ""
-        yield "", f"the {regions} take {budget['used']} MB, at most {budget['limit']} MB fit{within}"
+    found = budget(context.scenario, context.version, context.board, context.regions)
+    if found and found["used"] > found["limit"]:
+        board = f" on board '{context.board.name}'" if context.board and not found["guess"] else ""
+        fixed = f" within the HV_RAM_SIZE of {context.scenario.hv_ram_size} MB that the scenario sets"
+        within = fixed if found["unchecked"] is not None else board
+        yield "", f"the {_providers(found['counts'])} take {found['used']} MB, at most {found['limit']} MB fit{within}"
+
+
+@_rule(
+    "memory-guess",
+    WARNING,
+    "Up to v3.2 the board tells how much memory regions may take.",
+    "give the board XML",
+    "find_avl_memory of library/board_cfg_lib.py: HV_RAM_SIZE goes into one of the board's System RAM ranges",
+    until=(3, 2),
+)
+def _memory_guess(context: Context) -> Iterator[tuple[str, str]]:
+    found = budget(context.scenario, context.version, context.board, context.regions)
+    if found and found["guess"] and 0 < found["used"] <= found["limit"]:
+        limit = f"the limit of {found['limit']} MB is a guess without the board, which may allow less"
+        yield "", f"the {_providers(found['counts'])} take {found['used']} MB, and {limit}"
+
+
+@_rule(
+    "memory-fixed",
+    WARNING,
+    "Up to v2.6 a scenario that sets HV_RAM_SIZE leaves room in it for the hypervisor and all regions.",
+    "empty HV_RAM_SIZE in the scenario, and ACRN computes it",
+    "xforms/config_common.xsl (hv_config/board_defconfig.py up to v2.3): the value of the scenario wins, and what does "
+    "not fit into it fails in the linker",
+    until=(2, 6),
+)
+def _memory_fixed(context: Context) -> Iterator[tuple[str, str]]:
+    found = budget(context.scenario, context.version, context.board, context.regions)
+    if found and found["unchecked"] is not None and found["unchecked"] < found["used"] <= found["limit"]:
+        size = context.scenario.hv_ram_size
+        yield "", f"regions of {found['used']} MB may not fit into the HV_RAM_SIZE of {size} MB that the scenario sets"
+
+
+@_rule(
+    "memory-window",
+    ERROR,
+    "The regions of the Service VM find room in the PCI windows of the board.",
+    "make regions of the Service VM smaller or fewer, or leave it out of some",
+    "static_allocators/gpa.py (get_free_addr), board_config/vbar_base_h.py up to v2.4 (get_free_mmio)",
+    since=(2, 3),
+)
+def _memory_window(context: Context) -> Iterator[tuple[str, str]]:
+    region = unplaced(context.scenario, context.version, context.board, context.regions)
+    if region and context.board:
+        room = f"the PCI windows of board '{context.board.name}' have no room for its {region.size} MB"
+        yield region.name, f"{room} in the Service VM, besides the other regions"
 
 
 @_rule(
@@ -677,12 +766,13 @@ def check(
     version: tuple[int, int] | None = None,
     board: Board | None = None,
     declared: Collection[str] = (),
+    guests: Mapping[int, str] | None = None,
 ) -> list[Finding]:
     """Hold regions against every rule of their ACRN version, and return all findings, errors first.
 
-    ``declared``: the names of those that the user asked for.
+    ``declared``: the names of those that the user asked for. ``guests``: what VMs run, by ID, where it is known.
     """
-    context = Context(scenario, tuple(regions), version, board, declared)
+    context = Context(scenario, tuple(regions), version, board, declared, guests or {})
     findings = []
     for rule in RULES:
         severity = rule.severity_for(version, scenario.dialect)

@@ -87,6 +87,13 @@ SLOT_ORDER = (*range(0x08, 0x10), *range(0x03, 0x08), *range(0x10, 0x1F))
 V2_SLOT_ORDER = tuple(range(0x1E, 0x02, -1))
 
 
+# What a version of ACRN brought: region IDs (schema/types.xsd), which later may be hexadecimal as well, and functions
+# other than 0 that guests find (hypervisor/dm/vpci/ivshmem.c sets the bit for them in function 0).
+REGION_IDS_SINCE = (3, 3)
+HEXADECIMAL_IDS_SINCE = (3, 4)
+FUNCTIONS_SINCE = (3, 3)
+
+
 @dataclass(frozen=True)
 class Function:
     """A PCI function that a VM has besides its shared memory: ``kind`` is ``vuart`` or ``passthrough``."""
@@ -115,6 +122,11 @@ class Vm:
     def as_dict(self) -> dict[str, Any]:
         """The VM as modules return it, without its PCI functions and its kernel."""
         return {key: getattr(self, key) for key in ("id", "name", "load_order", "vm_type", "uuid")}
+
+
+def several_functions(vm: Vm, version: tuple[int, int] | None) -> bool:
+    """Whether regions of a VM may be functions of one device; a launch script has no words for that."""
+    return version is not None and version >= FUNCTIONS_SINCE and vm.load_order != POST_LAUNCHED
 
 
 @dataclass(frozen=True)
@@ -233,7 +245,9 @@ class Scenario:
         self.enabled = self.dialect == V3 or bool(self.block and self.block.value("IVSHMEM_ENABLED") == "y")
         self.max_emulated_mmio = self._capacity("MAX_EMULATED_MMIO", 16)
         self.max_vm_num = self._capacity("MAX_VM_NUM", 16 if self.dialect == V3 else 8)
-        self.hv_ram_size = self._hv_ram_size()
+        # HV_RAM_SIZE in MB, which ACRN computes later than v2.6, and HV_RAM_START; 0 where they are not set.
+        self.hv_ram_size = self._hexadecimal("HV_RAM_SIZE") >> 20
+        self.hv_ram_start = self._hexadecimal("HV_RAM_START")
         self.trusty_vms = sum(vm.value("secure_world_support") == "y" for vm in root.all("vm"))
         self.unreadable: list[Node] = []
         self._nodes: dict[str, Node] = {}
@@ -248,10 +262,9 @@ class Scenario:
         text = self.document.root.value(f"hv/CAPACITIES/{tag}")
         return int(text) if re.fullmatch("[0-9]{1,9}", text) else default
 
-    def _hv_ram_size(self) -> int:
-        # In MB; up to v2.4 the scenario may set it, later it is computed. 0 where it is not set.
-        text = self.document.root.value("hv/MEMORY/HV_RAM_SIZE")
-        return int(text, 16) >> 20 if re.fullmatch(r"0x[0-9A-Fa-f]{1,16}", text) else 0
+    def _hexadecimal(self, tag: str) -> int:
+        text = self.document.root.value(f"hv/MEMORY/{tag}")
+        return int(text, 16) if re.fullmatch(r"0x[0-9A-Fa-f]{1,16}", text) else 0
 
     def _read_vms(self, root: Node) -> Iterable[Vm]:
         of_type: dict[str, int] = {}
@@ -445,25 +458,41 @@ class Scenario:
         return {(region.name, vm.id): vbdf for region in self.regions for vm, vbdf in self.resolved(region) if vbdf}
 
     def placed(
-        self, regions: Iterable[Region], native: Iterable[Bdf] = (), earlier: Iterable[Places] = ()
+        self,
+        regions: Iterable[Region],
+        native: Iterable[Bdf] = (),
+        earlier: Iterable[Places] = (),
+        named: Iterable[Bdf] = (),
+        version: tuple[int, int] | None = None,
     ) -> tuple[PlacedRegion, ...]:
         """Give every VM of every region its vBDF.
 
         A declared vBDF stands. Without one, that of the file (then of ``earlier`` ones) stays if it can be used;
         else the first free of SLOT_ORDER (V2_SLOT_ORDER) is taken, in the order of the regions. ``native`` are the PCI
-        functions of the board, which the Service VM sees. In v2.x only post-launched VMs have a place to choose. Raises
-        IvshmemError where a VM has no free place, or where a region names a VM that is not there.
+        functions of the board, which the Service VM sees; there those that it only names (``named``) come last. In v2.x
+        only post-launched VMs have a place to choose. Raises IvshmemError where a VM has no free place, or where a
+        region names a VM that is not there.
         """
         regions = tuple(regions)
         native = tuple(native)
         taken = {vm.id: self.taken(vm, native) for vm in self.vms}
+        # Where a region has function 0, a version with several functions for a device may have more of them.
+        ours: dict[int, set[Bdf]] = {vm.id: set() for vm in self.vms}
         places: dict[tuple[str, int], Bdf] = {}
 
         def settle(region: Region, vm: Vm, vbdf: Bdf) -> None:
             places[region.name, vm.id] = vbdf
-            taken[vm.id][vbdf.device] = f"region '{region.name}'"
+            ours[vm.id].add(vbdf)
+            taken[vm.id].setdefault(vbdf.device, f"region '{region.name}'")
 
-        order = V2_SLOT_ORDER if self.dialect == V2 else SLOT_ORDER
+        def usable(vm: Vm, vbdf: Bdf) -> bool:
+            if vbdf.bus or not vbdf.function:
+                return not vbdf.bus and vbdf.device not in taken[vm.id]
+            beside = replace(vbdf, function=0) in ours[vm.id] and vbdf not in ours[vm.id]
+            return beside and several_functions(vm, version)
+
+        first = V2_SLOT_ORDER if self.dialect == V2 else SLOT_ORDER
+        last = {bdf.device for bdf in named}
         pairs = []
         for region in regions:
             for ref in region.vms:
@@ -474,15 +503,16 @@ class Scenario:
                 if ref.vbdf:
                     settle(region, vm, ref.vbdf)
         for before in (self.places(), *earlier):
-            for region, vm in pairs:
+            # Functions 0 first, for others stand beside one.
+            for region, vm in sorted(pairs, key=lambda pair: _function(before.get((pair[0].name, pair[1].id)))):
                 vbdf = before.get((region.name, vm.id))
-                if vbdf is None or (region.name, vm.id) in places or vbdf.bus or vbdf.function:
-                    continue
-                if vbdf.device not in taken[vm.id]:
+                if vbdf is not None and (region.name, vm.id) not in places and usable(vm, vbdf):
                     settle(region, vm, vbdf)
         chosen = {(region.name, vm.id) for region, vm in pairs} - set(places)
         for region, vm in pairs:
             if (region.name, vm.id) not in places:
+                behind = last if vm.load_order == SERVICE else set()
+                order = sorted(first, key=lambda slot, behind=behind: slot in behind)
                 device = next((slot for slot in order if slot not in taken[vm.id]), None)
                 if device is None:
                     raise IvshmemError(
@@ -602,7 +632,7 @@ class Scenario:
 
     def _fields_v3(self, placed: PlacedRegion, version: tuple[int, int] | None) -> dict[str, str | None]:
         region = placed.region
-        knows_id = version is None or version >= (3, 3)
+        knows_id = version is None or version >= REGION_IDS_SINCE
         return {
             "NAME": region.name,
             "PROVIDED_BY": _V3_PROVIDER_TEXTS[region.provided_by],
@@ -635,7 +665,8 @@ class Scenario:
             else:
                 text = wanted[child.tag]
                 if text is not None:
-                    pairs.append((child, self._text(child, text)))
+                    same = child.tag == "IVSHMEM_REGION_ID" and _same_id(child.text, text, version)
+                    pairs.append((child, document.raw(child) if same else self._text(child, text)))
         # Absent means Hypervisor and no ID to ACRN (default_populator.py fills the schema's defaults in).
         missing = [tag for tag in ("NAME", "IVSHMEM_SIZE", "PROVIDED_BY", "IVSHMEM_REGION_ID") if tag not in seen]
         for tag in missing:
@@ -726,6 +757,17 @@ class Scenario:
         return pairs
 
 
+def _function(vbdf: Bdf | None) -> int:
+    return vbdf.function if vbdf else 0
+
+
+def _same_id(old: str, new: str, version: tuple[int, int] | None) -> bool:
+    # The number as it is written there, unless the schema of the version has decimal numbers alone.
+    hexadecimal = re.fullmatch(r"0[xX][0-9A-Fa-f]{1,16}", old)
+    known = version is None or version >= HEXADECIMAL_IDS_SINCE
+    return bool(hexadecimal and known and int(old, 16) == int(new))
+
+
 def _text_lines(
     document: Document,
     parent: Node,
@@ -782,6 +824,29 @@ def read_scenario(data: bytes, where: str) -> Scenario:
     return Scenario(Document(data, where))
 
 
+def _launch_users(data: bytes, where: str) -> tuple[Document, list[Node]]:
+    document = Document(data, where)
+    users = [node for node in document.root.children if node.tag in ("user_vm", "uos")]
+    if document.root.tag != "acrn-config" or not users:
+        raise IvshmemError(f"{where}: is no launch XML: it has no <user_vm> (or <uos>) elements")
+    return document, users
+
+
+def _before_users(scenario: Scenario) -> int:
+    # A launch XML numbers its VMs from the Service VM on.
+    return next((vm.id for vm in scenario.vms if vm.load_order == SERVICE), 0)
+
+
+def launch_guests(data: bytes, where: str, scenario: Scenario) -> dict[int, str]:
+    """What the VMs of a v2.x launch XML run, such as WINDOWS, by their ID in the scenario. Raises IvshmemError."""
+    found = {}
+    for user in _launch_users(data, where)[1]:
+        number = user.attributes.get("id", "")
+        if re.fullmatch("[0-9]{1,9}", number):
+            found[int(number) + _before_users(scenario)] = user.value("user_vm_type") or user.value("uos_type")
+    return found
+
+
 def render_launch(data: bytes, where: str, scenario: Scenario, regions: Iterable[PlacedRegion]) -> bytes:
     """The bytes of a v2.x launch XML whose ``shm_region`` elements agree with the scenario.
 
@@ -789,13 +854,10 @@ def render_launch(data: bytes, where: str, scenario: Scenario, regions: Iterable
     set_shm_regions), and its generator takes ``hv:/name,size`` without a space. dm-land regions have no place in it:
     the generator refuses what the scenario XML does not list. Raises IvshmemError for anything but a launch XML.
     """
-    document = Document(data, where)
     if scenario.dialect == V3:
         raise IvshmemError(f"{where}: ACRN v3.x has no launch XML with shared memory; leave launch_path out")
-    users = [node for node in document.root.children if node.tag in ("user_vm", "uos")]
-    if document.root.tag != "acrn-config" or not users:
-        raise IvshmemError(f"{where}: is no launch XML: it has no <user_vm> (or <uos>) elements")
-    service = next((vm.id for vm in scenario.vms if vm.load_order == SERVICE), 0)
+    document, users = _launch_users(data, where)
+    service = _before_users(scenario)
     wanted: dict[str, dict[str, str]] = {}
     for placed in regions:
         if placed.region.provided_by == HYPERVISOR:

@@ -130,7 +130,8 @@ regions:
   elements: dict
 memory:
   description:
-    - How much shared memory this ACRN version can hold, or null where version or board are not known well enough.
+    - How much shared memory this ACRN version can hold in this scenario on this board, as ACRN's own tools compute it,
+      or null where version or board are not known well enough.
   returned: success
   type: dict
   contains:
@@ -144,6 +145,14 @@ memory:
       description: The providers whose regions count.
       type: list
       elements: str
+    guess:
+      description: Whether the limit is that of any board, since none is given. The true one may be lower.
+      type: bool
+    unchecked:
+      description:
+        - The sum in MB above which nobody but the linker can tell, for up to ACRN v2.6 a scenario may set
+          C(HV_RAM_SIZE); null where it does not.
+      type: int
 findings:
   description: What the rules say about the regions of the file, errors first.
   returned: success

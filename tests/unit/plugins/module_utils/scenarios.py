@@ -92,13 +92,22 @@ def block_v2(*lines, enabled="y"):
     return f"      <IVSHMEM>\n        <IVSHMEM_ENABLED>{enabled}</IVSHMEM_ENABLED>\n{regions}      </IVSHMEM>\n"
 
 
-def board_xml(pci=(), ram=((0x100000, 0x40000000),)):
-    """The text of a board XML: BDFs of PCI functions, (first, length) of blocks of RAM."""
-    lines = "".join(f"\t{bdf} Some device: of somebody\n" for bdf in pci)
+def board_xml(pci=(), ram=((0x100000, 0x40000000),), tree="", windows=(), lines=()):
+    """The text of a board XML: BDFs of PCI functions, (first, length) of blocks of RAM.
+
+    ``tree`` is what its first PCI bus holds, ``windows`` are (first, last) of that bus, ``lines`` more of /proc/iomem.
+    """
+    devices = "".join(f"\t{bdf} Some device: of somebody\n" for bdf in pci)
     memory = "".join(f"\t{start:08x}-{start + length - 1:08x} : System RAM\n" for start, length in ram)
+    memory += "".join(f"\t{line}\n" for line in lines)
+    resources = "".join(
+        f'<resource type="memory" min="{first:#x}" max="{last:#x}" len="{last + 1 - first:#x}"/>'
+        for first, last in windows
+    )
+    bus = f'<devices><bus type="pci" address="0x0">{resources}{tree}</bus></devices>\n' if resources or tree else ""
     return (
-        f'<acrn-config board="board">\n<PCI_DEVICE>\n{lines}</PCI_DEVICE>\n'
-        f"<IOMEM_INFO>\n\t00000000-00000fff : Reserved\n{memory}</IOMEM_INFO>\n</acrn-config>\n"
+        f'<acrn-config board="board">\n<PCI_DEVICE>\n{devices}</PCI_DEVICE>\n'
+        f"<IOMEM_INFO>\n\t00000000-00000fff : Reserved\n{memory}</IOMEM_INFO>\n{bus}</acrn-config>\n"
     )
 
 

@@ -17,7 +17,8 @@ DEVICES = """<acrn-config board="b"><PCI_DEVICE>
 \t01:00.0 Ethernet
 </PCI_DEVICE>
 <devices><bus type="pci" address="0x0">
-  <device address="0x80001"/><device address="0x9ffff"/><device/><device address="here"/><device address="0x200000"/>
+  <device address="0x80001"><vendor>0x8086</vendor></device><device address="0x10000"/>
+  <device address="0x9ffff"/><device/><device address="here"/><device address="0x200000"/>
   <bus type="pci" address="0x1"><device address="0xa0000"/></bus>
 </bus><bus type="pci" address="zero"><device address="0xb0000"/></bus><bus type="usb"><device address="0x3"/></bus>
 </devices></acrn-config>"""
@@ -28,10 +29,16 @@ def test_a_board_that_is_a_link_which_was_checked_out_as_text():
         read_board(b"../board.xml", "f")
 
 
-def test_pci_functions_come_from_lspci_and_the_device_tree():
+def test_native_is_what_lspci_lists_and_the_others_are_only_named():
     board = read_board(DEVICES.encode(), "f")
     assert [str(bdf) for bdf in board.native] == ["00:02.0", "00:08.1", "00:1f.3", "01:00.0"]
+    assert [str(bdf) for bdf in board.named] == ["00:01.0"]
     assert (board.name, board.largest_ram) == ("b", 0)
+
+
+def test_lspci_with_domains():
+    text = DEVICES.replace("\t00:02.0", "\t0000:00:03.0 Display\n\t10000:e0:04.0 NVMe\n\t00:02.0")
+    assert [str(bdf) for bdf in read_board(text.encode(), "f").native][:2] == ["00:02.0", "00:03.0"]
 
 
 def test_ram_is_the_largest_block():

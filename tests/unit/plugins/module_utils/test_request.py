@@ -166,8 +166,14 @@ def test_description():
         ("a", ["00:09.0"]),
         ("d", ["00:08.0", None]),
     ]
-    assert told["memory"] == {"limit": 940, "used": 80, "counts": ["hypervisor", "device_model"]}
-    assert [finding["rule"] for finding in told["findings"]] == ["vm-unknown", "region-unreadable"]
+    assert told["memory"] == {
+        "limit": 940,
+        "used": 80,
+        "counts": ["hypervisor", "device_model"],
+        "guess": True,
+        "unchecked": None,
+    }
+    assert [finding["rule"] for finding in told["findings"]] == ["vm-unknown", "memory-guess", "region-unreadable"]
 
 
 def test_a_service_vm_has_the_functions_of_the_board_that_no_pre_launched_vm_has():

@@ -8,7 +8,6 @@ import dataclasses
 
 import pytest
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _rules
 from ansible_collections.acrn.ivshmem.plugins.module_utils._board import read_board
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError, parse_region
 from ansible_collections.acrn.ivshmem.plugins.module_utils._rules import ERROR, RULES, WARNING, check, refuse
@@ -47,6 +46,13 @@ def eight(count, **more):
 V3_ONE_LINE = scenarios.scenario("v3").replace("\n", "")
 V3_TWO_LINE_TAG = scenarios.scenario("v3").replace("<acrn-config ", "<acrn-config\n")
 BOARD = scenarios.board_xml(["00:02.0", "00:14.3", "01:09.0"])
+NAMING = scenarios.board_xml(["00:02.0"], tree='<device address="0xb0004"/>')
+SMALL = scenarios.board_xml(ram=((1 << 20, 512 << 20),))
+HOLED = scenarios.board_xml(ram=((4 << 20, 484 << 20), (1 << 32, 2 << 30)))
+WINDOW = scenarios.board_xml(ram=((1 << 20, 1 << 30), (1 << 32, 2 << 30)), windows=((0x80000000, 0x9FFFFFFF),))
+LINES = scenarios.board_xml(lines=("80000000-9fffffff : PCI Bus 0000:00",))
+FIXED = scenarios.scenario("v2", hv="<MEMORY><HV_RAM_SIZE>0x16800000</HV_RAM_SIZE></MEMORY>")
+ZEPHYR = "<os_config><kern_type>KERNEL_ZEPHYR</kern_type></os_config>"
 SVC = (1, "SVC", "service")
 TWINS = (*VMS[:2], (2, "TWIN", "post"), (3, "TWIN", "post"))
 BROKEN = scenarios.block_v3(
@@ -120,6 +126,20 @@ BREAKING = [
         ["00:0c.0", "Ethernet"],
     ),
     ("vbdf-native", [region(vms=[at("SVC", "00:14.0"), "POST2"])], {"board": BOARD}, ["00:14.0", "00:14.3"]),
+    ("vbdf-function", [region(vms=[at("SVC", "00:0c.1"), "POST2"])], {"version": (3, 2)}, ["00:0c.1", "SVC"]),
+    ("vbdf-function", [region(vms=[at("SVC", "00:0c.1"), "POST2"])], {}, ["00:0c.1", "vbdf of 00:0c.0"]),
+    ("vbdf-function", [region(vms=[at("PRE0", "01:0c.1"), "POST2"])], {}, ["01:0c.1"]),
+    (
+        "vbdf-clash",
+        [region("a", vms=[at("PRE0", "00:0a.1"), "POST2"]), region("r", vms=[at("PRE0", "00:0a.1"), "POST2"])],
+        {},
+        ["00:0a.1", "region 'a'"],
+    ),
+    ("vbdf-named", [region(vms=[at("SVC", "00:0b.0"), "POST2"])], {"board": NAMING}, ["00:0b.0", "00:0b.4"]),
+    ("vbdf-lost", [region(vms=[1, 2])], {"version": (2, 4)}, ["SVC"]),
+    ("vbdf-lost", [region(vms=[1, 2])], {"version": (2, 3)}, ["SVC"]),
+    ("bar-size", [region(vms=[0, 2])], {"version": (2, 3), "vms": (VMS[0], (2, "WaaG", "post"))}, ["WaaG"]),
+    ("bar-size", [region(vms=[0, 2])], {"version": (2, 2), "more": {"PRE0": ZEPHYR}}, ["PRE0"]),
     ("board-unknown", [region(vms=["SVC", "POST2"])], {}, ["SVC"]),
     ("emulated-mmio", eight(7), {}, ["7 hypervisor regions", "room for 6"]),
     (
@@ -129,6 +149,13 @@ BREAKING = [
         ["3 hypervisor", "for 2"],
     ),
     ("memory-budget", eight(2, size=256), {"version": (2, 7), "vms": VMS[:3]}, ["512 MB", "494 MB"]),
+    ("memory-budget", eight(2, size=512), {"board": SMALL}, ["1024 MB", "512 MB fit on board 'board'"]),
+    ("memory-budget", eight(2, size=256), {"version": (2, 6), "text": FIXED}, ["512 MB", "HV_RAM_SIZE of 360"]),
+    ("memory-budget", eight(2, size=128), {"version": (3, 1), "board": HOLED}, ["256 MB", "at most 150 MB", "'board'"]),
+    ("memory-fixed", eight(2, size=128), {"version": (2, 4), "text": FIXED}, ["256 MB", "360 MB"]),
+    ("memory-guess", eight(2, size=128), {"version": (3, 1)}, ["256 MB", "limit of 422 MB is a guess"]),
+    ("memory-window", eight(2, size=256, vms=[1, 2]), {"version": (3, 3), "board": WINDOW}, ["'board'", "256 MB"]),
+    ("memory-window", eight(3, size=256, vms=[1, 2]), {"version": (2, 4), "board": LINES}, ["'board'", "256 MB"]),
     ("memory-boot", eight(2, size=256), {"version": (3, 2)}, ["512 MB"]),
     ("version-dialect", [], {"version": (2, 7), "dialect": "v3"}, ["v3.x", "v2.7"]),
     ("version-dialect", [], {"version": (3, 0), "dialect": "v2"}, ["v2.x", "v3.0"]),
@@ -182,6 +209,23 @@ KEEPING = [
     ("vbdf-passthrough", [region(vms=[at("PRE0", "00:0c.0"), 2])], {"more": {"PRE0": pci_devs("01:0c.0 Net", "junk")}}),
     ("vbdf-passthrough-post", [region(vms=[0, at("POST2", "00:0c.0")])], {"more": {"POST3": pci_devs("00:0c.0 N")}}),
     ("vbdf-native", [region(vms=[at("SVC", "00:09.0"), at("POST2", "00:14.0")])], {"board": BOARD}),
+    ("vbdf-function", [region("a", vms=[at("SVC", "00:0c.0"), 2]), region(vms=[at("SVC", "00:0c.7"), 2])], {}),
+    ("vbdf-clash", [region("a", vms=[at("PRE0", "00:0c.0"), 2]), region(vms=[at("PRE0", "00:0c.7"), 2])], {}),
+    ("vbdf-named", [region(vms=[at("SVC", "00:0d.0"), at("POST2", "00:0b.0")])], {"board": NAMING}),
+    ("vbdf-lost", [region(vms=[1, 2])], {"version": (2, 5)}),
+    ("vbdf-lost", [region(vms=[0, 2])], {"version": (2, 4)}),
+    ("bar-size", [region(vms=[0, 2])], {"version": (2, 4), "vms": (VMS[0], (2, "WaaG", "post"))}),
+    ("bar-size", [region(vms=[0, 2])], {"version": (2, 3), "vms": (VMS[0], (2, "Twin_Winter", "post"))}),
+    ("bar-size", [dm(vms=[2, 3])], {"version": (2, 3), "vms": ((2, "WaaG", "post"), (3, "WIN", "post"))}),
+    ("memory-fixed", eight(1, size=64), {"version": (2, 4), "text": FIXED}),
+    ("memory-fixed", eight(2, size=128), {"version": (2, 7), "text": FIXED}),
+    ("memory-guess", eight(1, size=256), {"version": (3, 1), "board": SMALL}),
+    ("memory-guess", eight(1, size=256), {"version": (2, 7)}),
+    ("memory-guess", eight(1, size=256), {"version": (3, 3)}),
+    ("memory-guess", [], {"version": (3, 1)}),
+    ("memory-window", eight(1, size=256, vms=[1, 2]), {"version": (3, 3), "board": WINDOW}),
+    ("memory-window", eight(2, size=256), {"version": (3, 3), "board": WINDOW}),
+    ("memory-window", eight(1, size=256, vms=[1, 2]), {"version": (2, 4), "board": LINES}),
     ("board-unknown", [region(vms=["PRE0", "POST2"])], {}),
     ("board-unknown", [region(vms=["SVC", "POST2"])], {"board": BOARD}),
     ("board-unknown", [region(vms=["SVC", "POST2"])], {"version": (2, 7)}),
@@ -263,53 +307,6 @@ def test_ids_are_unique():
 def test_severity_by_version(since, until, version, dialect, expected):
     rule = dataclasses.replace(BY_ID["region-name"], since=since, until=until)
     assert rule.severity_for(version, dialect) == expected
-
-
-def count_of(total, post):
-    """``total`` VMs, of which ``post`` are post-launched, one is the Service VM and the rest pre-launched."""
-    kinds = ["pre"] * (total - post - 1) + ["service"] + ["post"] * post
-    return tuple((number, f"VM{number}", kind) for number, kind in enumerate(kinds))
-
-
-BUDGETS = [
-    *[((2, 2), count_of(n, 1), 1024 - ram) for n, ram in ((2, 120), (3, 150), (4, 180), (5, 210), (6, 250))],
-    *[((2, 2), count_of(n, 1), 1024 - ram) for n, ram in ((7, 280), (8, 328))],
-    *[((2, 3), count_of(n, 1), 1024 - ram) for n, ram in ((2, 120), (4, 190), (6, 250), (7, 300), (8, 328))],
-    *[((2, 4), count_of(n, 1), 1024 - ram) for n, ram in ((3, 150), (4, 190), (7, 300))],
-    *[((2, minor), count_of(6, post), 502 - 8 * post) for minor in (5, 6, 7) for post in (1, 2, 3, 4, 5)],
-    *[((3, minor), count_of(n, 1), limit) for minor in (0, 1) for n, limit in ((2, 462), (3, 442), (4, 422), (8, 342))],
-    ((3, 2), count_of(4, 2), 940),
-]
-
-
-@pytest.mark.parametrize(("version", "vms", "limit"), BUDGETS)
-def test_memory_budget(version, vms, limit):
-    dialect = "v2" if version < (3, 0) else "v3"
-    scenario = read_scenario(scenarios.scenario(dialect, vms=vms).encode(), "f")
-    counted = [region("a", size=256), dm("b", size=64)]
-    both = version >= (3, 0)
-    expected = {"limit": limit, "used": 320 if both else 256, "counts": ["hypervisor", "device_model"][: 1 + both]}
-    assert _rules.shared_memory_budget(scenario, version, None, counted) == expected
-
-
-def test_memory_budget_by_the_settings_of_the_scenario():
-    text = scenarios.scenario("v2", hv="<MEMORY><HV_RAM_SIZE>0x20000000</HV_RAM_SIZE></MEMORY>")
-    assert _rules.shared_memory_budget(read_scenario(text.encode(), "f"), (2, 4), None)["limit"] == 512 - 190
-    (told,) = findings([region(size=512, vms=[0, 2])], version=(2, 4), text=text)
-    assert "at most 322 MB fit within the HV_RAM_SIZE of 512 MB that the scenario sets; " in str(told)
-    more = {"POST2": "<secure_world_support>y</secure_world_support>"}
-    text = scenarios.scenario("v3", hv="<CAPACITIES><MAX_VM_NUM>4</MAX_VM_NUM></CAPACITIES>", more=more)
-    assert _rules.shared_memory_budget(read_scenario(text.encode(), "f"), (3, 2), None)["limit"] == 1024 - 20 - 16 - 16
-
-
-def test_memory_budget_is_the_largest_block_of_ram_from_v33_on():
-    board = scenarios.board_xml(ram=((1 << 20, 3 << 20), (1 << 30, 256 << 20)))
-    told = findings(eight(2, size=256), board=board)
-    assert ["the hypervisor regions take 512 MB, at most 256 MB fit" in str(finding) for finding in told] == [True]
-    assert findings(eight(1, size=256), board=board) == []
-    scenario = read_scenario(scenarios.scenario("v3").encode(), "f")
-    assert _rules.shared_memory_budget(scenario, (3, 3), None) is None
-    assert _rules.shared_memory_budget(scenario, None, None) is None
 
 
 def test_everything_is_told_at_once_errors_first():

@@ -125,7 +125,7 @@ def read_board(data: bytes, where: str) -> Board:
     if root.tag != "acrn-config" or not root.all("PCI_DEVICE"):
         raise IvshmemError(f"{where}: is no board XML (no acrn-config/PCI_DEVICE); make one with board_inspector.py")
     native = {Bdf.parse(text) for node in root.all("PCI_DEVICE") for text in _PCI_LINE.findall(node.text)}
-    named = set()
+    named: set[Bdf] = set()
     for bus in (node for node in root.walk() if node.tag == "bus" and node.attributes.get("type") == "pci"):
         if _number(bus.attributes.get("address")) == 0:
             for device in bus.all("device"):

@@ -276,7 +276,7 @@ def _vuarts(scenario: Scenario, vm_id: int, name: str) -> int:
         )
     vms = [node for node in scenario.document.root.all("vm") if node.attributes.get("id") == str(vm_id)]
     found = [each for node in vms for tag in ("console_vuart", "communication_vuart") for each in node.all(tag)]
-    on = [each for each in found if each.first("base") and each.first("base").text != "INVALID_PCI_BASE"]
+    on = [each for each in found if each.first("base") and each.value("base") != "INVALID_PCI_BASE"]
     return len({each.attributes["id"] for each in on if "id" in each.attributes})
 
 

@@ -13,6 +13,7 @@ from ansible.errors import AnsibleFilterError
 
 from ansible_collections.acrn.ivshmem.plugins.filter.regions import vm_devices
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _adopt, _launch_vm, _takeover
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
 
 def launch_wish(vms: Sequence[Mapping[str, Any]], plan: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
@@ -30,7 +31,14 @@ def places_in_use(found: Mapping[str, Any]) -> dict[str, dict[str, str]]:
 
 def adopted(found: Mapping[str, Any], scenario: Mapping[str, Any], old: Any = None) -> dict[str, Any]:
     """The variables that leave a host as it is, and what its user should know."""
-    result = _adopt.Adoption(scenario, old or None, found)
+    try:
+        result = _adopt.Adoption(scenario, old or None, found)
+    except IvshmemError as exc:
+        raise AnsibleFilterError(f"acrn.ivshmem.adopted: {exc}") from exc
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        raise AnsibleFilterError(
+            f"acrn.ivshmem.adopted: what the host says is no answer of launch_info: {exc!r}"
+        ) from exc
     return {"variables": result.variables, "notes": list(dict.fromkeys(result.notes))}
 
 

@@ -22,6 +22,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     PREFIXES,
     PROVIDERS,
     Bdf,
+    IvshmemError,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._takeover import places_in_use
 
@@ -41,6 +42,9 @@ class Adoption:
         self.places = places_in_use({"scripts": self._named_scripts(), "running": found.get("running") or []})
         self.regions = self._regions()
         self.variables = self._variables()
+        _refuse_templates(self.variables)
+        # Each is a comment in a file of YAML, to which lines end in more ways than to a terminal.
+        self.notes = [" ".join(note.split()) for note in self.notes]
 
     # What scripts have
 
@@ -230,6 +234,17 @@ class Adoption:
         return region.get("region_id") or None
 
 
+def _refuse_templates(value: Any) -> None:
+    """Raise IvshmemError where a variable would be run by Ansible: the next run trusts what host_vars say."""
+    for each in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
+        _refuse_templates(each)
+    if isinstance(value, str) and re.search(r"\{[{%#]", value):
+        raise IvshmemError(
+            f"the host says '{' '.join(value.split())[:200]}': Ansible would take that for a template and run it on "
+            "the controller, so nothing is written. See who owns the host; rename the script, or mend the boot entry"
+        )
+
+
 def guest(text: str, persistent: bool) -> tuple[dict[str, Any], list[str]]:
     """Variables of a guest, of lines ``BDF DRIVER`` of its ivshmem functions, and what is to be told of it."""
     drivers = [line.split()[1] for line in text.splitlines() if re.match(r"[0-9a-f:.]+ \S+$", line.strip())]
@@ -240,7 +255,8 @@ def guest(text: str, persistent: bool) -> tuple[dict[str, Any], list[str]]:
         return {"guest_devices": []}, ["its ivshmem functions have no driver; remove guest_devices to have them bound"]
     if len(known) > 1 or not known <= {"uio_pci_generic", "vfio-pci"}:
         told = ", ".join(sorted(known))
-        return {"guest_devices": []}, [f"its ivshmem functions have the drivers {told}, and are left alone"]
+        note = f"its ivshmem functions have the drivers {told}, and are left alone"
+        return {"guest_devices": []}, [" ".join(note.split())]
     variables: dict[str, Any] = {"guest_driver": drivers[0], "guest_persist": persistent}
     notes = [] if persistent else ["is bound by other means than this collection; guest_persist: true takes that over"]
     return variables, notes

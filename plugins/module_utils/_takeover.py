@@ -9,6 +9,7 @@ This module util is PRIVATE to the collection: it can change at any time.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -169,17 +170,32 @@ def running_vm(vm: RunningVm) -> dict[str, Any]:
 def places_in_use(found: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """The vBDFs that a host has in use, by prefixed region and VM, of what launch_info returns.
 
-    What a script says counts before what still runs, and both before the scenario of the installed build.
+    What a script says counts before what still runs, and both before the scenario of the installed build. A host can
+    answer what it likes, and stops nobody by it: what is no place is none.
     """
     places: dict[str, dict[str, str]] = {}
-    for region in (found.get("installed") or {}).get("regions") or []:
-        for vm in region["vms"]:
-            if vm["vbdf"]:
-                name = PREFIXES[region["provided_by"]] + region["name"]
-                places.setdefault(name, {})[vm["name"]] = vm["vbdf"]
-    scripted = [vm for script in found.get("scripts") or [] for vm in script["vms"]]
-    for vm in [*(found.get("running") or []), *scripted]:
-        for device in vm["devices"]:
-            if device["name"] and device["slot"] is not None:
-                places.setdefault(device["name"], {})[vm["name"]] = str(Bdf(0, device["slot"], 0))
+
+    def put(name: Any, vm: Any, place: Any) -> None:
+        with contextlib.suppress(IvshmemError):
+            if name and isinstance(name, str) and isinstance(vm, str) and isinstance(place, str):
+                Bdf.parse(place)
+                places.setdefault(name, {})[vm] = place
+
+    for region in _mappings(_mapping(found.get("installed")).get("regions")):
+        for vm in _mappings(region.get("vms")):
+            put(f"{PREFIXES.get(str(region.get('provided_by')))}{region.get('name')}", vm.get("name"), vm.get("vbdf"))
+    scripted = [vm for script in _mappings(found.get("scripts")) for vm in _mappings(script.get("vms"))]
+    for vm in [*_mappings(found.get("running")), *scripted]:
+        for device in _mappings(vm.get("devices")):
+            slot = device.get("slot")
+            if isinstance(slot, int) and 0 <= slot < 32:
+                put(device.get("name"), vm.get("name"), str(Bdf(0, slot, 0)))
     return places
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _mappings(value: Any) -> list[Mapping[str, Any]]:
+    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, (list, tuple)) else []

@@ -272,23 +272,56 @@ def _secret(spec: Spec) -> bool:
 # -- a task ------------------------------------------------------------------------------------------------------------
 
 
+# Ansible prints parts of an answer before the contract sees it: what stands around the JSON, keys that it takes out, in
+# newer versions warnings and deprecations. What a terminal obeys is gone by then, as bytes and as JSON spells it.
+_OBEYED = re.compile(rb"[\0-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\r?\n)|\xc2[\x80-\x9f]")
+_SPELLED = re.compile(
+    rb"(?<!\\)((?:\\\\)*)\\(?:[bf]|r(?!(?:\\r)?\\n)|u00(?:0[0-8bcdefBCDEF]|1[0-9a-fA-F]|7[fF]|[89][0-9a-fA-F]))"
+)
+
+
+def for_terminals(output: bytes) -> bytes:
+    """What a host has printed, without what moves the cursor, changes a colour, or has a terminal answer."""
+    output = _OBEYED.sub("\N{REPLACEMENT CHARACTER}".encode(), output)
+    # In text without any JSON a backslash is one, as in a path of Windows.
+    return _SPELLED.sub(rb"\1\\ufffd", output) if b"{" in output else output
+
+
 @contextlib.contextmanager
 def limited(connection: Any, most: int = BYTES) -> Iterator[None]:
-    """Refuse what is too long where it comes in, before it is decoded, cut into lines and parsed."""
-    run = connection.exec_command
+    """Refuse what is too long where it comes in, before it is decoded, cut into lines and parsed; keep it printable."""
+    run, fetch = connection.exec_command, getattr(connection, "fetch_file", None)
+    files = 0
 
     def exec_command(*args: Any, **kwargs: Any) -> Any:
         code, *outputs = run(*args, **kwargs)
-        for output in outputs:
+        for number, output in enumerate(outputs):
             if isinstance(output, (bytes, str)) and len(output) > most:
                 raise Refused(f"it is {len(output)} bytes long; {most} are the most that is taken")
+            if isinstance(output, bytes) and not files:
+                outputs[number] = for_terminals(output)
+            elif isinstance(output, str) and not files:
+                outputs[number] = for_terminals(output.encode(errors="surrogatepass")).decode(errors="surrogatepass")
         return (code, *outputs)
 
+    def fetch_file(*args: Any, **kwargs: Any) -> Any:
+        # Some connections get a file by a command. Nothing of it is printed.
+        nonlocal files
+        files += 1
+        try:
+            return fetch(*args, **kwargs)  # type: ignore[misc]  # it is there, or nobody comes here
+        finally:
+            files -= 1
+
     connection.exec_command = exec_command
+    if fetch:
+        connection.fetch_file = fetch_file
     try:
         yield
     finally:
         del connection.exec_command
+        if fetch:
+            del connection.fetch_file
 
 
 class DoorAction(ActionBase):  # type: ignore[misc]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -18,6 +19,9 @@ from ansible_collections.acrn.ivshmem.plugins.modules import hypervisor_info
 from ansible_collections.acrn.ivshmem.tests.integration_acrn import controller
 from ansible_collections.acrn.ivshmem.tests.reliability import figures
 
+# What a terminal obeys: a title, a cleared screen, a colour; as bytes of eight bits too.
+SPOKEN = "\x1b]0;foreign\x07\x1b[2J\x9b31m\x08\r"
+OBEYED = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f]")
 PROBE = {"changed": False, "results": []}
 INFO = {"changed": False, **dict.fromkeys(yaml.safe_load(hypervisor_info.RETURN))}
 LAST = '"x": 1}'
@@ -44,6 +48,31 @@ def lies(canary):
         "job": {"ansible_job_id": "foreign", "results_file": "foreign"},
         "exception": {"exception": ["foreign"]},
         "template": {"warnings": [f"{{{{ lookup('pipe', '{canary}') }}}}"]},
+        "delegated": {"ansible_delegated_vars": local, "_ansible_delegated_vars": {**local, "ansible_host": "foreign"}},
+        "included": {"include_variables": local, "ansible_included_var_files": ["/etc/passwd"], "_raw_params": canary},
+        "kept": {"ansible_facts": {"foreign": 1}, "_ansible_facts_cacheable": True, "ansible_search_path": ["foreign"]},
+        "shown": {
+            "_ansible_verbose_always": True,
+            "_ansible_verbose_override": True,
+            "stdout": SPOKEN,
+            "stderr": SPOKEN,
+        },
+        "tried": {"attempts": 3, "retries": "foreign", "_ansible_retry": True, "_ansible_parsed": False},
+        "judged": {"failed_when_result": True, "failed_when_suppressed_exception": "foreign", "skip_reason": "foreign"},
+        "loops": {"_ansible_item_result": True, "ansible_loop": {"foreign": 1}, "ansible_index_var": "foreign"},
+        "ignored": {"_ansible_ignore_errors": "foreign", "_ansible_ignore_unreachable": True, "add_host": SPOKEN},
+        "kept_files": {"_ansible_suppress_tmpdir_delete": True, "_ansible_no_log": "foreign", "add_group": SPOKEN},
+        "warning": {"warnings": [SPOKEN], "deprecations": [{"msg": SPOKEN, "version": "9", "collection_name": "a.b"}]},
+        "summary": {
+            "warnings": [{"__ansible_type": "WarningSummary", "event": {"__ansible_type": "Event", "msg": SPOKEN}}]
+        },
+        "fields": {
+            "running": SPOKEN,
+            "default": SPOKEN,
+            "msg": SPOKEN,
+            "diff": {"before": SPOKEN, "after": "x" + SPOKEN},
+        },
+        "facts_spoken": {"ansible_facts": {"ansible_connection" + SPOKEN: 1}, "_ansible_x" + SPOKEN: SPOKEN},
         "difference": {"diff": 3},
         "warnings": {"warnings": [{"a": 1}], "deprecations": 3},
         "changed": {"changed": "foreign"},
@@ -55,6 +84,7 @@ def lies(canary):
     texts = {
         "list": "[]",
         "nothing": "",
+        "spoken": SPOKEN,
         "nan": '{"results": [], "builds": NaN, ' + LAST,
         "digits": '{"results": [], "builds": ' + "9" * 100000 + "," + LAST,
         "deep": '{"results": [], "builds": ' + "[" * 100000,
@@ -134,6 +164,7 @@ def _outcome(tmp_path):
     words = [
         ansible,
         "-v",
+        "--diff",
         "-i",
         str(tmp_path / "hosts.json"),
         "-e",
@@ -153,13 +184,14 @@ def test_a_lie_harms_nobody_but_who_tells_it(outcome):
     assert "foreign" not in out["groups"]
     assert "foreign" not in seen([out["hosts"], out["local"]])
     assert len(done.stdout) < 1 << 20
+    assert not OBEYED.search(done.stdout + done.stderr)
     assert out["hosts"]["honest"]["probe"]["results"] == []
     assert not out["hosts"]["honest"]["probe"]["failed"]
     assert not out["hosts"]["honest"]["info"]["failed"]
     refused = {name for name in names for way in ("probe", "info") if out["hosts"][name][way]["failed"]}
     wrong = {"difference", "warnings", "changed", "failed", "results", "surrogate", *lies("")[1]}
     # What a tag is, depends on the version of ansible-core.
-    assert refused - {"tagged"} == wrong
+    assert refused - {"tagged", "summary"} == wrong
     for name in wrong - {"list", "nothing"}:
         told = [out["hosts"][name][way]["msg"] for way in ("probe", "info") if out["hosts"][name][way]["failed"]]
         assert any(f"{name}: the answer of acrn.ivshmem." in msg for msg in told), told

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._adopt import Adoption, guest
-from ansible_collections.acrn.ivshmem.plugins.module_utils._region import parse_region
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError, parse_region
 
 VMS = [
     {"id": 0, "name": "PRE", "load_order": "pre_launched", "uuid": None},
@@ -152,3 +152,23 @@ def test_boot_arguments_are_those_of_a_host_that_runs_acrn():
 )
 def test_guests_are_left_as_they_are(text, persistent, variables):
     assert guest(text, persistent)[0] == variables
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        found(script("/root/{{ lookup('pipe', 'id') }}.sh", "VM1")),
+        found(script("/a.sh", "VM1", ("dm:/{% if 1 %}", 2, 5))),
+        found(cmdline="acrn_ivshmem.entry=a {{ lookup('pipe','id') }} {#"),
+    ],
+)
+def test_what_a_host_says_is_no_template_of_the_next_run(lie):
+    with pytest.raises(IvshmemError, match="for a template"):
+        Adoption(scenario(), None, lie)
+
+
+def test_a_note_is_one_line_to_yaml_too():
+    lie = found(script("/a\u2028ansible_connection: local\x85b\nc.sh", "OTHER"), problems=["x\u2029y: z"])
+    notes = Adoption(scenario(), None, lie).notes + guest("00:06.0 a\u2028b:\n00:07.0 x", False)[1]
+    assert any("/a ansible_connection: local b c.sh" in note for note in notes)
+    assert all(len(note.splitlines()) == 1 for note in notes)

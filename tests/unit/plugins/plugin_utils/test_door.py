@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -168,6 +169,35 @@ def test_text_is_never_a_template():
         assert not TrustedAsTemplate.is_tagged_on(CONTRACT.admit({**GOOD, "free": {"a": text}})["free"]["a"])
 
 
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        (b"a\x1b[2J\x07\x7f\xc2\x9b\tb\r\n", "a\ufffd[2J\ufffd\ufffd\ufffd\tb\r\n".encode()),
+        (b"ok: all\rFAILED\n", "ok: all\ufffdFAILED\n".encode()),
+        (rb"C:\foo\bar\new", rb"C:\foo\bar\new"),
+        (
+            rb'{"a": "\u001b[2J\u009B\b\r \\u001b \\\u001b \r\n\t"}',
+            rb'{"a": "\ufffd[2J\ufffd\ufffd\ufffd \\u001b \\\ufffd \r\n\t"}',
+        ),
+        ("{\u00e4\u20ac}".encode(), "{\u00e4\u20ac}".encode()),
+    ],
+)
+def test_no_answer_speaks_to_a_terminal(said, left):
+    assert _door.for_terminals(said) == left
+    if said.startswith(b"{") and b'"' in said:
+        assert "\x1b" not in json.loads(left)["a"]
+
+
+@pytest.mark.parametrize("part", [b"\\", b"\n", b"\r", b" ", b"{", b"\\u001b", b"\\r"])
+def test_how_long_an_answer_is_read_grows_with_its_length(part):
+    def cost(count):
+        start = time.process_time()
+        _door.for_terminals(b"{" + part * count)
+        return time.process_time() - start
+
+    assert min(cost(80_000) / cost(5_000) for _pair in range(3)) < 64
+
+
 class Connection:
     """Answers with so many bytes."""
 
@@ -188,6 +218,21 @@ def test_a_long_answer_is_refused_before_anything_reads_it():
                 with pytest.raises(_door.Refused, match=str(size)):
                     connection.exec_command("x")
         assert len(connection.exec_command("x")[1]) == size
+
+
+def test_a_file_is_no_text_for_a_terminal():
+    class Piped(Connection):
+        def exec_command(self, _command):
+            return 0, b"\x1b\r", "\x1b"
+
+        def fetch_file(self, _path):
+            return self.exec_command("dd")
+
+    connection = Piped(0)
+    with _door.limited(connection):
+        assert connection.fetch_file("x") == (0, b"\x1b\r", "\x1b")
+        assert connection.exec_command("x") == (0, "\ufffd\ufffd".encode(), "\ufffd")
+    assert connection.exec_command("x") == (0, b"\x1b\r", "\x1b")
 
 
 def test_a_host_gets_files_of_the_build_alone(tmp_path):

@@ -756,7 +756,10 @@ def plan(request: Request) -> Plan:
         )
     _root_line(scenario, tree.version)
     name = scenario_name(scenario_path, scenario, request.name)
-    data = _named(data, scenario, name, scenario_path)
+    # What the build does not read is no part of it: two files that differ in nothing else are one build, and its
+    # artefact is the same whichever of them comes first.
+    decisive = _named(scenario.for_key(), scenario, name, scenario_path)
+    data = _named(scenario.for_build(), scenario, name, scenario_path)
 
     environment = {key: value for key, value in os.environ.items() if key in ("HOME", "TMPDIR", "CCACHE_DIR")}
     environment["PATH"] = os.environ.get("PATH") or os.defpath
@@ -777,7 +780,7 @@ def plan(request: Request) -> Plan:
         "format": FORMAT,
         "tree": {"version": tree.version_text, "digest": tree.digest, "git": tree.git},
         "board": hashlib.sha256(board).hexdigest(),
-        "scenario": hashlib.sha256(data).hexdigest(),
+        "scenario": hashlib.sha256(decisive).hexdigest(),
         "name": name,
         "release": request.release,
         "make_args": list(request.make_args),
@@ -943,7 +946,26 @@ _SUMMARY = re.compile(r"Board .* and scenario .* are (potentially )?inconsistent
 _OLD_FAILURE = "Scenario xml file validation failed"
 _RAISED = re.compile(r"\w+(\.\w+)*(Error|Exception|Exit|Interrupt)\b.*")
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
-_TROUBLE = re.compile(r"(: (fatal )?error: |undefined reference|multiple definition of|^Failed to |not found$|\*\*\* )")
+_TROUBLE = re.compile(
+    r"(: (fatal )?error: |undefined reference|multiple definition of|^Failed to |not found$|\*\*\* "
+    # The assembler, the linker (ld and lld), and xmlschema, whose exceptions go on for lines.
+    r"|value 0x[0-9a-f]+ truncated|will not fit in region|overflowed by|cannot move location counter|^(Reason|Path): )"
+)
+# The linker says it of every place that reaches too far.
+_REACH = re.compile(r"relocation truncated to fit|relocation R_X86_64_\w+ out of range")
+# What some of these lines mean for whoever declares regions.
+_MEANING = (
+    (
+        re.compile(r"will not fit in region|overflowed by"),
+        "the hypervisor with its regions is larger than its memory; make regions smaller or fewer, and empty "
+        "HV_RAM_SIZE in the scenario if it is set",
+    ),
+    (
+        re.compile(_REACH.pattern + r"|value 0x[0-9a-f]+ truncated"),
+        "the hypervisor with its regions got a place that is too high for it; make regions smaller or fewer, for the "
+        "board has no lower range of RAM that holds them",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -985,7 +1007,7 @@ def read_findings(text: str) -> Findings:
 def telling_lines(text: str, limit: int = 15) -> list[str]:
     """The lines of a log that tell why a build failed: compiler errors, the ends of tracebacks, make's last words."""
     lines = [line.strip() for line in _lines(text)]
-    chosen, place = [], ""
+    chosen, place, reach = [], "", False
     for line in lines:
         frame = _FRAME.match(line)
         if frame:
@@ -993,10 +1015,17 @@ def telling_lines(text: str, limit: int = 15) -> list[str]:
         elif _RAISED.fullmatch(line):
             chosen.append(line[:400] + place)
             place = ""
-        elif _TROUBLE.search(line):
+        elif _TROUBLE.search(line) or (_REACH.search(line) and not reach):
             chosen.append(line[:400])
+            reach = reach or bool(_REACH.search(line))
     chosen = list(dict.fromkeys(chosen)) or [line[:400] for line in lines if line][-5:]
     return chosen if len(chosen) <= limit else [*chosen[: limit - 1], chosen[-1]]
+
+
+def meaning(lines: Iterable[str]) -> str:
+    """What telling lines mean, to stand behind the words that a build failed; empty where they speak for themselves."""
+    lines = tuple(lines)
+    return next((f": {text}" for found, text in _MEANING if any(found.search(line) for line in lines)), "")
 
 
 def read_header(text: str) -> tuple[BuiltRegion, ...]:
@@ -1212,10 +1241,9 @@ def _build(todo: Plan, place: _Place) -> dict[str, Any]:
     configured = time.monotonic()
     for command in make:
         if _run_logged(command, environment, place.log, place.locks):
-            raise BuildError(
-                f"{request.scenario}: make hypervisor failed for ACRN v{todo.tree.version_text}",
-                telling_lines(_read_text(place.log)),
-            )
+            lines = telling_lines(_read_text(place.log))
+            what = f"{request.scenario}: make hypervisor failed for ACRN v{todo.tree.version_text}{meaning(lines)}"
+            raise BuildError(what, lines)
     now = read_tree(request.source)
     if (now.digest, now.git) != (todo.tree.digest, todo.tree.git):
         raise BuildError(f"{request.source}: the source tree changed while it was being built; run again")

@@ -59,6 +59,11 @@ class Outcome:
         """SHA-256 of the new scenario, in hexadecimal."""
         return hashlib.sha256(self.data).hexdigest()
 
+    @property
+    def build_digest(self) -> str:
+        """The same of what decides the hypervisor."""
+        return hashlib.sha256(read_scenario(self.data, self.scenario.where).for_key()).hexdigest()
+
 
 def find_version(path: str) -> tuple[int, int] | None:
     """The version of the ACRN tree that a file lies in: that of the nearest VERSION file above it, or None."""

@@ -568,6 +568,56 @@ class Scenario:
             pairs = self._lines_v2(self.block, {}, lambda _text, _key: False, stay)
         return document.encode(document.replaced(self.block, self._children(self.block, pairs)))
 
+    def for_build(self) -> bytes:
+        """The bytes of the file without what ACRN's build does not read: in v3.x the regions of the device model.
+
+        Every transformation there takes the hypervisor's regions alone (xforms/*.xsl ask for PROVIDED_BY).
+        """
+        return self._edited((self._gap(node), node.end, b"") for node in self._outside())
+
+    def for_key(self) -> bytes:
+        """The bytes of the file in a form that is the same for two files of which ACRN builds the same hypervisor.
+
+        As for_build(), and of v3.x without an IVSHMEM element that says nothing, and with the vBDFs of post-launched
+        VMs as they would be chosen: the hypervisor takes the place that acrn-dm tells it (UNASSIGNED_VBDF in
+        xforms/pci_dev.c.xsl).
+        """
+        block = self.block
+        if self.dialect != V3 or block is None:
+            return self.for_build()
+        gone = {id(node) for node in self._outside()}
+        if all(id(child) in gone for child in block.children):
+            return self._edited([(self._gap(block), block.end, b"")])
+        edits = [(self._gap(node), node.end, b"") for node in block.children if id(node) in gone]
+        free = {
+            vm.name: iter([slot for slot in SLOT_ORDER if slot not in self.taken(vm, ())])
+            for vm in self.vms
+            if vm.load_order == POST_LAUNCHED
+        }
+        for node in block.all("IVSHMEM_REGION"):
+            for shared in node.all("IVSHMEM_VMS/IVSHMEM_VM") if id(node) not in gone else ():
+                vbdf, slots = shared.first("VBDF"), free.get(shared.value("VM_NAME"))
+                slot = next(slots, None) if slots and vbdf else None
+                if vbdf and slot is not None and not vbdf.self_closing:
+                    edits.append((vbdf.body, vbdf.body_end, str(Bdf(0, slot, 0)).encode()))
+        return self._edited(sorted(edits))
+
+    def _outside(self) -> list[Node]:
+        # The regions that ACRN's build does not read.
+        nodes = zip(self.regions, self._nodes.values())
+        return [node for region, node in nodes if self.dialect == V3 and region.provided_by == DEVICE_MODEL]
+
+    def _gap(self, node: Node) -> int:
+        # Where the white space before an element begins, which goes with it.
+        return len(self.document.source[: node.start].rstrip())
+
+    def _edited(self, edits: Iterable[tuple[int, int, bytes]]) -> bytes:
+        source, at = b"", 0
+        for start, end, new in edits:
+            source += self.document.source[at:start] + new
+            at = end
+        return self.document.encode(source + self.document.source[at:])
+
     def _children(self, node: Node, pairs: Pairs) -> bytes:
         same = [child for child, _raw in pairs] == node.children
         if same and all(child is not None and raw == self.document.raw(child) for child, raw in pairs):

@@ -308,6 +308,12 @@ digest:
   description: SHA-256 of the scenario XML as it is now (or would be, in check mode).
   returned: success
   type: str
+build_digest:
+  description:
+    - SHA-256 of what of the scenario XML decides the hypervisor. Regions of the device model, and the vBDFs of
+      post-launched VMs, change nothing of it in ACRN v3.x.
+  returned: success
+  type: str
 findings:
   description: What the rules say, without what made the module fail.
   returned: success
@@ -443,6 +449,7 @@ def run(module):
         "dialect": outcome.scenario.dialect,
         "acrn_version": f"{version[0]}.{version[1]}" if version else None,
         "digest": outcome.digest,
+        "build_digest": outcome.build_digest,
         "content": _text(outcome.data, path),
         "launch_content": None if outcome.launch is None else _text(outcome.launch, launch_path),
         "findings": [finding.as_dict() for finding in outcome.findings],

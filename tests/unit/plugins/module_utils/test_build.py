@@ -29,6 +29,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._build import (
     find_artifact,
     key_of,
     last_manifest,
+    meaning,
     read_findings,
     read_header,
     read_tree,
@@ -311,6 +312,49 @@ def test_telling_lines_are_few_and_tell():
     ]
     assert telling_lines("\n".join(f"x.c:{number}: error: e" for number in range(99)), 5)[-1] == "x.c:98: error: e"
     assert telling_lines("one\n\ntwo\n") == ["one", "two"]
+
+
+LINKER = {
+    "larger than its memory": [
+        "/usr/bin/ld: /w/O/hypervisor/acrn.out section `.bss' will not fit in region `ram'",
+        "/usr/bin/ld: region `ram' overflowed by 35682468 bytes",
+        "collect2: error: ld returned 1 exit status",
+        "make: *** [Makefile:104: hypervisor] Error 2",
+    ],
+    "too high for it": [
+        "arch/x86/boot/cpu_primary.S:104: Warning: value 0x100000000 truncated to 0x0",
+        "/src/hypervisor/arch/x86/boot/cpu_primary.S:236:(entry+0xb1): relocation truncated to fit: R_X86_64_32S "
+        "against `entry'",
+        "collect2: error: ld returned 1 exit status",
+    ],
+}
+
+
+@pytest.mark.parametrize("what", LINKER)
+def test_what_the_linker_says_is_told_and_what_it_means(what):
+    lines = LINKER[what]
+    noise = ["/usr/bin/ld: warning: trampoline.o: missing .note.GNU-stack section implies executable stack"]
+    more = [line.replace("S:236", f"S:{number}") for line in lines if "relocation" in line for number in range(20)]
+    told = telling_lines("\n".join([*noise, *lines[:-1], *more, lines[-1]]))
+    assert told == lines
+    assert what in meaning(told)
+    assert meaning(lines[2:]) == ""
+
+
+def test_what_xmlschema_says_is_told():
+    log = """Traceback (most recent call last):
+  File "/src/misc/config_tools/scenario_config/validator.py", line 30, in validate
+xmlschema.validators.exceptions.XMLSchemaChildrenValidationError: failed validating <Element 'FEATURES'>:
+
+Reason: Unexpected child with tag 'IVSHMEM' at position 9.
+
+Schema component:
+Path: /acrn-config/hv/FEATURES
+"""
+    assert telling_lines(log)[1:] == [
+        "Reason: Unexpected child with tag 'IVSHMEM' at position 9.",
+        "Path: /acrn-config/hv/FEATURES",
+    ]
 
 
 def test_a_generated_header_is_read():

@@ -795,3 +795,46 @@ def test_version_of_a_tree():
     assert version_of_tree("MAJOR_VERSION=3\nMINOR_VERSION=3\nEXTRA_VERSION=-unstable\n") == V33
     assert version_of_tree("# MAJOR_VERSION=3\nMINOR_VERSION=3\n") is None
     assert version_of_tree("1.2.3") is None
+
+
+def of_key(*regions, **document):
+    return read_scenario(
+        scenarios.scenario("v3", block_v3(*regions) if regions else None, **document).encode(), "f"
+    ).for_key()
+
+
+A = region_v3("a", ("PRE0", "00:08.0"), ("POST2", "00:08.0"))
+B = region_v3("b", ("POST2", "00:09.0"), ("POST3", "00:08.0"))
+DM = region_v3("d", ("POST2", "00:0a.0"), ("POST3", "00:0a.0"), provider="Device Model")
+
+
+def test_what_the_build_does_not_read_is_not_in_the_key():
+    assert of_key(A, DM, B) == of_key(A, B)
+    assert of_key(DM) == of_key()
+    moved = B.replace("00:09.0", "00:1e.0").replace("00:08.0", "00:03.0")
+    assert of_key(A, moved) == of_key(A, B)
+    # Places that are chosen are those of the key, so that most files are their own.
+    text = scenarios.scenario("v3", block_v3(A, B)).encode()
+    assert read_scenario(text, "f").for_key() == text
+
+
+def test_what_the_build_reads_is_in_the_key():
+    keys = {
+        of_key(A, B),
+        of_key(B, A),
+        of_key(A),
+        of_key(A.replace("PRE0</VM_NAME>", "SVC</VM_NAME>")),
+        of_key(A, B.replace("<NAME>b", "<NAME>c")),
+        of_key(A.replace("00:08.0", "00:09.0", 1), B),
+        of_key(A, B, vms=((0, "PRE0", "pre"), (2, "POST2", "post"), (3, "POST3", "pre"))),
+    }
+    assert len(keys) == 7
+
+
+def test_a_build_is_of_the_file_without_regions_of_the_device_model():
+    with_dm = read_scenario(scenarios.scenario("v3", block_v3(A, DM)).encode(), "f")
+    assert with_dm.for_build() == scenarios.scenario("v3", block_v3(A)).encode()
+    plain = scenarios.scenario("v3", block_v3(A)).encode()
+    assert read_scenario(plain, "f").for_build() == plain
+    old = scenarios.scenario("v2", block_v2("hv:/a, 2, 0:2", "dm:/b, 2, 2:3")).encode()
+    assert read_scenario(old, "f").for_build() == read_scenario(old, "f").for_key() == old

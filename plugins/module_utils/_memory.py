@@ -26,6 +26,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     PRE_LAUNCHED,
     SERVICE,
     Region,
+    RegionVm,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import V3, Scenario
 
@@ -143,7 +144,8 @@ def budget(
 
     ``limit`` is the largest sum of sizes, ``used`` the sum for the given regions, ``counts`` the providers whose
     regions count, ``guess`` whether the board, which is not known, may allow less. ``unchecked`` is the sum from which
-    on nobody but the linker can tell, since the scenario sets HV_RAM_SIZE; None where ``limit`` is sure.
+    on nobody but the linker can tell, since the scenario sets HV_RAM_SIZE; None where ``limit`` is sure. ``service_vm``
+    is the largest region that the Service VM's PCI windows have room for besides the given ones, None if unknown.
     """
     if version is None:
         return None
@@ -167,7 +169,15 @@ def budget(
             # The hypervisor itself has at least 8 MB besides.
             limit = min(limit, max(scenario.hv_ram_size - _posts(scenario) - 8, 0))
     used = sum(region.size for region in regions if region.provided_by in counts)
-    return {"limit": limit, "used": used, "counts": counts, "guess": guess, "unchecked": unchecked}
+    room = _room(scenario, version, board, regions)
+    return {
+        "limit": limit,
+        "used": used,
+        "counts": counts,
+        "guess": guess,
+        "unchecked": unchecked,
+        "service_vm": room,
+    }
 
 
 # -- the Service VM's PCI windows --------------------------------------------------------------------------------------
@@ -297,6 +307,18 @@ def _place_by_tree(
         used.append(_first_free([*low, *high], used, size * _MB, size * _MB))
         used.sort()
         yield
+
+
+def _room(scenario: Scenario, version: Version, board: Board | None, regions: tuple[Region, ...]) -> int | None:
+    service = [vm.id for vm in scenario.vms if vm.load_order == SERVICE]
+    if not service or board is None or version < (2, 3) or not (board.resources or version <= (2, 4)):
+        return None
+
+    def fits(size: int) -> bool:
+        more = Region("", HYPERVISOR, size, (RegionVm(service[0]),))
+        return unplaced(scenario, version, board, [*regions, more]) is None
+
+    return next((size for size in (512, 256, 128, 64, 32, 16, 8, 4, 2) if fits(size)), 0)
 
 
 def unplaced(

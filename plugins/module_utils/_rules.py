@@ -517,6 +517,32 @@ def _vbdf_named(context: Context) -> Iterator[tuple[str, str]]:
 
 
 @_rule(
+    "vbdf-moved",
+    WARNING,
+    "A region stays at the vBDF that the file gives it.",
+    "give vbdf to choose another place",
+    "the place that the file has cannot be used (see the rules on vBDFs), so another one is chosen",
+    since=_V3_FIRST,
+)
+def _vbdf_moved(context: Context) -> Iterator[tuple[str, str]]:
+    scenario, board = context.scenario, context.board
+    native, named = (board.native, board.named) if board else ((), ())
+    before = scenario.places()
+    asked = {(region.name, vm.id) for region, vm, vbdf in context.vms() if vbdf}
+    try:
+        placed = scenario.placed(context.regions, native, (), named, context.version)
+    except IvshmemError:
+        # Other rules tell what is wrong.
+        return
+    for each in placed:
+        for at in each.vms:
+            key = (each.region.name, at.vm.id)
+            old = before.get(key) if key not in asked else None
+            if old and old != at.vbdf:
+                yield each.region.name, f"its vBDF {old} of VM '{at.vm.name}' cannot be kept, and becomes {at.vbdf}"
+
+
+@_rule(
     "vbdf-lost",
     WARNING,
     "On v2.3 and v2.4 the Service VM finds a region only where its guest looks behind function 0 of the host bridge.",

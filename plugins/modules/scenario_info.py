@@ -153,6 +153,11 @@ memory:
         - The sum in MB above which nobody but the linker can tell, for up to ACRN v2.6 a scenario may set
           C(HV_RAM_SIZE); null where it does not.
       type: int
+    service_vm:
+      description:
+        - The largest region in MB that the PCI windows of the board have room for in the Service VM, besides the
+          regions of the file; null where version or board are not known, or there is no Service VM.
+      type: int
 findings:
   description: What the rules say about the regions of the file, errors first.
   returned: success

@@ -110,6 +110,7 @@ def test_from_v33_on_regions_are_one_block_of_ram():
     scenario = read_scenario(scenarios.scenario("v3").encode(), "f")
     small = board(ram=((1 << 20, 3 << 20), (1 << 30, 255 << 20)))
     told = budget(scenario, (3, 3), small, [region("a", size=256)])
+    assert told.pop("service_vm") is None
     assert told == {"limit": 254, "used": 256, "counts": ["hypervisor"], "guess": False, "unchecked": None}
     assert budget(scenario, (3, 3), None) is None
     assert budget(scenario, (3, 3), board(ram=())) is None
@@ -149,6 +150,15 @@ def test_regions_of_the_service_vm_need_room_in_the_windows(version):
     assert first_unplaced(version, board(tree=above, windows=[GIB, HIGH]), *[512] * 8) is None
     # Pages have room below 4 GiB alone.
     assert first_unplaced(version, board(tree=above, windows=[HIGH]), 2) == 2
+
+
+def test_the_largest_region_that_the_service_vm_has_room_for():
+    scenario = read_scenario(scenarios.scenario("v3").encode(), "f")
+    low = board(tree=BAR.format(0x80000000, 0x80000FFF), windows=[GIB])
+    for sizes, room in (([], 512), ([512], 256), ([512, 256], 128), ([512, 512], 0)):
+        assert budget(scenario, (3, 3), low, service(*sizes))["service_vm"] == room
+    alone = read_scenario(scenarios.scenario("v3", vms=((0, "PRE0", "pre"), (2, "POST2", "pre"))).encode(), "f")
+    assert budget(alone, (3, 3), low)["service_vm"] is None
 
 
 def test_what_a_pre_launched_vm_has_is_free_again():

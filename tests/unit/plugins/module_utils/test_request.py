@@ -172,6 +172,7 @@ def test_description():
         "counts": ["hypervisor", "device_model"],
         "guess": True,
         "unchecked": None,
+        "service_vm": None,
     }
     assert [finding["rule"] for finding in told["findings"]] == ["vm-unknown", "memory-guess", "region-unreadable"]
 

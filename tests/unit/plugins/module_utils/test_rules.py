@@ -61,6 +61,7 @@ BROKEN = scenarios.block_v3(
     scenarios.region_v3("b", ("PRE0", "00:0a.0"), ("POST2", "00:0a.0")),
 )
 
+OLD = scenarios.block_v3(scenarios.region_v3("r", ("SVC", "00:14.0"), ("POST2", "00:08.0")))
 OFF = scenarios.block_v2("hv:/off, 2, 0:2", enabled="n")
 
 # For each rule: what breaks it, and what the finding must tell besides the region.
@@ -136,6 +137,12 @@ BREAKING = [
         ["00:0a.1", "region 'a'"],
     ),
     ("vbdf-named", [region(vms=[at("SVC", "00:0b.0"), "POST2"])], {"board": NAMING}, ["00:0b.0", "00:0b.4"]),
+    (
+        "vbdf-moved",
+        [region(vms=["SVC", "POST2"])],
+        {"block": OLD, "board": BOARD},
+        ["00:14.0 of VM 'SVC'", "becomes 00:08.0"],
+    ),
     ("vbdf-lost", [region(vms=[1, 2])], {"version": (2, 4)}, ["SVC"]),
     ("vbdf-lost", [region(vms=[1, 2])], {"version": (2, 3)}, ["SVC"]),
     ("bar-size", [region(vms=[0, 2])], {"version": (2, 3), "vms": (VMS[0], (2, "WaaG", "post"))}, ["WaaG"]),
@@ -212,6 +219,8 @@ KEEPING = [
     ("vbdf-function", [region("a", vms=[at("SVC", "00:0c.0"), 2]), region(vms=[at("SVC", "00:0c.7"), 2])], {}),
     ("vbdf-clash", [region("a", vms=[at("PRE0", "00:0c.0"), 2]), region(vms=[at("PRE0", "00:0c.7"), 2])], {}),
     ("vbdf-named", [region(vms=[at("SVC", "00:0d.0"), at("POST2", "00:0b.0")])], {"board": NAMING}),
+    ("vbdf-moved", [region(vms=["SVC", "POST2"])], {"block": OLD}),
+    ("vbdf-moved", [region(vms=[at("SVC", "00:09.0"), "POST2"])], {"block": OLD, "board": BOARD}),
     ("vbdf-lost", [region(vms=[1, 2])], {"version": (2, 5)}),
     ("vbdf-lost", [region(vms=[0, 2])], {"version": (2, 4)}),
     ("bar-size", [region(vms=[0, 2])], {"version": (2, 4), "vms": (VMS[0], (2, "WaaG", "post"))}),

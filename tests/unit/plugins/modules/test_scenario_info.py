@@ -39,7 +39,14 @@ def test_all_that_is_known(capsys, tmp_path, path, check):
     assert (result["dialect"], result["acrn_version"]) == ("v3", "3.3")
     assert [vm["name"] for vm in result["vms"]] == ["PRE0", "SVC", "POST2", "POST3"]
     assert [[vm["slot"] for vm in region["vms"]] for region in result["regions"]] == [[8, 9]]
-    memory = {"limit": 1024, "used": 16, "counts": ["hypervisor"], "guess": False, "unchecked": None}
+    memory = {
+        "limit": 1024,
+        "used": 16,
+        "counts": ["hypervisor"],
+        "guess": False,
+        "unchecked": None,
+        "service_vm": None,
+    }
     assert result["memory"] == memory
     assert [(finding["rule"], finding["severity"]) for finding in result["findings"]] == [("vbdf-native", "error")]
 

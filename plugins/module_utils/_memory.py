@@ -222,8 +222,15 @@ def _merged(spans: Iterable[Span]) -> list[Span]:
     return result
 
 
-def _place_by_iomem(board: Board, sizes: Iterable[int]) -> Iterator[None]:
-    """v2.3 and v2.4 (board_config/vbar_base_h.py): the windows are those of /proc/iomem."""
+def _inside(windows: Iterable[Span], span: Span) -> bool:
+    return any(window.contains(span) for window in windows)
+
+
+def _place_by_iomem(board: Board, sizes: Iterable[int]) -> Iterator[bool]:
+    """v2.3 and v2.4 (board_config/vbar_base_h.py): the windows are those of /proc/iomem.
+
+    For each size: whether all of it is in a window.
+    """
     windows = sorted(span for span, text in board.iomem if "PCI Bus 0000:00" in text)
     others = sorted(span for span, text in board.iomem if "PCI Bus 0000:00" not in text)
     windows = _nested_removed(windows, others) if others else windows
@@ -232,10 +239,10 @@ def _place_by_iomem(board: Board, sizes: Iterable[int]) -> Iterator[None]:
         # It looks for the alignment besides the size, and aligns what it has found.
         for length, alignment, shift in ((_PAGE, _PAGE, 0), (_PAGE, _PAGE, 0), (size * _MB, _ALIGN, 0xC)):
             found = _first_free(windows, used, length + alignment, 1)
-            first = _up(found.first, alignment) + shift
-            used.append(Span(first, first + length - 1))
+            first = _up(found.first, alignment)
+            used.append(Span(first + shift, first + shift + length - 1))
             used.sort()
-        yield
+        yield _inside(windows, Span(first, first + length - 1))
 
 
 def _windows(board: Board, version: Version) -> list[Span]:
@@ -292,8 +299,11 @@ def _vuarts(scenario: Scenario, vm_id: int, name: str) -> int:
 
 def _place_by_tree(
     board: Board, version: Version, scenario: Scenario, sizes: Iterable[int], pages: int
-) -> Iterator[None]:
-    """v2.5 and later (static_allocators/gpa.py): the windows are those of the device tree."""
+) -> Iterator[bool]:
+    """v2.5 and later (static_allocators/gpa.py): the windows are those of the device tree.
+
+    For each size: whether all of it is in a window.
+    """
     windows = _windows(board, version)
     given = _given_away(scenario, board)
     low = [window for window in windows if window.last < _4G]
@@ -304,9 +314,10 @@ def _place_by_tree(
     high = [window for window in windows if window.last >= _4G]
     used += [span for span in _in_use(board, version, high) if span not in given]
     for size in sizes:
-        used.append(_first_free([*low, *high], used, size * _MB, size * _MB))
+        found = _first_free([*low, *high], used, size * _MB, size * _MB)
+        used.append(found)
         used.sort()
-        yield
+        yield _inside(windows, found)
 
 
 def _room(scenario: Scenario, version: Version, board: Board | None, regions: tuple[Region, ...]) -> int | None:
@@ -316,36 +327,38 @@ def _room(scenario: Scenario, version: Version, board: Board | None, regions: tu
 
     def fits(size: int) -> bool:
         more = Region("", HYPERVISOR, size, (RegionVm(service[0]),))
-        return unplaced(scenario, version, board, [*regions, more]) is None
+        return all(place is not None for _region, place in service_places(scenario, version, board, [*regions, more]))
 
     return next((size for size in (512, 256, 128, 64, 32, 16, 8, 4, 2) if fits(size)), 0)
 
 
-def unplaced(
+def service_places(
     scenario: Scenario, version: Version | None, board: Board | None, regions: Iterable[Region]
-) -> Region | None:
-    """The first region whose memory finds no room in the PCI windows that the Service VM has; None where all do."""
+) -> Iterator[tuple[Region, bool | None]]:
+    """The regions of the Service VM in the order in which ACRN finds room for them in its PCI windows.
+
+    With each: whether all of it is in a window; None for one that finds no room, which is the last. Nothing where it
+    cannot be told.
+    """
     service = next((vm for vm in scenario.vms if vm.load_order == SERVICE), None)
     if service is None or board is None or version is None or version < (2, 3):
-        return None
+        return
     mine = [each for each in regions if each.provided_by == HYPERVISOR]
     inside = [each for each in mine if service in [vm for vm, _vbdf in scenario.resolved(each)]]
-    if not inside:
-        return None
+    if not inside or not (board.resources or version <= (2, 4)):
+        # A later board XML has a device tree, without which no build takes it.
+        return
     if version <= (2, 4):
         # v2.3 gives the Service VM room for every region as soon as it is in one.
         order = mine if version <= (2, 3) else inside
         places = _place_by_iomem(board, [each.size for each in order])
     else:
-        if not board.resources:
-            # A board XML without a device tree is not of this version, and no build takes it.
-            return None
         order = sorted(inside, key=lambda each: -each.size)
         pages = 2 * len(inside) + 2 * _vuarts(scenario, service.id, service.name)
         places = _place_by_tree(board, version, scenario, [each.size for each in order], pages)
     for each in order:
         try:
-            next(places)
+            yield each, next(places)
         except NoRoom:
-            return each
-    return None
+            yield each, None
+            return

@@ -13,10 +13,11 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._board import Board
-from ansible_collections.acrn.ivshmem.plugins.module_utils._memory import budget, unplaced
+from ansible_collections.acrn.ivshmem.plugins.module_utils._memory import budget, service_places
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     DEVICE_MODEL,
     HYPERVISOR,
@@ -60,6 +61,11 @@ class Context:
     @property
     def hypervisor_regions(self) -> tuple[Region, ...]:
         return tuple(region for region in self.regions if region.provided_by == HYPERVISOR)
+
+    @cached_property
+    def budget(self) -> dict[str, Any] | None:
+        """How much memory the hypervisor has for regions."""
+        return budget(self.scenario, self.version, self.board, self.regions)
 
     def vms(self) -> Iterator[tuple[Region, Vm, Bdf | None]]:
         """Every VM of every region that the scenario has."""
@@ -623,7 +629,7 @@ def _providers(counts: Collection[str]) -> str:
     "hypervisor/dm/vpci/ivshmem.c (one e820 block) from v3.3, which fails only at boot",
 )
 def _memory_budget(context: Context) -> Iterator[tuple[str, str]]:
-    found = budget(context.scenario, context.version, context.board, context.regions)
+    found = context.budget
     if found and found["used"] > found["limit"]:
         board = f" on board '{context.board.name}'" if context.board and not found["guess"] else ""
         fixed = f" within the HV_RAM_SIZE of {context.scenario.hv_ram_size} MB that the scenario sets"
@@ -640,7 +646,7 @@ def _memory_budget(context: Context) -> Iterator[tuple[str, str]]:
     until=(3, 2),
 )
 def _memory_guess(context: Context) -> Iterator[tuple[str, str]]:
-    found = budget(context.scenario, context.version, context.board, context.regions)
+    found = context.budget
     if found and found["guess"] and 0 < found["used"] <= found["limit"]:
         limit = f"the limit of {found['limit']} MB is a guess without the board, which may allow less"
         yield "", f"the {_providers(found['counts'])} take {found['used']} MB, and {limit}"
@@ -656,7 +662,7 @@ def _memory_guess(context: Context) -> Iterator[tuple[str, str]]:
     until=(2, 6),
 )
 def _memory_fixed(context: Context) -> Iterator[tuple[str, str]]:
-    found = budget(context.scenario, context.version, context.board, context.regions)
+    found = context.budget
     if found and found["unchecked"] is not None and found["unchecked"] < found["used"] <= found["limit"]:
         size = context.scenario.hv_ram_size
         yield "", f"regions of {found['used']} MB may not fit into the HV_RAM_SIZE of {size} MB that the scenario sets"
@@ -671,10 +677,25 @@ def _memory_fixed(context: Context) -> Iterator[tuple[str, str]]:
     since=(2, 3),
 )
 def _memory_window(context: Context) -> Iterator[tuple[str, str]]:
-    region = unplaced(context.scenario, context.version, context.board, context.regions)
-    if region and context.board:
-        room = f"the PCI windows of board '{context.board.name}' have no room for its {region.size} MB"
-        yield region.name, f"{room} in the Service VM, besides the other regions"
+    for region, inside in service_places(context.scenario, context.version, context.board, context.regions):
+        if inside is None and context.board:
+            room = f"the PCI windows of board '{context.board.name}' have no room for its {region.size} MB"
+            yield region.name, f"{room} in the Service VM, besides the other regions"
+
+
+@_rule(
+    "memory-edge",
+    WARNING,
+    "A region of the Service VM is in a PCI window with all of its memory.",
+    "make regions of the Service VM smaller or fewer, or leave it out of some",
+    "static_allocators/gpa.py (get_free_addr) and board_config/vbar_base_h.py take what only begins in a window",
+    since=(2, 3),
+)
+def _memory_edge(context: Context) -> Iterator[tuple[str, str]]:
+    for region, inside in service_places(context.scenario, context.version, context.board, context.regions):
+        if inside is False and context.board:
+            where = f"beyond the end of a PCI window of board '{context.board.name}'"
+            yield region.name, f"ACRN's build puts a part of its {region.size} MB in the Service VM {where}"
 
 
 @_rule(

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._board import read_board
-from ansible_collections.acrn.ivshmem.plugins.module_utils._memory import budget, unplaced
+from ansible_collections.acrn.ivshmem.plugins.module_utils._memory import budget, service_places
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError, Region, RegionVm
 from ansible_collections.acrn.ivshmem.plugins.module_utils._request import find_version
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import read_scenario
@@ -76,6 +76,11 @@ def ask(root, cases):
     run = subprocess.run(words, input=json.dumps(cases), capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     return [json.loads(line) for line in run.stdout.splitlines()]
+
+
+def unplaced(scenario, version, board, regions):
+    """The first region that finds no room."""
+    return next((each for each, inside in service_places(scenario, version, board, regions) if inside is None), None)
 
 
 def written(folder, number, scenario, regions, version):

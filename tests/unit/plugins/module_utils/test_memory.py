@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._board import read_board
-from ansible_collections.acrn.ivshmem.plugins.module_utils._memory import budget, unplaced
+from ansible_collections.acrn.ivshmem.plugins.module_utils._memory import budget, service_places
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import parse_region
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import read_scenario
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils import scenarios
@@ -121,6 +121,11 @@ def service(*sizes):
     return [region(f"r{number}", ["SVC", "POST2"], size=size) for number, size in enumerate(sizes)]
 
 
+def unplaced(scenario, version, where, regions):
+    """The first region that finds no room."""
+    return next((each for each, inside in service_places(scenario, version, where, regions) if inside is None), None)
+
+
 def first_unplaced(version, where, *sizes, **document):
     dialect = "v2" if version < (3, 0) else "v3"
     scenario = read_scenario(scenarios.scenario(dialect, **document).encode(), "f")
@@ -148,6 +153,11 @@ def test_regions_of_the_service_vm_need_room_in_the_windows(version):
     assert first_unplaced(version, low, 64, 256, 256, 256, 256) == 256
     above = tree + BAR.format(HIGH[0], HIGH[0]).replace("0x20000", "0x30000")
     assert first_unplaced(version, board(tree=above, windows=[GIB, HIGH]), *[512] * 8) is None
+    short = board(tree=tree, windows=[(0x80000000, 0x93FFFFFF)])
+    scenario = read_scenario(scenarios.scenario("v2" if version < (3, 0) else "v3").encode(), "f")
+    told = service_places(scenario, version, short, service(64, 128, 128))
+    # Largest first: the third only begins in the window.
+    assert [(each.size, inside) for each, inside in told] == [(128, True), (128, False), (64, True)]
     # Pages have room below 4 GiB alone.
     assert first_unplaced(version, board(tree=above, windows=[HIGH]), 2) == 2
 

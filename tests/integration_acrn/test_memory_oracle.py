@@ -5,7 +5,8 @@
 """The memory limits of this collection against ACRN's own allocators, on each side of each limit.
 
 ACRN_SRC is an ACRN tree, or a directory of trees; ACRN_PYTHON a Python with lxml and defusedxml. ACRN_SCENARIOS is how
-many scenarios of each tree are tried (default 8, spread over its boards; 0 is all of them).
+many scenarios of each tree are tried (default 8, spread over its boards; 0 is all of them). With --long, real builds
+on each side of some limits.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _build
 from ansible_collections.acrn.ivshmem.plugins.module_utils._board import read_board
 from ansible_collections.acrn.ivshmem.plugins.module_utils._memory import budget, service_places
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError, Region, RegionVm
@@ -126,6 +128,46 @@ def test_the_limit_is_where_acrns_tools_have_it(root, tmp_path):
         (told, case, asked) for told, case, asked in zip(ask(root, cases), cases, wanted) if holds(told) != asked[0]
     ]
     assert not wrong
+
+
+# A kind of limit each: the range of RAM with twice the size of the regions, with both providers, and with their size.
+REAL = {"v2.6": [128, 64, 16, 8], "v3.1": [256, 64, 2], "v3.2": [512, 128, 64, 32, 4, 2]}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", REAL)
+def test_make_has_the_limit_where_we_have_it(name, tmp_path):
+    """The hypervisor of a board with little low memory: it builds at the limit, and does not with 2 MB more."""
+    root = next((each for each in trees() if isinstance(each, Path) and each.name == name), None)
+    if root is None:
+        pytest.skip(f"ACRN_SRC has no tree {name}")
+    version = find_version(str(root / "VERSION"))
+    path = root / "misc/config_tools/data/nuc11tnbi5"
+    board = read_board((path / "nuc11tnbi5.xml").read_bytes(), "board")
+    scenario = read_scenario((path / "hybrid.xml").read_bytes(), "scenario")
+    sizes = REAL[name]
+    assert budget(scenario, version, board)["limit"] == sum(sizes)
+
+    def build(number, sizes):
+        placed = scenario.placed(regions(scenario, sizes, [0, 1]), board.native, version=version)
+        file = tmp_path / f"{number}.xml"
+        file.write_bytes(scenario.rendered(placed, version=version))
+        compiler = ("CC=gcc-11",) if version <= (3, 1) else ()
+        request = _build.Request(
+            source=str(root),
+            board=str(path / "nuc11tnbi5.xml"),
+            scenario=str(file),
+            artifacts_dir=str(tmp_path / "store"),
+            work_dir=str(tmp_path / "work"),
+            make_args=compiler,
+            python=PYTHON,
+        )
+        return _build.build(_build.plan(request))
+
+    assert build("at", sizes)[1]
+    with pytest.raises(_build.BuildError, match="a place that is too high") as caught:
+        build("above", [*sizes, 2])
+    assert any("relocation truncated to fit" in line for line in caught.value.lines)
 
 
 def test_the_service_vm_has_room_where_acrns_tools_find_it(root, tmp_path):

@@ -23,6 +23,8 @@ class ActionModule(LightAction):
 
     def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
+        # Whatever the way in which a task came to be in check mode: what the result has is in no file then.
+        result["written"] = not self._task.check_mode
         # This module sees every host of a fleet first, and a variable that nobody reads does nothing in silence.
         found = _words.misspelt(_variables.KNOWN, task_vars or {})
         if found:

@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleError, AnsibleFilterError
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _builds, _guests, _plan, _region
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _builds, _guests, _limit, _plan, _region
 
 
 def from_compact(value: Any) -> dict[str, Any]:
@@ -60,14 +61,14 @@ def distinct_builds(hosts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return _builds.distinct(hosts)
 
 
-def dealt_builds(hosts: Iterable[Mapping[str, Any]], builders: Iterable[str], builder: str) -> list[dict[str, Any]]:
-    """Those of the hypervisors of a fleet that one of the builders of a run makes."""
-    return _builds.dealt(hosts, list(builders), builder)
+def dealt_builds(hosts: Iterable[Mapping[str, Any]], builders: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The hypervisors of a fleet, dealt out to its builders, by the hosts that ask these for them."""
+    return _builds.dealt(hosts, list(builders))
 
 
 def build_results(made: Iterable[Mapping[str, Any]], builds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What came of builds, each with the hosts that it is for."""
-    return _builds.results(builds, made)
+    return _builds.results(builds, made, time.time())
 
 
 def built(builders: Iterable[str], hostvars: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -111,6 +112,20 @@ def _claimed(variables: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def limited(
+    run: Iterable[str],
+    groups: Mapping[str, Sequence[str]],
+    hostvars: Mapping[str, Any],
+    limit: str,
+    needs: Sequence[str],
+    with_hosts: bool = False,
+) -> dict[str, list[str]]:
+    """What a run with --limit leaves out: what is refused, and what is told."""
+    guests = list(groups.get("acrn_guests") or []) if with_hosts else []
+    of_guest = {guest: str(_claimed(hostvars[guest]).get(_guests.HOST) or "") for guest in guests}
+    return _limit.looked_at(list(run), groups, of_guest, str(limit), list(needs), with_hosts)
+
+
 def just_started(guests: Iterable[str], hostvars: Mapping[str, Any]) -> list[str]:
     """Those of the guests whose VM was started in this run."""
     found = []
@@ -140,5 +155,6 @@ class FilterModule:
             "plan_table": plan_table,
             "built": built,
             "guest_claims": guest_claims,
+            "limited": limited,
             "just_started": just_started,
         }

@@ -26,6 +26,27 @@ def word(value: Any, name: str) -> Any:
         raise AnsibleFilterError(str(exc)) from None
 
 
+def builder_settings(
+    variables: Mapping[str, Any], asking: Mapping[str, Any] | None = None, here: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The variables of the role hypervisor that a builder has, each with its default where it is not set.
+
+    ``here`` are the values in a play in which a host with the variables ``asking`` asks: what differs from those of
+    that host was said by the play, and holds for the builder too.
+    """
+    found = {}
+    for name, spec in _variables.of_role("hypervisor", "main").items():
+
+        def own(of: Mapping[str, Any], name: str = name, spec: Mapping[str, Any] = spec) -> Any:
+            value = of.get(name)
+            return spec.get("default") if value is None else value
+
+        said = None if here is None else here.get(name)
+        by_play = here is not None and (said or None) != (own(asking or {}) or None)
+        found[name] = said if by_play else own(variables)
+    return found
+
+
 def told_true(hosts: Iterable[str], hostvars: Mapping[str, Any], name: str) -> list[str]:
     """Those of the hosts for which a boolean variable is true."""
     return [host for host in hosts if word(hostvars[host].get(name), name)]
@@ -44,4 +65,9 @@ class FilterModule:
     """The filters that give variables their meaning."""
 
     def filters(self) -> dict[str, Any]:
-        return {"word": word, "told_true": told_true, "declared_regions": declared_regions}
+        return {
+            "word": word,
+            "told_true": told_true,
+            "declared_regions": declared_regions,
+            "builder_settings": builder_settings,
+        }

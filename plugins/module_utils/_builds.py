@@ -6,13 +6,15 @@
 
 This module util is PRIVATE to the collection: it can change at any time.
 
-It runs on the controller. Builds are dealt out to the builders of a run. Each result says for which hosts it is, so
+It runs on the controller. Builds are dealt out to the builders. Each result says for which hosts it is, so
 that nobody has to deal them out again to find one: the builders of a run may be a part of their group.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any, Mapping
 
@@ -34,26 +36,54 @@ def distinct(hosts: Iterable[Values]) -> list[dict[str, Any]]:
     return list(builds.values())
 
 
-def dealt(hosts: Iterable[Values], builders: Sequence[str], builder: str) -> list[dict[str, Any]]:
-    """Those builds of a fleet that one of the builders makes: they are dealt out in turn."""
-    return distinct(hosts)[list(builders).index(builder) :: len(builders)]
+def builder_of(build: Values, builders: Sequence[str]) -> str:
+    """The builder of a build. What is built decides, and not which other builds or hosts a run has.
+
+    So a run with --limit finds what a run of the whole fleet has built, and with one more builder few builds move.
+    """
+    what = [build.get("digest"), os.path.basename(str(build.get("board") or "")), build.get("name")]
+    return max(builders, key=lambda name: hashlib.sha256(json.dumps([name, *what]).encode()).digest())
 
 
-def results(builds: Sequence[Values], made: Iterable[Values]) -> list[dict[str, Any]]:
-    """What the module hypervisor_build returned for builds, each with the hosts that it is for.
+def dealt(hosts: Iterable[Values], builders: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The builder and its builds for the hosts that ask: for each builder one of those that need its builds.
+
+    Builders that a run names (--limit) build for all; where it names none, each builds what is its own.
+    """
+    every = list(hosts)
+    run = next((host["__limit_hosts"] for host in every if host.get("__limit_hosts")), None)
+    chosen = [builder for builder in builders if run is None or builder in run] or list(builders)
+    shares: dict[str, list[dict[str, Any]]] = {}
+    for build in distinct(every):
+        shares.setdefault(builder_of(build, chosen), []).append(build)
+    # Distinct builds have no host in common, so no host asks twice.
+    return {builds[0]["hosts"][0]: {"builder": builder, "builds": builds} for builder, builds in shares.items()}
+
+
+def results(builds: Sequence[Values], made: Iterable[Values], now: float) -> list[dict[str, Any]]:
+    """What the module hypervisor_build returned for builds, each with the hosts that it is for, and when it was asked.
 
     ``made`` are the results of a loop over the numbers of the builds.
     """
-    return [{**each, "hosts": list(builds[each["item"]].get("hosts") or [])} for each in made if "skipped" not in each]
+    return [
+        {**each, "hosts": list(builds[each["item"]].get("hosts") or []), "asked": now}
+        for each in made
+        if "skipped" not in each
+    ]
 
 
 def built(builders: Iterable[str], hostvars: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Where the hypervisor of each host lies, of all that was built or looked for in this run."""
+    every = [
+        (result.get("asked") or 0, builder, result)
+        for builder in builders
+        for result in hostvars[builder].get("hypervisor_build_results") or []
+    ]
     found: dict[str, dict[str, Any]] = {}
-    for builder in builders:
-        for result in hostvars[builder].get("hypervisor_build_results") or []:
-            # In check mode, with the tree still to be fetched, a result has neither directory nor key.
-            known = {name: result.get(name) for name in ("directory", "key")}
-            for host in result.get("hosts") or []:
-                found[host] = {"builder": builder, **known, "missing": "manifest" not in result}
+    # A playbook may have been there before, with other regions: the builder that was asked last knows.
+    for _asked, builder, result in sorted(every, key=lambda each: each[0]):
+        # In check mode, with the tree still to be fetched, a result has neither directory nor key.
+        known = {name: result.get(name) for name in ("directory", "key")}
+        for host in result.get("hosts") or []:
+            found[host] = {"builder": builder, **known, "missing": "manifest" not in result}
     return found

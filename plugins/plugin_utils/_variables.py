@@ -24,16 +24,18 @@ def _load(path: pathlib.Path) -> Any:
         return yaml.load(handle, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # nosec B506  # both are safe loaders
 
 
-def _read() -> tuple[dict[str, Any], frozenset[str]]:
+def _read() -> tuple[dict[str, Any], dict[str, Any], frozenset[str]]:
     own = _load(_ROOT / "meta" / "inventory_variables.yml")
     specs: dict[str, Any] = dict(own["options"])
+    roles = {}
     for path in sorted(_ROOT.glob("roles/*/meta/argument_specs.yml")):
-        for entry in _load(path)["argument_specs"].values():
+        roles[path.parts[-3]] = _load(path)["argument_specs"]
+        for entry in roles[path.parts[-3]].values():
             specs.update(entry.get("options") or {})
-    return specs, frozenset(own["facts"])
+    return specs, roles, frozenset(own["facts"])
 
 
-SPECS, FACTS = _read()
+SPECS, _ROLES, FACTS = _read()
 KNOWN = frozenset({*SPECS, *FACTS})
 
 
@@ -44,3 +46,8 @@ def word(value: Any, name: str) -> Any:
     for key in keys:
         spec = spec["options"][key]
     return _words.convert(name, spec, value)
+
+
+def of_role(role: str, entry: str) -> dict[str, Any]:
+    """The specs of the variables that an entry point of a role has."""
+    return dict(_ROLES[role][entry]["options"])

@@ -92,7 +92,8 @@ class Fleet:
 
     def play(self, playbook, *words):
         (self.folder / "inventory.yml").write_text(yaml.safe_dump(self.inventory))
-        return command(self.folder, "ansible-playbook", "-i", "inventory.yml", f"acrn.ivshmem.{playbook}", *words)
+        words = ("-i", "inventory.yml", f"acrn.ivshmem.{playbook}", *words)
+        return command(self.folder, "ansible-playbook", *words, timeout=1200)
 
 
 @pytest.fixture

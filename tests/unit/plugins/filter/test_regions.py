@@ -226,43 +226,73 @@ HOSTS = [
 ]
 
 
-def built_by(*builders):
-    """Where the builds of HOSTS lie after a run with these builders of a group that has more."""
-    hostvars = {name: {} for name in ("one", "two", "three")}
-    for builder in builders:
-        builds = filters.dealt_builds([*HOSTS, {"inventory_hostname": "e"}], builders, builder)
+def built_by(hosts, builders, hostvars):
+    """Where the builds of these hosts lie after a run over them."""
+    for name in builders:
+        hostvars.setdefault(name, {})
+    for share in filters.dealt_builds(hosts, builders).values():
         made = [
-            {"item": number, "directory": builder, "key": f"k{builds[number]['digest']}"}
-            for number in range(len(builds))
+            {"item": number, "directory": share["builder"], "key": f"k{build['digest']}"}
+            for number, build in enumerate(share["builds"])
         ]
         made[:1] = [{**each, "manifest": {}} for each in made[:1]]
-        hostvars[builder]["hypervisor_build_results"] = filters.build_results(made, builds)
-    return filters.built(list(hostvars), hostvars)
+        hostvars[share["builder"]]["hypervisor_build_results"] = filters.build_results(made, share["builds"])
+    return filters.built(builders, hostvars)
 
 
-def test_the_build_of_a_host_among_those_that_were_dealt_out():
-    found = built_by("one", "two")
-    assert {name: (each["builder"], each["directory"], each["key"]) for name, each in found.items()} == {
-        "a": ("one", "one", "k1"),
-        "b": ("two", "two", "k2"),
-        "c": ("one", "one", "k1"),
-        "d": ("one", "one", "k3"),
+def test_each_build_is_dealt_out_once_and_found_again():
+    builders = ["one", "two", "three"]
+    dealt = filters.dealt_builds([*HOSTS, {"inventory_hostname": "e"}], builders)
+    assert sorted(build["digest"] for share in dealt.values() for build in share["builds"]) == [1, 2, 3]
+    assert all(host in share["builds"][0]["hosts"] for host, share in dealt.items())
+    assert len({share["builder"] for share in dealt.values()}) == len(dealt)
+    found = built_by(HOSTS, builders, {})
+    assert {host: each["key"] for host, each in found.items()} == {"a": "k1", "b": "k2", "c": "k1", "d": "k3"}
+    assert found["a"] == found["c"] and found["a"]["directory"] == found["a"]["builder"]
+    # The first of each builder is made, and no other.
+    assert [each["missing"] for each in found.values()].count(False) == len(
+        [host for share in dealt.values() for host in share["builds"][0]["hosts"]]
+    )
+
+
+def test_a_build_has_the_same_builder_in_a_run_of_other_hosts():
+    builders = ["one", "two", "three"]
+    whole = {
+        build["digest"]: share["builder"]
+        for share in filters.dealt_builds(HOSTS, builders).values()
+        for build in share["builds"]
     }
-    assert [found[name]["missing"] for name in "abcd"] == [False, False, False, True]
+    assert len(set(whole.values())) > 1
+    for host in HOSTS:
+        (share,) = filters.dealt_builds([host], builders).values()
+        assert share["builder"] == whole[host["scenario_build_inputs"]["digest"]]
+    moved = filters.dealt_builds(HOSTS, [*builders, "four"])
+    for share in moved.values():
+        for build in share["builds"]:
+            assert share["builder"] in (whole[build["digest"]], "four")
 
 
-@pytest.mark.parametrize("builder", ["one", "two", "three"])
-def test_builders_that_are_not_in_the_run_get_no_build(builder):
-    found = built_by(builder)
-    assert {name: (each["builder"], each["key"]) for name, each in found.items()} == {
-        "a": (builder, "k1"),
-        "b": (builder, "k2"),
-        "c": (builder, "k1"),
-        "d": (builder, "k3"),
-    }
-    assert not built_by()
+@pytest.mark.parametrize(
+    ("run", "builders"), [(["a", "two"], {"two"}), (["a"], {"one", "two"}), (None, {"one", "two"})]
+)
+def test_builders_that_a_limit_names_build_all(run, builders):
+    hosts = [{**host, "__limit_hosts": run} if run else host for host in HOSTS]
+    dealt = filters.dealt_builds(hosts, ["one", "two"])
+    assert {share["builder"] for share in dealt.values()} <= builders
+    assert sum(len(share["builds"]) for share in dealt.values()) == 3
+
+
+def test_the_builder_that_was_asked_last_knows():
+    hostvars = {"one": {}, "two": {}}
+    build = [{"digest": 1, "hosts": ["a"]}]
+    for key, builder in (("new", "one"), ("old", "two")):
+        asked = {"new": 2.0, "old": 1.0}[key]
+        (result,) = filters.build_results([{"item": 0, "key": key, "directory": "/d"}], build)
+        hostvars[builder]["hypervisor_build_results"] = [{**result, "asked": asked}]
+    assert filters.built(["one", "two"], hostvars)["a"]["key"] == "new"
 
 
 def test_what_was_not_built_has_no_result():
     assert filters.build_results([{"item": 0, "skipped": True}], [{"digest": 1}]) == []
-    assert filters.build_results([{"item": 0}], [{"digest": 1}]) == [{"item": 0, "hosts": []}]
+    (result,) = filters.build_results([{"item": 0}], [{"digest": 1}])
+    assert {**result, "asked": 0} == {"item": 0, "hosts": [], "asked": 0}

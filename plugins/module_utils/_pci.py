@@ -433,7 +433,8 @@ def select(functions: Sequence[Function], devices: Sequence[Device]) -> dict[Dev
             fits = [function for function in fits if function.address not in taken]
         if len(fits) > 1:
             raise IvshmemError(
-                f"device {device.describe()} fits {len(fits)} functions: {listing(fits)}; add its bdf or region_id"
+                f"device {device.describe()} fits {len(fits)} functions: {listing(fits)}; add its bdf or region_id, "
+                "or give the regions different sizes"
             )
         chosen[device] = fits[0] if fits else None
         if not fits:

@@ -612,6 +612,24 @@ def _emulated_mmio(context: Context) -> Iterator[tuple[str, str]]:
             yield "", f"VM '{vm.name}' has {devices} hypervisor regions, MAX_EMULATED_MMIO leaves room for {limit}"
 
 
+@_rule(
+    "region-alike",
+    WARNING,
+    "Up to v2.7 two regions of a Service or pre-launched VM differ in size.",
+    "give one of them another size; ACRN's build places them, and else their order alone tells which is which",
+    "static_allocators/bdf.py (find_unused_bdf); hypervisor/dm/vpci/ivshmem.c writes no subsystem ID up to v3.2",
+    until=_V2_LAST,
+)
+def _region_alike(context: Context) -> Iterator[tuple[str, str]]:
+    first: dict[tuple[int, int], str] = {}
+    for region, vm, _vbdf in context.vms():
+        if region.provided_by == HYPERVISOR and vm.load_order != POST_LAUNCHED:
+            other = first.setdefault((vm.id, region.size), region.name)
+            if other != region.name:
+                alike = f"only the order of its functions tells it from region '{other}', of {region.size} MB too"
+                yield region.name, f"in VM '{vm.name}' {alike}"
+
+
 # -- memory ----------------------------------------------------------------------------------------------------------
 
 

@@ -75,7 +75,8 @@ def bars(board, scenario, allocation):
     else:
         import gpa
 
-        gpa.allocate_pci_bar(board, scenario, allocation)
+        # v2.5 has it in one with the rest.
+        getattr(gpa, "allocate_pci_bar", gpa.fn)(board, scenario, allocation)
 
 
 def allocate(board, scenario):

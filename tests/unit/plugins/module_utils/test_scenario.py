@@ -693,6 +693,55 @@ def test_a_slot_of_the_file_that_something_else_holds_is_given_up():
     }
 
 
+def test_numbers_that_the_board_only_names_come_last_in_the_service_vm():
+    scenario = read_scenario(V3.encode(), "f")
+    named = [Bdf(0, slot, 0) for slot in (0x08, 0x09, 0x0B)]
+    (placed,) = scenario.placed(parse_regions(["hv:/a, 2, 0:1"])[0], named=named)
+    assert [str(vm.vbdf) for vm in placed.vms] == ["00:08.0", "00:0a.0"]
+    last = scenario.placed(parse_regions([f"hv:/r{number}, 2, 0:1" for number in range(27)])[0], named=named)
+    assert [str(each.vms[1].vbdf) for each in last[-2:]] == ["00:08.0", "00:09.0"]
+    # One that the file has stays.
+    text = scenarios.scenario("v3", block_v3(region_v3("a", ("PRE0", "00:08.0"), ("SVC", "00:0b.0"))))
+    (kept,) = read_scenario(text.encode(), "f").placed(parse_regions(["hv:/a, 2, 0:1"])[0], named=named)
+    assert str(kept.vms[1].vbdf) == "00:0b.0"
+
+
+@pytest.mark.parametrize(
+    ("version", "regions", "places"),
+    [
+        ((3, 3), "abc", ["00:0c.0", "00:0c.1", "00:0c.4"]),
+        ((3, 2), "abc", ["00:0c.0", "00:08.0", "00:09.0"]),
+        (None, "abc", ["00:0c.0", "00:08.0", "00:09.0"]),
+        # Without function 0 nobody looks for the others.
+        ((3, 3), "bc", ["00:08.0", "00:09.0"]),
+    ],
+)
+def test_functions_other_than_0_stay_where_guests_find_them(version, regions, places):
+    functions = {"a": "0", "b": "1", "c": "4"}
+    # The others stand before function 0 in the file.
+    block = [
+        region_v3(name, ("SVC", f"00:0c.{functions[name]}"), ("POST2", f"00:0c.{functions[name]}")) for name in "cba"
+    ]
+    scenario = read_scenario(scenarios.scenario("v3", block_v3(*block)).encode(), "f")
+    placed = scenario.placed(parse_regions([f"hv:/{name}, 2, 1:2" for name in regions])[0], version=version)
+    assert [str(each.vms[0].vbdf) for each in placed] == places
+    # acrn-dm has no words for them.
+    assert all(each.vms[1].vbdf.function == 0 for each in placed)
+
+
+@pytest.mark.parametrize(("version", "kept"), [((3, 3), "4096"), ((3, 4), "0x1000"), (None, "0x1000")])
+def test_a_hexadecimal_region_id_keeps_its_bytes_where_the_schema_takes_it(version, kept):
+    text = scenarios.scenario(
+        "v3", block_v3(region_v3("a", ("PRE0", "00:08.0"), ("POST2", "00:08.0"), region_id="0x1000"))
+    )
+    for number in (None, 4096, "0x1000"):
+        wanted = {"name": "a", "size": 2, "vms": [0, 2], **({} if number is None else {"region_id": number})}
+        new = decide(text.encode(), "f", [wanted], version=version).data
+        assert new.decode() == text.replace("0x1000", kept)
+    new = decide(text.encode(), "f", [{"name": "a", "size": 2, "vms": [0, 2], "region_id": 4097}], version=version).data
+    assert new.decode() == text.replace("0x1000", "4097")
+
+
 def test_a_vm_without_a_free_slot():
     regions = [f"dm:/r{number}, 2, 2:3" for number in range(28)]
     assert len({vms["POST2"] for vms in vbdfs(V3, *regions).values()}) == 28

@@ -39,7 +39,9 @@ class Adoption:
         self.notes: list[str] = []
         self.vms = {vm["name"]: vm for vm in scenario["vms"]}
         self.scripts = self._scripts()
-        self.places = places_in_use({"scripts": self._named_scripts(), "running": found.get("running") or []})
+        self.others = self._others()
+        users = [{"vms": [{**vm, "name": name} for name, vm in self._users()]}]
+        self.places = places_in_use({"scripts": users, "running": found.get("running") or []})
         self.regions = self._regions()
         self.variables = self._variables()
         _refuse_templates(self.variables)
@@ -74,8 +76,31 @@ class Adoption:
                     found[name] = (script["path"], vm)
         return found
 
-    def _named_scripts(self) -> list[dict[str, Any]]:
-        return [{"vms": [{**vm, "name": name} for name, (_path, vm) in self.scripts.items()]}]
+    def _others(self) -> dict[str, Values]:
+        """The VMs of the scenario that something else than a script starts: a service itself, or nobody knows what."""
+        found: dict[str, Values] = {}
+        for unit in self.found.get("units") or []:
+            for vm in unit["vms"]:
+                name = self._name(vm)
+                if name is not None and name not in self.scripts and name not in found:
+                    found[name] = vm
+                    self.notes.append(
+                        f"{unit['path']}: line {vm['line']}: starts {name} itself. Its devices are declared as they "
+                        "are, but a service is not edited; have it start a script, and name that in launch_vms"
+                    )
+        for vm in self.found.get("running") or []:
+            name = vm["name"]
+            if name in self.vms and name not in self.scripts and name not in found:
+                found[name] = {**vm, "devices": [{**device, "line": 0} for device in vm["devices"]]}
+                self.notes.append(
+                    f"{name} runs (process {vm['pid']}), and no script that starts it could be read. Its devices are "
+                    "declared as they are; name its script in launch_vms, or its directory in adopt_launch_directories"
+                )
+        return found
+
+    def _users(self) -> list[tuple[str, Values]]:
+        """All VMs of which it is known what they have."""
+        return [*((name, vm) for name, (_path, vm) in self.scripts.items()), *self.others.items()]
 
     # Regions
 
@@ -150,9 +175,9 @@ class Adoption:
         return None
 
     def _from_scripts(self) -> list[dict[str, Any]]:
-        """dm-land regions that only scripts know."""
+        """dm-land regions that no scenario knows."""
         seen: dict[str, list[tuple[str, Values]]] = {}
-        for name, (_path, vm) in self.scripts.items():
+        for name, vm in self._users():
             for device in vm["devices"]:
                 seen.setdefault(str(device["name"]), []).append((name, device))
         regions = []
@@ -160,13 +185,12 @@ class Adoption:
             sizes = {device["size"] for _name, device in users}
             if key.startswith("hv:/"):
                 continue
+            stays = "a VM with a script keeps it as launch_vms[].devices, the others are left alone"
             if len(sizes) > 1 or None in sizes:
                 told = ", ".join(f"{name} {device['size']} MB" for name, device in users)
-                self.notes.append(f"{key}: has several sizes ({told}); each VM keeps its own as launch_vms[].devices")
+                self.notes.append(f"{key}: has several sizes ({told}), so it is no region; {stays}")
             elif len(users) < 2:
-                self.notes.append(
-                    f"{key}: only {users[0][0]} has it, so it is no region; the VM keeps it as launch_vms[].devices"
-                )
+                self.notes.append(f"{key}: only {users[0][0]} has it, so it is no region; {stays}")
             else:
                 vms = [
                     {"name": name, "vbdf": str(Bdf(0, device["slot"], 0))} if device["slot"] is not None else name
@@ -191,9 +215,8 @@ class Adoption:
             result["launch_mode"] = "edit"
             result["launch_units"] = bool(self.found.get("unit"))
             result["launch_vms"] = [self._launch_vm(name, *own) for name, own in self.scripts.items()]
-        without = [
-            name for name, vm in self.vms.items() if vm["load_order"] == POST_LAUNCHED and name not in self.scripts
-        ]
+        known = {*self.scripts, *self.others}
+        without = [name for name, vm in self.vms.items() if vm["load_order"] == POST_LAUNCHED and name not in known]
         if without:
             self.notes.append(f"no launch script was found for {', '.join(without)}; theirs are left alone")
         arguments = own_arguments((self.found.get("cmdline") or "").split())
@@ -257,6 +280,11 @@ def guest(text: str, persistent: bool) -> tuple[dict[str, Any], list[str]]:
         told = ", ".join(sorted(known))
         note = f"its ivshmem functions have the drivers {told}, and are left alone"
         return {"guest_devices": []}, [" ".join(note.split())]
-    variables: dict[str, Any] = {"guest_driver": drivers[0], "guest_persist": persistent}
-    notes = [] if persistent else ["is bound by other means than this collection; guest_persist: true takes that over"]
-    return variables, notes
+    if persistent:
+        return {"guest_driver": drivers[0], "guest_persist": True}, []
+    # Rules and names would be new to it, and so would be their loss at the next boot.
+    told = (
+        f"its ivshmem functions are bound to {drivers[0]} by other means than this collection, and are left so; remove "
+        "guest_devices to have them bound, and named /dev/ivshmem/NAME, for good"
+    )
+    return {"guest_driver": drivers[0], "guest_devices": []}, [told]

@@ -9,6 +9,7 @@ This module util is PRIVATE to the collection: it can change at any time.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -37,8 +38,11 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._takeover import (
     OWN,
     changes,
     read_script,
+    read_unit,
     refuse_to_take,
     running_vm,
+    unit_commands,
+    unit_scripts,
 )
 
 if TYPE_CHECKING:
@@ -160,7 +164,8 @@ def look_around(module: Module) -> dict[str, Any]:
     params = module.params
     problems: list[str] = []
     scripts = []
-    for path in _script_paths(params["paths"], params["directories"], problems):
+    started, units = _units(params["units"], problems)
+    for path in _script_paths([*params["paths"], *started], params["directories"], problems):
         try:
             data = read_file(path)
         except IvshmemError as exc:
@@ -174,7 +179,7 @@ def look_around(module: Module) -> dict[str, Any]:
     installed = _installed(params["hypervisor"], problems)
     names = {
         device["name"][4:]
-        for vm in [*(vm for script in scripts for vm in script["vms"]), *map(running_vm, processes.vms())]
+        for vm in [*(vm for each in [*scripts, *units] for vm in each["vms"]), *map(running_vm, processes.vms())]
         for device in vm["devices"]
         if (device["name"] or "").startswith("dm:/")
     }
@@ -183,6 +188,7 @@ def look_around(module: Module) -> dict[str, Any]:
     return {
         "changed": False,
         "scripts": scripts,
+        "units": units,
         "running": [running_vm(vm) for vm in processes.vms()],
         "installed": installed,
         "memory": [
@@ -195,6 +201,38 @@ def look_around(module: Module) -> dict[str, Any]:
         "unit": os.path.lexists(params["unit"]),
         "problems": problems,
     }
+
+
+def _units(folders: Sequence[str], problems: list[str]) -> tuple[list[str], list[dict[str, Any]]]:
+    """The scripts that services start, where they name acrn-dm, and the services that start it themselves."""
+    scripts: list[str] = []
+    units = []
+    for path in sorted(
+        path for folder in folders for path in glob.glob(os.path.join(glob.escape(folder), "*.service"))
+    ):
+        try:
+            text = read_file(path, missing=b"").decode("utf-8", "surrogateescape")
+        except IvshmemError as exc:
+            problems.append(str(exc))
+            continue
+        for _line, command in unit_commands(text):
+            scripts += [
+                found for pattern in unit_scripts(command) for found in sorted(glob.glob(pattern)) if _starts(found)
+            ]
+        own = read_unit(text, path)
+        problems += own["problems"]
+        if own["vms"] or own["problems"]:
+            units.append({"path": path, **own})
+    return scripts, units
+
+
+def _starts(path: str) -> bool:
+    """Whether a file is a script that names acrn-dm."""
+    try:
+        data = read_file(path)
+    except IvshmemError:
+        return False
+    return b"acrn-dm" in data and not data.startswith(b"\x7fELF")
 
 
 def _script_paths(paths: Sequence[str], directories: Sequence[str], problems: list[str]) -> list[str]:

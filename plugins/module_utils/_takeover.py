@@ -10,6 +10,7 @@ This module util is PRIVATE to the collection: it can change at any time.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -141,6 +142,52 @@ def read_script(data: bytes, where: str) -> dict[str, Any]:
     return {"vms": vms, "problems": list(dict.fromkeys(problems))}
 
 
+_EXEC = re.compile(r"\s*ExecStart(?:Pre|Post)?\s*=\s*([-@:+!|]*)(.*)", re.DOTALL)
+
+
+def unit_commands(text: str) -> list[tuple[int, str]]:
+    """The commands that a systemd service starts, each with its line. A specifier is a variable of no known value."""
+    found = []
+    lines = text.splitlines()
+    at = 0
+    while at < len(lines):
+        first = at
+        joined = lines[at]
+        while joined.endswith("\\") and at + 1 < len(lines):
+            at += 1
+            if not lines[at].lstrip().startswith(("#", ";")):
+                joined = joined[:-1] + " " + lines[at]
+        match = _EXEC.match(joined)
+        if match:
+            words = match.group(2).split(None, 2)
+            if "@" in match.group(1):
+                del words[1:2]  # what the command is to be called
+            command = " ".join(words)
+            found.append((first + 1, re.sub(r"%([A-Za-z%])", _specifier, command)))
+        at += 1
+    return found
+
+
+def _specifier(match: re.Match[str]) -> str:
+    return "%" if match.group(1) == "%" else f"${{unit_{match.group(1)}}}"
+
+
+def unit_scripts(command: str) -> list[str]:
+    """The paths in a service's command, as patterns for glob: what the instance is called can be anything."""
+    words = re.findall(r"/[^\s'\";]+", command)
+    return [re.sub(r"\$\{unit_.\}", "*", re.sub(r"([*?[])", r"[\1]", word)) for word in words]
+
+
+def read_unit(text: str, where: str) -> dict[str, Any]:
+    """The VMs that a service starts with acrn-dm itself, as read_script tells those of a script."""
+    result: dict[str, Any] = {"vms": [], "problems": []}
+    for line, command in unit_commands(text):
+        if "acrn-dm" in command:
+            own = read_script(("\n" * (line - 1) + command + "\n").encode("utf-8", "surrogateescape"), where)
+            result = {key: result[key] + own[key] for key in result}
+    return result
+
+
 def _unmade(devices: Sequence[FoundDevice], where: str) -> list[str]:
     """Devices that acrn-dm itself refuses."""
     found = []
@@ -184,7 +231,8 @@ def places_in_use(found: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     for region in _mappings(_mapping(found.get("installed")).get("regions")):
         for vm in _mappings(region.get("vms")):
             put(f"{PREFIXES.get(str(region.get('provided_by')))}{region.get('name')}", vm.get("name"), vm.get("vbdf"))
-    scripted = [vm for script in _mappings(found.get("scripts")) for vm in _mappings(script.get("vms"))]
+    files = [*_mappings(found.get("units")), *_mappings(found.get("scripts"))]
+    scripted = [vm for file in files for vm in _mappings(file.get("vms"))]
     for vm in [*_mappings(found.get("running")), *scripted]:
         for device in _mappings(vm.get("devices")):
             slot = device.get("slot")

@@ -12,8 +12,8 @@ version_added: 0.1.0
 author:
   - acrn.ivshmem contributors (@acrn-ivshmem)
 description:
-  - Reads launch scripts, the VMs that run, the scenario of the installed hypervisor and the memory of dm-land regions,
-    and tells which VM has which ivshmem device at which slot.
+  - Reads launch scripts, systemd units that run them or C(acrn-dm) itself, the VMs that run, the scenario of the
+    installed hypervisor and the memory of dm-land regions, and tells which VM has which ivshmem device at which slot.
   - What cannot be read is told with its file and line. Nothing is run and nothing is changed.
 attributes:
   check_mode:
@@ -40,6 +40,13 @@ options:
     type: list
     elements: path
     default: []
+  units:
+    description:
+      - Directories with systemd units. Scripts that a service starts are read as those of O(paths), if they name
+        C(acrn-dm).
+    type: list
+    elements: path
+    default: [/etc/systemd/system]
   hypervisor:
     description:
       - The directory in which M(acrn.ivshmem.hypervisor_install) keeps builds. Of the build that runs, or of the only
@@ -74,9 +81,9 @@ scripts:
   returned: success
   type: list
   elements: dict
-  contains:
+  contains: &script
     path:
-      description: The script.
+      description: The file.
       type: str
     vms:
       description: The VMs that it starts and of which all can be read.
@@ -104,6 +111,13 @@ scripts:
       description: What cannot be read, with file and line.
       type: list
       elements: str
+units:
+  description:
+    - The services that start C(acrn-dm) themselves, as in RV(scripts).
+  returned: success
+  type: list
+  elements: dict
+  contains: *script
 running:
   description: The VMs that run, with C(name), C(pid) and C(devices) as in RV(scripts[].vms[].devices), without lines.
   returned: success
@@ -148,6 +162,7 @@ def main():
         argument_spec={
             "paths": {"type": "list", "elements": "path", "default": []},
             "directories": {"type": "list", "elements": "path", "default": []},
+            "units": {"type": "list", "elements": "path", "default": ["/etc/systemd/system"]},
             "hypervisor": {"type": "path", "default": "/boot/acrn"},
             "memory": {"type": "path", "default": "/dev/shm"},  # acrn-dm's place, nothing is made there  # nosec B108
             "unit": {"type": "path", "default": "/etc/systemd/system/acrn-vm@.service"},

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from ansible_collections.acrn.ivshmem.tests.integration_acrn.controller import command
+from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils.launch_scripts import READ, TOLD
 
 # The scenario of a v2.x host, whose places only its launch scripts know.
 V2 = """<acrn-config board="whl-ipc-i5" scenario="shared">
@@ -266,3 +267,125 @@ def test_an_upgrade_keeps_ids_and_places(before, tmp_path):
     rc, said = host.run("site")
     assert (rc, re.search(r"line-1 : ok=\d+ changed=0 ", said) is not None) == (0, True), said
     assert host.scripts == scripts
+
+
+# -- scripts as people write them --------------------------------------------------------------------------------------
+
+# Some of each kind; what is read of all of them, the unit tests hold against a shell.
+HAND_MADE = {
+    **{name: READ[name][0] for name in ("launch_uos", "set", "several calls", "quotes")},
+    **{
+        name: TOLD[name][0]
+        for name in (
+            "a loop over VMs",
+            "a function for all",
+            "arguments of the caller",
+            "a slot of a branch",
+            "a device that may come",
+            "a command in a variable",
+            "a comment between",
+            "functions of a slot",
+        )
+    },
+}
+
+
+@pytest.fixture(name="fleet")
+def _fleet(tmp_path):
+    """A host for each sample, all of them this machine."""
+    hosts = {}
+    for number, (name, text) in enumerate(HAND_MADE.items()):
+        folder = tmp_path / f"scripts-{number}"
+        folder.mkdir()
+        (folder / "start.sh").write_text(text)
+        (folder / "start.sh").chmod(0o755)
+        hosts[f"host-{number:02}"] = name
+    return Fleet(tmp_path, hosts)
+
+
+class Fleet:
+    """Hosts by name, with the name of the sample that each has."""
+
+    def __init__(self, folder: pathlib.Path, hosts: dict[str, str]) -> None:
+        self.folder = folder
+        self.hosts = hosts
+        (folder / "scenario.xml").write_text(V2.replace("VM1", "vm1").replace("VM2", "vm2"))
+
+    def launch(self, host: str) -> str:
+        return str(self.folder / f"scripts-{int(host[-2:])}")
+
+    def scripts(self) -> dict[str, bytes]:
+        return {str(path): path.read_bytes() for path in sorted(self.folder.glob("scripts-*/*"))}
+
+    def inventory(self, variables) -> None:
+        common = {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": sys.executable,
+            "acrn_version": "2.7",
+            "acrn_scenario": "scenario.xml",
+            "launch_hypervisor_manifest": "",
+        }
+        hosts = {host: {"adopt_launch_directories": [self.launch(host)], **variables(host)} for host in self.hosts}
+        text = {"all": {"children": {"acrn_hosts": {"hosts": hosts, "vars": common}}}}
+        (self.folder / "hosts.yml").write_text(yaml.safe_dump(text))
+
+    def run(self, playbook: str) -> tuple[int, str]:
+        words = ("ansible-playbook", "-i", "hosts.yml", "-f", "8", f"acrn.ivshmem.{playbook}")
+        done = command(self.folder, *words, timeout=1800)
+        return done.returncode, done.stdout
+
+
+def _recap(said: str) -> dict[str, tuple[str, str]]:
+    """What a run changed, and where it failed, by host."""
+    found = re.findall(r"^(host-\d+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=\d+\s+failed=(\d+)", said, re.M)
+    return {host: (changed, failed) for host, changed, failed in found}
+
+
+def test_hosts_with_any_script_are_taken_over_and_nothing_changes(fleet):
+    fleet.inventory(lambda _host: {})
+    before = fleet.scripts()
+    rc, said = fleet.run("adopt")
+    assert rc == 0, said
+    for host, name in fleet.hosts.items():
+        text = (fleet.folder / f"host_vars/{host}/acrn_ivshmem.yml").read_text()
+        own = yaml.safe_load(text)
+        if name in READ:
+            assert [vm["name"] for vm in own["launch_vms"]] == list(READ[name][1]), name
+        else:
+            assert "launch_vms" not in own, name
+            assert f"# - {fleet.launch(host)}/start.sh: {TOLD[name][1]}" in text, name
+    for playbook in ("plan", "site", "site"):
+        rc, said = fleet.run(playbook)
+        assert rc == 0, said
+    assert _recap(said) == dict.fromkeys(fleet.hosts, ("0", "0")), said
+    assert fleet.scripts() == before
+
+
+def test_who_declares_them_by_hand_moves_nothing_either(fleet):
+    """Regions without places, as somebody writes them who thinks of no slots."""
+
+    def variables(host):
+        text = HAND_MADE[fleet.hosts[host]]
+        names = [name for name in ("hv:/plc", "dm:/log", "dm:/cam") if name in text]
+        regions = [f"{name}, {4 if name.endswith('cam') else 2}, vm1:vm2" for name in names]
+        vms = [vm for vm in ("vm1", "vm2") if vm in READ.get(fleet.hosts[host], (0, ["vm1"]))[1]]
+        return {
+            "ivshmem_regions": regions,
+            "launch_mode": "edit",
+            "launch_units": False,
+            "launch_vms": [{"name": vm, "script": f"{fleet.launch(host)}/start.sh"} for vm in vms],
+        }
+
+    fleet.inventory(variables)
+    before = fleet.scripts()
+    rc, said = fleet.run("site")
+    assert rc != 0, said
+    flat = re.sub(r"\s+", " ", said)
+    after = fleet.scripts()
+    for host, name in fleet.hosts.items():
+        path = f"{fleet.launch(host)}/start.sh"
+        assert after[path] == before[path], name
+        assert f"{path}.before-acrn-ivshmem" not in after, name
+        assert (_recap(said)[host][1] == "0") == (name in READ), (name, said)
+        if name in TOLD:
+            assert re.search(rf"{re.escape(path)}: (line \d+|has ivshmem devices)", flat), name

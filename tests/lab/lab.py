@@ -72,8 +72,9 @@ def mark(lab: Lab, name: str) -> str:
 def ssh_answers(port: int) -> bool:
     """Whether sshd itself greets: the port alone is QEMU's and always open."""
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
-            connection.settimeout(5)
+        # On a busy machine a guest takes long to greet, and who leaves early only keeps it busy.
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+            connection.settimeout(60)
             return connection.recv(4) == b"SSH-"
     except OSError:
         return False

@@ -76,7 +76,7 @@ class Lab:
 
     def power(self, *words: str) -> None:
         for word in words:
-            subprocess.run([*MACHINE, word, str(self.place), "--timeout", "900"], check=True)
+            subprocess.run([*MACHINE, word, str(self.place), "--timeout", "3600"], check=True)
 
     def ssh(self, command: str) -> str:
         words = ["ssh", *self.key, *SSH, "root@127.0.0.1", command]

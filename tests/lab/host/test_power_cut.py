@@ -67,7 +67,7 @@ def test_power_cut(lab: tuple[Path, Path, Path]) -> None:
 
     def power(*words: str) -> None:
         for word in words:
-            subprocess.run([*MACHINE, word, str(place), "--timeout", "900"], check=True)
+            subprocess.run([*MACHINE, word, str(place), "--timeout", "3600"], check=True)
 
     def install(key: str) -> subprocess.Popen[str]:
         variables = {

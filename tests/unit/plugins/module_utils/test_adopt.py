@@ -36,7 +36,7 @@ def scenario(*regions, version="3.3", vms=None):
 def script(path, vm, *devices, uuid=None):
     keys = ("name", "size", "slot", "region_id")
     own = [{**dict(zip(keys, (*device, None))), "line": 1} for device in devices]
-    return {"path": path, "vms": [{"name": vm, "uuid": uuid, "devices": own}]}
+    return {"path": path, "vms": [{"name": vm, "uuid": uuid, "line": 1, "devices": own}]}
 
 
 def found(*scripts, **more):
@@ -65,7 +65,7 @@ def test_places_that_a_reader_chose_for_a_v2_file_are_no_places():
     own = Adoption(scenario(plc, version="2.7"), None, found(script("/a.sh", "VM1", ("hv:/plc", 4, 5))))
     assert own.regions[0]["vms"] == ["SVC", {"name": "VM1", "vbdf": "00:05.0"}, "VM2"]
     assert any("the slot of VM2 was not found" in note for note in own.notes)
-    running = {"name": "VM2", "devices": [{"name": "hv:/plc", "slot": 9}]}
+    running = {"name": "VM2", "pid": 7, "devices": [{"name": "hv:/plc", "slot": 9, "size": 4, "region_id": None}]}
     own = Adoption(scenario(plc, version="2.7"), None, found(running=[running]))
     assert own.regions[0]["vms"][2] == {"name": "VM2", "vbdf": "00:09.0"}
 
@@ -91,6 +91,24 @@ def test_regions_that_only_scripts_know():
     ]
     assert all(parse_region(each) for each in own.regions)
     assert not [note for note in own.notes if "logs" in note]
+
+
+def test_vms_without_a_script_that_can_be_edited():
+    """Started by a service itself, or by nobody knows what: their regions are declared, and that is all."""
+    unit = script("/etc/systemd/system/vm1.service", "VM1", ("dm:/logs", 2, 5))
+    device = {"name": "dm:/logs", "size": 2, "slot": 12, "region_id": None}
+    running = [
+        {"name": "VM1", "pid": 6, "devices": [{**device, "slot": 9}]},
+        {"name": "VM2", "pid": 7, "devices": [device]},
+    ]
+    own = Adoption(scenario(), None, found(units=[unit], running=running))
+    vms = [{"name": "VM1", "vbdf": "00:05.0"}, {"name": "VM2", "vbdf": "00:0c.0"}]
+    assert own.variables["ivshmem_regions"] == [{"name": "logs", "provided_by": "device_model", "size": 2, "vms": vms}]
+    assert "launch_vms" not in own.variables
+    assert [note.split(". ")[0] for note in own.notes] == [
+        "/etc/systemd/system/vm1.service: line 1: starts VM1 itself",
+        "VM2 runs (process 7), and no script that starts it could be read",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -142,7 +160,7 @@ def test_boot_arguments_are_those_of_a_host_that_runs_acrn():
 @pytest.mark.parametrize(
     ("text", "persistent", "variables"),
     [
-        ("0000:00:05.0 uio_pci_generic\n", False, {"guest_driver": "uio_pci_generic", "guest_persist": False}),
+        ("0000:00:05.0 uio_pci_generic\n", False, {"guest_driver": "uio_pci_generic", "guest_devices": []}),
         ("0000:00:05.0 vfio-pci\nkept\n", True, {"guest_driver": "vfio-pci", "guest_persist": True}),
         ("0000:00:05.0 -\n", False, {"guest_devices": []}),
         ("0000:00:05.0 uio_pci_generic\n0000:00:06.0 vfio-pci\n", False, {"guest_devices": []}),

@@ -32,7 +32,7 @@ SCENARIO = """<acrn-config board="b" scenario="s">
 
 @pytest.fixture
 def look(tmp_path, capsys, monkeypatch):
-    for folder in ("launch", "proc/7/fd", "shm", "boot/key"):
+    for folder in ("launch", "proc/7/fd", "shm", "boot/key", "units"):
         (tmp_path / folder).mkdir(parents=True)
     words = ["acrn-dm", "-s", "7,ivshmem,dm:/logs,2", "VM2"]
     (tmp_path / "proc/7/cmdline").write_bytes(b"\0".join(word.encode() for word in words) + b"\0")
@@ -51,6 +51,7 @@ def look(tmp_path, capsys, monkeypatch):
             "hypervisor": str(tmp_path / "boot"),
             "memory": str(tmp_path / "shm"),
             "unit": str(tmp_path / "unit"),
+            "units": [str(tmp_path / "units")],
         }
         with patch_module_args(arguments), pytest.raises(SystemExit):
             launch_info.main()
@@ -92,6 +93,38 @@ def test_what_cannot_be_read_is_told_with_its_line(look, tmp_path):
     assert f"{launch}/vm1.sh: line 2: which VM this call of acrn-dm starts is not clear" in told
     assert f"{launch}/more.sh: line 1: $(cat options) is only known when the script runs" in told
     assert f"{launch}/broken.sh: line 1: a single quote is opened" in told
+
+
+UNITS = {
+    "plain": "[Service]\nType=simple\nExecStartPre=-/bin/mkdir -p /x\nExecStart=/opt/vm1.sh\n",
+    "instance@": "[Service]\nExecStart=/opt/start-%i.sh %i\n",
+    "direct": (
+        "[Service]\nExecStart=@/usr/bin/acrn-dm vm \\\n# a comment\n  -s 0,hostbridge \\\n"
+        "  -s 5,ivshmem,dm:/logs,2 VM3\n"
+    ),
+    "direct@": "[Service]\n\nExecStart=/usr/bin/acrn-dm -s 5,ivshmem,dm:/logs,2 %i\n",
+    "shell": "[Service]\nExecStart=/bin/sh -c 'exec acrn-dm -s 5,ivshmem,dm:/logs,2 VM4'\n",
+    "none": "[Service]\nExecStart=/bin/true acrn\n",
+}
+
+
+def test_services_that_start_vms(look, tmp_path):
+    for name, text in UNITS.items():
+        (tmp_path / f"units/{name}.service").write_text(text.replace("/opt", f"{tmp_path}/opt"))
+    (tmp_path / "opt").mkdir()
+    for name, vm in (("vm1", "VM1"), ("start-a", "VM2"), ("start-b", "VM5")):
+        (tmp_path / f"opt/{name}.sh").write_text(SCRIPT.replace("VM1", vm))
+    (tmp_path / "opt/start-c.sh").write_text("echo nothing\n")
+    found = look()
+    assert [script["path"].rpartition("/")[2] for script in found["scripts"]] == ["start-a.sh", "start-b.sh", "vm1.sh"]
+    units = {unit["path"].rpartition("/")[2]: unit for unit in found["units"]}
+    assert sorted(units) == ["direct.service", "direct@.service", "shell.service"]
+    (vm,) = units["direct.service"]["vms"]
+    assert (vm["name"], vm["line"], [device["slot"] for device in vm["devices"]]) == ("VM3", 2, [5])
+    told = "\n".join(found["problems"])
+    assert "direct@.service: line 3: which VM this call of acrn-dm starts is not clear (the name ${unit_i}" in told
+    assert "shell.service: line 2: acrn-dm may be run here in a way that cannot be read" in told
+    assert places_in_use(found)["dm:/logs"]["VM3"] == "00:05.0"
 
 
 def test_a_host_that_did_not_answer_has_no_places():

@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import re
 import shutil
+import subprocess
 import sys
 
 import pytest
@@ -389,3 +391,39 @@ def test_who_declares_them_by_hand_moves_nothing_either(fleet):
         assert (_recap(said)[host][1] == "0") == (name in READ), (name, said)
         if name in TOLD:
             assert re.search(rf"{re.escape(path)}: (line \d+|has ivshmem devices)", flat), name
+
+
+# -- ACRN's own upgrader -----------------------------------------------------------------------------------------------
+
+ACRN = pathlib.Path(os.environ.get("ACRN_SRC") or "/nowhere")
+UPGRADER = ACRN / "v3.3/misc/config_tools/scenario_config/upgrader.py"
+
+
+@pytest.mark.skipif(not UPGRADER.exists(), reason="ACRN_SRC has no folder v3.3 with a tree")
+def test_the_upgrader_of_acrn_moves_nothing(tmp_path):
+    """A declaration of v2.7 goes on with the scenario that the upgrader of v3.3 has made of its file."""
+    host = Host(tmp_path, "2.7")
+    before = (ACRN / "v2.7/misc/config_tools/data/whl-ipc-i5/shared.xml").read_text()
+    region = "<IVSHMEM_REGION>hv:/plc, 2, 1:2</IVSHMEM_REGION>"
+    before = before.replace("<IVSHMEM_ENABLED>n<", "<IVSHMEM_ENABLED>y<").replace("<IVSHMEM_REGION/>", region)
+    (tmp_path / "before.xml").write_text(before)
+    words = [os.environ.get("ACRN_PYTHON", sys.executable), "-B", str(UPGRADER), "before.xml", "scenario.xml"]
+    subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)
+    assert "<VBDF>00:08.0</VBDF>" in (tmp_path / "scenario.xml").read_text()
+    for path in host.launch.iterdir():
+        text = path.read_text().replace("VM$1", "POST_STD_VM$1").replace("VM2", "POST_RT_VM1")
+        path.write_text(text)
+    scripts = host.scripts
+    host.version = "3.3"
+    host.inventory(launch_hypervisor_manifest="", adopt_from="before.xml")
+    rc, said = host.run("adopt", "-e", f'{{"adopt_launch_directories": ["{host.launch}"]}}')
+    assert rc == 0, said
+    (plc, dm) = adopted(host)["ivshmem_regions"]
+    vms = [{"name": "POST_STD_VM1", "vbdf": "00:04.0"}, {"name": "POST_RT_VM1", "vbdf": "00:09.0"}]
+    assert plc == {"name": "plc", "provided_by": "hypervisor", "size": 2, "vms": vms}
+    assert (dm["name"], [vm["vbdf"] for vm in dm["vms"]]) == ("takeover_test", ["00:05.0", "00:0c.0"])
+    rc, said = host.run("site")
+    assert (rc, re.search(r"line-1 : ok=\d+ changed=0 ", said) is not None) == (0, True), said
+    assert host.scripts == scripts
+    made = (tmp_path / ".acrn-ivshmem/line-1/scenario.xml").read_text()
+    assert re.findall(r"<VBDF>(.*?)</VBDF>", made) == ["00:04.0", "00:09.0", "00:05.0", "00:0c.0"]

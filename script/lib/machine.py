@@ -69,6 +69,18 @@ APT = {
         "lz4": "lz4",
         "script": "bsdutils",
         "xorriso": "xorriso",
+        # What ACRN's own acrn-dm is built with.
+        "/usr/include/EGL/egl.h": "libegl-dev",
+        "/usr/include/SDL2/SDL.h": "libsdl2-dev",
+        "/usr/include/cjson/cJSON.h": "libcjson-dev",
+        "/usr/include/libdrm/drm_fourcc.h": "libdrm-dev",
+        "/usr/include/liburing.h": "liburing-dev",
+        "/usr/include/libusb-1.0/libusb.h": "libusb-1.0-0-dev",
+        "/usr/include/openssl/md5.h": "libssl-dev",
+        "/usr/include/pciaccess.h": "libpciaccess-dev",
+        "/usr/include/pixman-1/pixman.h": "libpixman-1-dev",
+        "/usr/include/uuid/uuid.h": "uuid-dev",
+        "iasl": "acpica-tools",
     },
     # A Service VM that boots through GRUB.
     "host": {

@@ -20,9 +20,9 @@ KB = 1 << 10
 MB = 1 << 20
 GB = 1 << 30
 
-LOW_END = 0xBFFE0000
-DRHD = LOW_END
-ACPI_TABLES = 0xBFFF0000
+# RAM below 4 GB ends here at most. Its last 64 KB are the BIOS's tables; before them lies the page of the registers.
+LOW = 3 * GB
+TABLES = 64 * KB
 MMCFG = 0xE0000000
 HIGH = 4 * GB
 
@@ -94,7 +94,10 @@ CAPABILITIES = [
 
 @dataclass(frozen=True)
 class Machine:
-    """The emulated machine: number of processors, and bytes of RAM (3 GB below the PCI window, the rest above 4 GB)."""
+    """The emulated machine: number of processors, and bytes of RAM (3 GB below the PCI window, the rest above 4 GB).
+
+    The emulator's own start takes time with the square of the RAM: 10 s and more for 5 GB.
+    """
 
     cpus: int = 2
     memory: int = 5 * GB
@@ -102,9 +105,20 @@ class Machine:
     display: bool = False
 
     @property
-    def high_end(self) -> int:
-        """The last byte of RAM."""
-        return HIGH + self.memory - 4 * GB - 1
+    def tables(self) -> int:
+        """Where the tables of the BIOS begin."""
+        return min(self.memory, LOW) - TABLES
+
+    @property
+    def drhd(self) -> int:
+        """The page that plays the registers of the remapping unit, behind the last byte of RAM that is anybody's."""
+        return self.tables - TABLES
+
+    @property
+    def high_end(self) -> int | None:
+        """The last byte of RAM above 4 GB, if there is any."""
+        # The machine has its PCI window between 3 and 4 GB, and as much less RAM above 4 GB.
+        return HIGH + self.memory - 4 * GB - 1 if self.memory > 4 * GB else None
 
 
 def _define(name: str, value: str) -> str:
@@ -140,16 +154,16 @@ def _iomem(machine: Machine) -> list[str]:
         "0009f000-0009ffff : Reserved",
         "000a0000-000bffff : PCI Bus 0000:00",
         "000e8000-000fffff : Reserved",
-        f"00100000-{LOW_END - 1:08x} : System RAM",
-        f"{ACPI_TABLES:08x}-bfffffff : ACPI Tables",
+        f"00100000-{machine.drhd - 1:08x} : System RAM",
+        f"{machine.tables:08x}-{machine.tables + TABLES - 1:08x} : ACPI Tables",
         "c0000000-dfffffff : PCI Bus 0000:00",
         f"{MMCFG:08x}-{MMCFG + MB - 1:08x} : PCI MMCONFIG 0000 [bus 00-00]",
         "fec00000-fec003ff : IOAPIC 0",
         "fed00000-fed003ff : HPET 0",
-        f"{DRHD:08x}-{DRHD + 0xFFF:08x} : dmar0",
+        f"{machine.drhd:08x}-{machine.drhd + 0xFFF:08x} : dmar0",
         "fee00000-fee00fff : Local APIC",
         "fffc0000-ffffffff : Reserved",
-        f"100000000-{machine.high_end:09x} : System RAM",
+        *([] if machine.high_end is None else [f"100000000-{machine.high_end:09x} : System RAM"]),
     ]
 
 
@@ -176,7 +190,7 @@ def _text_sections(machine: Machine) -> list[str]:
             _define("DRHD0_DEV_CNT", "0x1U"),
             _define("DRHD0_SEGMENT", "0x0U"),
             _define("DRHD0_FLAGS", "0x1U"),
-            _define("DRHD0_REG_BASE", f"0x{DRHD:X}UL"),
+            _define("DRHD0_REG_BASE", f"0x{machine.drhd:X}UL"),
             _define("DRHD0_IGNORE", "true"),
             _define("DRHD0_DEVSCOPE0_TYPE", "0x3U"),
             _define("DRHD0_DEVSCOPE0_ID", f"0x{machine.cpus:X}U"),
@@ -299,7 +313,9 @@ def _devices(machine: Machine) -> list[str]:
 
 
 def _memory(machine: Machine) -> list[str]:
-    ranges = ((0, 0x9EFFF), (MB, LOW_END - 1), (HIGH, machine.high_end))
+    ranges = [(0, 0x9EFFF), (MB, machine.drhd - 1)]
+    if machine.high_end is not None:
+        ranges.append((HIGH, machine.high_end))
     return [
         "  <memory>",
         *(f'    <range start="{start:#018x}" end="{end:#018x}" size="{end - start + 1}"/>' for start, end in ranges),
@@ -330,9 +346,9 @@ def board_xml(machine: Machine) -> str:
     )
 
 
-def grub_prelude() -> list[str]:
+def grub_prelude(machine: Machine) -> list[str]:
     """Commands of GRUB that keep the page of the remapping unit's registers from everybody else, and fill it."""
     return [
-        f"cutmem {LOW_END:#x} {ACPI_TABLES:#x}",
-        *(f"write_dword {DRHD + offset:#x} {value:#x}" for offset, value in sorted(DRHD_REGISTERS.items())),
+        f"cutmem {machine.drhd:#x} {machine.tables:#x}",
+        *(f"write_dword {machine.drhd + offset:#x} {value:#x}" for offset, value in sorted(DRHD_REGISTERS.items())),
     ]

@@ -28,14 +28,14 @@ CONFIG = """\
 config_interface: textconfig
 display_library: term
 cpu: model=tigerlake, count={cpus}, ips=10000000, ignore_bad_msrs=1, msrs="msrs.def"
-memory: guest={megabytes}, host=1024
+memory: guest={megabytes}, host={host}
 romimage: file=/usr/share/bochs/BIOS-bochs-latest
 vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest
 pci: enabled=1, chipset=i440fx
 clock: sync=none, time0=utc
-boot: cdrom
+boot: {boot}
 ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
-ata0-master: type=cdrom, path="{image}", status=inserted
+ata0-master: {drive}
 com1: enabled=1, mode=term, dev={terminal}
 sound: driver=dummy
 speaker: enabled=0
@@ -45,6 +45,20 @@ error: action=report
 info: action=ignore
 debug: action=ignore
 """
+
+
+# A disc that is only read, or a disk whose size is a whole number of cylinders.
+HEADS, SECTORS = 16, 63
+CYLINDER = HEADS * SECTORS * 512
+
+
+def drive(image: Path) -> dict[str, str]:
+    """What CONFIG says of the image that is booted."""
+    if image.suffix == ".iso":
+        return {"boot": "cdrom", "drive": f'type=cdrom, path="{image}", status=inserted'}
+    cylinders = image.stat().st_size // CYLINDER
+    shape = f"cylinders={cylinders}, heads={HEADS}, spt={SECTORS}, translation=lba"
+    return {"boot": "disk", "drive": f'type=disk, path="{image}", mode=flat, {shape}'}
 
 
 class EmulatorError(Exception):
@@ -70,6 +84,8 @@ class Emulator:
     directory: Path
     image: Path
     machine: board.Machine
+    # Gets each line of the console as it comes.
+    shown: Callable[[str], None] | None = None
     lines: list[Line] = field(default_factory=list)
 
     def __enter__(self) -> Emulator:
@@ -83,7 +99,8 @@ class Emulator:
         text = CONFIG.format(
             cpus=self.machine.cpus,
             megabytes=self.machine.memory // board.MB,
-            image=self.image,
+            host=min(1024, self.machine.memory // board.MB),
+            **drive(self.image),
             terminal=os.ttyname(slave),
         )
         (self.directory / "bochsrc").write_text(text)
@@ -93,6 +110,7 @@ class Emulator:
         self._slave = slave
         self._start = time.monotonic()
         self._pending = b""
+        self._screen: int | None = None
         self.text = ""
         self._log = open(self.directory / "serial.log", "w", encoding="utf-8")  # closed in __exit__
         command = ["script", "-qfc", "exec bochs -q -f bochsrc -rc go", "terminal.log"]
@@ -112,8 +130,20 @@ class Emulator:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._log.close()
-        os.close(self._master)
-        os.close(self._slave)
+        for descriptor in (self._master, self._slave, self._screen):
+            if descriptor is not None:
+                os.close(descriptor)
+
+    def _drained(self) -> list[int]:
+        """What is to be read: the console, and the screen, whose terminal stops Bochs when nobody reads it."""
+        if self._screen is None:
+            with contextlib.suppress(OSError):
+                said = (self.directory / "terminal.log").read_text(errors="replace")
+                found = re.search(r'connected to screen "(/dev/pts/\d+)"', said)
+                if found:
+                    self._screen = os.open(found.group(1), os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+                    tty.setraw(self._screen)
+        return [self._master] if self._screen is None else [self._master, self._screen]
 
     def cpu(self) -> float:
         """CPU seconds of the emulator."""
@@ -137,6 +167,8 @@ class Emulator:
                 line = Line(wall, cpu, raw.decode("utf-8", "replace").rstrip())
                 self.lines.append(line)
                 self._log.write(f"{line}\n")
+                if self.shown:
+                    self.shown(line.text)
             self._log.flush()
 
     def wait(self, pattern: str, seconds: float, *, stop: str | None = None) -> re.Match[str]:
@@ -158,9 +190,11 @@ class Emulator:
                 raise EmulatorError(self.told(f"the emulator ended before {pattern!r} came"))
             if self.cpu() > limit or time.monotonic() > end:
                 raise EmulatorError(self.told(f"{pattern!r} did not come in {seconds:.0f} s of CPU time"))
-            if select.select([self._master], [], [], 0.5)[0]:
+            for ready in select.select(self._drained(), [], [], 0.5)[0]:
                 with contextlib.suppress(BlockingIOError):
-                    self._take(os.read(self._master, 65536))
+                    data = os.read(ready, 65536)
+                    if ready == self._master:
+                        self._take(data)
 
     def type(self, text: str) -> None:
         """Type on the console, slowly: the hypervisor looks at it every 40 ms of its own time."""

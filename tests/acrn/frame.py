@@ -30,7 +30,7 @@ BOOTARGS = (
 
 @dataclass(frozen=True)
 class Vm:
-    """A VM of the frame. ``memory``: bytes of a pre-launched VM; ``cpus``: numbers of the processors it may use."""
+    """A VM of the frame. ``memory``: bytes; ``cpus``: numbers of the processors it may use."""
 
     name: str
     order: str = PRE

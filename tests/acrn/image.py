@@ -19,6 +19,7 @@ import os
 import py_compile
 import shutil
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -45,7 +46,7 @@ class ImageError(Exception):
     """Something is missing, or a tool failed; the message tells what."""
 
 
-def _run(*command: str, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
+def run(*command: str, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
     done = subprocess.run(
         command,
         cwd=cwd,
@@ -84,16 +85,16 @@ def kernel(cache: Path) -> Path:
         return kept
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as place:
-        _run("tar", "--extract", "--file", str(source), "--strip-components=1", cwd=Path(place))
+        run("tar", "--extract", "--file", str(source), "--strip-components=1", cwd=Path(place))
         quiet = {"KCONFIG_CONFIG": ".config"}
-        _run("make", "-s", "allnoconfig", cwd=Path(place))
-        _run("scripts/kconfig/merge_config.sh", "-m", ".config", str(options), cwd=Path(place), env=quiet)
-        _run("make", "-s", "olddefconfig", cwd=Path(place))
+        run("make", "-s", "allnoconfig", cwd=Path(place))
+        run("scripts/kconfig/merge_config.sh", "-m", ".config", str(options), cwd=Path(place), env=quiet)
+        run("make", "-s", "olddefconfig", cwd=Path(place))
         chosen = (Path(place) / ".config").read_text().splitlines()
         lost = [line for line in options.read_text().splitlines() if line.startswith("CONFIG_") and line not in chosen]
         if lost:
             raise ImageError(f"{options.name}: options that {source.name} does not take: {' '.join(lost)}")
-        _run("make", "-s", f"-j{os.cpu_count() or 1}", "bzImage", cwd=Path(place))
+        run("make", "-s", f"-j{os.cpu_count() or 1}", "bzImage", cwd=Path(place))
         fresh = cache / f".{kept.name}"
         shutil.copy(Path(place) / "arch/x86/boot/bzImage", fresh)
         fresh.rename(kept)
@@ -132,9 +133,9 @@ def archive(
     return b"".join([*parts, _entry("TRAILER!!!", 0)])
 
 
-def _libraries(program: str) -> list[str]:
+def libraries(program: str) -> list[str]:
     """Paths of the shared libraries of a program, the loader included."""
-    words = _run("ldd", program).split()
+    words = run("ldd", program).split()
     return sorted({word for word in words if word.startswith("/")})
 
 
@@ -163,24 +164,25 @@ def _python(names: Sequence[str]) -> tuple[dict[str, bytes], list[str]]:
         "print(json.dumps([sys.executable, sorted({m.__file__ for m in list(sys.modules.values())"
         " if getattr(m, '__file__', None)})]))"
     )
-    program, modules = json.loads(_run(PYTHON, "-S", "-E", "-c", listing))
+    program, modules = json.loads(run(PYTHON, "-S", "-E", "-c", listing))
     real = os.path.realpath(program)
     files: dict[str, bytes] = {"usr/bin/python3": Path(real).read_bytes()}
     shared = [real]
     with tempfile.TemporaryDirectory() as place:
-        for number, path in enumerate(modules):
-            if path.endswith(".py"):
-                # Beside where its source would be, so that the guest need not compile.
-                target = Path(place) / f"{number}.pyc"
-                unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
-                code = "import py_compile,sys; py_compile.compile(*sys.argv[1:3], doraise=True, optimize=2, "
-                code += f"invalidation_mode=py_compile.PycInvalidationMode({unchecked.value}))"
-                _run(PYTHON, "-S", "-E", "-c", code, path, str(target))
-                files[path.lstrip("/") + "c"] = target.read_bytes()
-            else:
+        sources = [path for path in modules if path.endswith(".py")]
+        unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
+        code = "import py_compile, sys\nfor number, path in enumerate(sys.argv[1:]):"
+        code += " py_compile.compile(path, f'{number}.pyc', "
+        code += f"doraise=True, optimize=2, invalidation_mode=py_compile.PycInvalidationMode({unchecked.value}))"
+        run(PYTHON, "-S", "-E", "-c", code, *sources, cwd=Path(place))
+        for number, path in enumerate(sources):
+            # Beside where its source would be, so that the guest need not compile.
+            files[path.lstrip("/") + "c"] = (Path(place) / f"{number}.pyc").read_bytes()
+        for path in modules:
+            if not path.endswith(".py"):
                 files[path.lstrip("/")] = Path(path).read_bytes()
                 shared.append(path)
-    for library in {found for program in shared for found in _libraries(program)}:
+    for library in {found for program in shared for found in libraries(program)}:
         files[library.lstrip("/")] = Path(library).read_bytes()
     return files, ["usr/bin/python3"]
 
@@ -190,7 +192,7 @@ def base(cache: Path, names: Sequence[str]) -> bytes:
     busybox = shutil.which("busybox")
     if busybox is None:
         raise ImageError("no busybox: install the Debian package busybox-static")
-    version = _run(PYTHON, "-c", "import sys; print(sys.version)")
+    version = run(PYTHON, "-c", "import sys; print(sys.version)")
     digest = hashlib.sha256("\0".join([version, *names, Path(__file__).read_text()]).encode()).hexdigest()[:16]
     kept = cache / f"base-{digest}.cpio.gz"
     if kept.exists():
@@ -200,7 +202,7 @@ def base(cache: Path, names: Sequence[str]) -> bytes:
     files["etc/group"] = b"root:x:0:\n"
     files["etc/passwd"] = b"root:x:0:0:root:/:/bin/sh\n"
     loaders = [path for path in files if "ld-linux" in path]
-    names = _run(busybox, "--list").split()
+    names = run(busybox, "--list").split()
     links = {f"bin/{name}": "busybox" for name in names if name != "busybox"}
     data = gzip.compress(archive(files, [*programs, "bin/busybox", *loaders], links), 6, mtime=0)
     cache.mkdir(parents=True, exist_ok=True)
@@ -210,10 +212,17 @@ def base(cache: Path, names: Sequence[str]) -> bytes:
     return data
 
 
-def initramfs(cache: Path, job: Mapping[str, object], bundles: Mapping[str, str]) -> bytes:
+def initramfs(
+    cache: Path,
+    job: Mapping[str, object],
+    bundles: Mapping[str, str],
+    service: Mapping[str, bytes] | None = None,
+    programs: Iterable[str] = (),
+) -> bytes:
     """What a guest boots: ``base``, the program guest.py, its job, and the modules that it runs, by name.
 
-    ``bundles`` holds, by name of a module, what the action plugins send to a target.
+    ``bundles`` holds, by name of a module, what the action plugins send to a target. ``service`` are files that only
+    the Service VM has, and ``programs`` which of them are programs; it also gets what its guests boot.
     """
     files = {
         "init": b"#!/bin/busybox sh\n" + (HERE / "guest/init.sh").read_bytes(),
@@ -221,10 +230,17 @@ def initramfs(cache: Path, job: Mapping[str, object], bundles: Mapping[str, str]
         "job.json": json.dumps(job).encode(),
         **{f"modules/{name}": text.encode() for name, text in bundles.items()},
     }
-    programs = [files["guest.py"].decode(), *(source for text in bundles.values() for source in _sources(text))]
-    names = sorted({*STDLIB, *(name for source in programs for name in _imported(source))})
+    sources = [files["guest.py"].decode(), *(source for text in bundles.values() for source in _sources(text))]
+    names = sorted({*STDLIB, *(name for source in sources for name in _imported(source))})
     # The kernel unpacks archives that follow each other.
-    return base(cache, names) + gzip.compress(archive(files, ["init"]), 6, mtime=0)
+    data = base(cache, names) + gzip.compress(archive(files, ["init"]), 6, mtime=0)
+    if not service:
+        return data
+    there = {library.lstrip("/") for library in libraries(os.path.realpath(PYTHON))}
+    last = {name: content for name, content in service.items() if name not in there}
+    small = gzip.compress(archive(last, programs, {"usr/bin/env": "/bin/busybox"}), 6, mtime=0)
+    # Packed already.
+    return data + small + gzip.compress(archive({"guest/initrd": data}), 0, mtime=0)
 
 
 # -- bootable image ----------------------------------------------------------------------------------------------------
@@ -269,10 +285,57 @@ def disc(path: Path, files: Mapping[str, Path | bytes], config: str, made: str) 
         load.write_text(LOAD)
         core = boot / "core.img"
         words = ["-d", str(GRUB), "-O", "i386-pc-eltorito", "-p", "/boot/grub", "-c", str(load), "-o", str(core)]
-        _run("grub-mkimage", *words, *GRUB_MODULES)
+        run("grub-mkimage", *words, *GRUB_MODULES)
         load.unlink()
         words = ["-as", "mkisofs", "-quiet", "-R", "-o", str(path), "-b", "boot/grub/core.img", "-no-emul-boot"]
-        _run("xorriso", *words, "-boot-load-size", "4", "-boot-info-table", f"--modification-date={made}", str(root))
+        run("xorriso", *words, "-boot-load-size", "4", "-boot-info-table", f"--modification-date={made}", str(root))
+
+
+# Where the file system of a disk begins, and the UUID by which GRUB finds it.
+PARTITION = 1 << 20
+DISK_UUID = "ac120000-0000-4000-8000-000000000001"
+DISK_LOAD = "set root=(hd0,msdos1)\nset prefix=(hd0,msdos1)/boot/grub\n"
+DISK_MODULES = ["part_msdos", "ext2", "loadenv", "gzio"]
+
+
+def disk(path: Path, root: Path, cylinder: int) -> None:
+    """Write a disk that boots GRUB from its first sectors, with all files below ``root`` in one partition."""
+    used = sum(each.stat().st_size for each in root.rglob("*") if each.is_file())
+    size = -(-(PARTITION + used * 5 // 4 + (16 << 20)) // cylinder) * cylinder
+    with tempfile.TemporaryDirectory() as place:
+        load, core = Path(place) / "load.cfg", Path(place) / "core.img"
+        load.write_text(DISK_LOAD)
+        words = ["-d", str(GRUB), "-O", "i386-pc", "-p", "(hd0,msdos1)/boot/grub", "-c", str(load), "-o", str(core)]
+        run("grub-mkimage", *words, *GRUB_MODULES, *DISK_MODULES)
+        first = bytearray((GRUB / "boot.img").read_bytes()[:440].ljust(512, b"\0"))
+        entry = struct.pack("<B3sB3sII", 0x80, b"\xfe\xff\xff", 0x83, b"\xfe\xff\xff", PARTITION // 512, 0)
+        first[446:462] = entry[:12] + struct.pack("<I", (size - PARTITION) // 512)
+        first[510:512] = b"\x55\xaa"
+        with path.open("wb") as handle:
+            handle.truncate(size)
+            handle.write(first + core.read_bytes())
+            if handle.tell() > PARTITION:
+                raise ImageError("GRUB does not fit in front of the partition")
+    words = ["-q", "-F", "-t", "ext4", "-O", "^metadata_csum,^64bit", "-U", DISK_UUID, "-d", str(root)]
+    run("mke2fs", *words, "-E", f"offset={PARTITION}", str(path), f"{(size - PARTITION) // 1024}k")
+
+
+def read_disk(path: Path, name: str) -> bytes:
+    """A file of a disk's partition."""
+    with tempfile.TemporaryDirectory() as place:
+        target = Path(place) / "file"
+        run("debugfs", "-R", f"dump {name} {target}", f"{path}?offset={PARTITION}")
+        return target.read_bytes()
+
+
+def write_disk(path: Path, name: str, data: bytes) -> None:
+    """Replace a file of a disk's partition, of the same size."""
+    with tempfile.TemporaryDirectory() as place:
+        source = Path(place) / "file"
+        source.write_bytes(data)
+        commands = Path(place) / "commands"
+        commands.write_text(f"rm {name}\nwrite {source} {name}\n")
+        run("debugfs", "-w", "-f", str(commands), f"{path}?offset={PARTITION}")
 
 
 def missing() -> str:
@@ -281,6 +344,7 @@ def missing() -> str:
         "grub-pc-bin": GRUB.is_dir(),
         "grub-common": shutil.which("grub-mkimage") is not None,
         "xorriso": shutil.which("xorriso") is not None,
+        "e2fsprogs": shutil.which("mke2fs") is not None,
         "busybox-static": shutil.which("busybox") is not None,
         "linux-source-6.1": bool(list(SOURCES.glob("linux-source-*.tar.xz"))),
         "flex": shutil.which("flex") is not None,

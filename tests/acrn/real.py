@@ -5,6 +5,7 @@
 
 ``ACRN_SRC`` is a clone of acrn-hypervisor with its tags, one unpacked tree, or a directory of such trees.
 ``ACRN_PYTHON`` is a Python with the packages that ACRN's tools need (default: the one of these tests).
+``ACRN_DM`` is a binary of ACRN's device model; without it, one is built from the source.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import board
+import devicemodel
 import emulator
 import frame
 import image
@@ -30,7 +32,7 @@ import yaml
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot_host import IMAGE, Artifact
-from ansible_collections.acrn.ivshmem.plugins.modules import guest_device, guest_probe
+from ansible_collections.acrn.ivshmem.plugins.modules import guest_device, guest_probe, launch_state
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils._light_action import bundle
 
 Version = tuple[int, int]
@@ -38,7 +40,7 @@ ROOT = Path(__file__).absolute().parents[2]
 CACHE = Path(os.environ.get("ACRN_IVSHMEM_CACHE") or Path.home() / ".cache/acrn-ivshmem-lab") / "acrn"
 PYTHON = os.environ.get("ACRN_PYTHON", sys.executable)
 # What a build of the hypervisor reads of a tree.
-PARTS = ("Makefile", "VERSION", "paths.make", "hypervisor", "misc")
+PARTS = ("LICENSE", "Makefile", "VERSION", "paths.make", "devicemodel", "hypervisor", "misc")
 
 # The name by which GRUB finds the disc: the time that stands in it.
 DISC_TIME = "2026010100000000"
@@ -96,7 +98,18 @@ class Wanted:
     vms: Sequence[frame.Vm]
     regions: Sequence[Mapping[str, Any]]
     machine: board.Machine = field(default_factory=board.Machine)
+    # ID of the VM whose console is shown.
     console: int = 0
+    # What acrn-dm is asked to start first, by name: its arguments. It should refuse all of them.
+    trials: Mapping[str, str] = field(default_factory=dict)
+    # Whether the VMs that are launched are started in the end.
+    start: bool = True
+
+    @property
+    def service(self) -> int | None:
+        """The ID of the Service VM, if it has VMs to launch."""
+        launched = any(vm.order == frame.POST for vm in self.vms)
+        return next((number for number, vm in enumerate(self.vms) if launched and vm.order == frame.SERVICE), None)
 
     @property
     def text(self) -> str:
@@ -105,12 +118,42 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Built:
-    """What the collection made of it: the artefact's directory, and the plan with its regions and VMs."""
+    """What the collection made of it.
+
+    The artefact's directory, the plan with its regions and VMs, launch scripts by their path in the Service VM, and
+    what the role ``launch`` gives the module launch_state.
+    """
 
     wanted: Wanted
     artifact: Path
     regions: Sequence[Mapping[str, Any]]
     plan: Mapping[str, Any]
+    scripts: Sequence[Path] = ()
+    state: Mapping[str, Any] | None = None
+
+
+def _launch(wanted: Wanted, folder: Path) -> dict[str, Any]:
+    """Variables of the role ``launch`` for all VMs that are launched. It writes here; the Service VM gets the files."""
+    vms = [
+        {
+            "name": vm.name,
+            "memory": vm.memory // board.MB,
+            "cpu_affinity": list(vm.cpus),
+            "kernel": "/guest/bzImage",
+            "ramdisk": "/guest/initrd",
+            "bootargs": vm.args,
+            "console": "com1,stdio",
+        }
+        for vm in wanted.vms
+        if vm.order == frame.POST
+    ]
+    return {
+        "launch_vms": vms,
+        "launch_plan": "{{ plan }}",
+        "launch_dir": str(folder / "launch"),
+        "launch_units": False,
+        "launch_hypervisor_manifest": "{{ build.directory }}/manifest.json",
+    }
 
 
 def _tasks(wanted: Wanted, folder: Path, tree: Path) -> list[dict[str, Any]]:
@@ -122,6 +165,8 @@ def _tasks(wanted: Wanted, folder: Path, tree: Path) -> list[dict[str, Any]]:
         "artifacts_dir": str(CACHE / "artefacts"),
         "work_dir": str(CACHE / "work"),
         "python": PYTHON,
+        # Not that of the test's folder: the same machine is not built again by the next run.
+        "name": "emulated",
         "make_args": compiler,
     }
     regions = {
@@ -132,12 +177,15 @@ def _tasks(wanted: Wanted, folder: Path, tree: Path) -> list[dict[str, Any]]:
     }
     kept = {
         "dest": str(folder / "result.json"),
-        "content": "{{ {'plan': plan, 'build': build} | to_json }}",
+        "content": "{{ {'plan': plan, 'build': build, 'launch': __launch_wish | default(none)} | to_json }}",
         "mode": "0600",
     }
+    # Public, so that what it compares a Service VM with can be kept.
+    launch = {"name": "Launch", "ansible.builtin.include_role": {"name": "acrn.ivshmem.launch", "public": True}}
     return [
         {"name": "Set the regions", "acrn.ivshmem.scenario_regions": regions, "register": "plan"},
         {"name": "Build the hypervisor", "acrn.ivshmem.hypervisor_build": build, "register": "build"},
+        *([] if wanted.service is None else [launch]),
         {"name": "Keep what was said", "ansible.builtin.copy": kept},
     ]
 
@@ -155,7 +203,7 @@ def made(wanted: Wanted, folder: Path) -> Built:
         "hosts": "localhost",
         "connection": "local",
         "gather_facts": False,
-        "vars": {"ansible_python_interpreter": sys.executable},
+        "vars": {"ansible_python_interpreter": sys.executable, **_launch(wanted, folder)},
         "tasks": _tasks(wanted, folder, tree),
     }
     (folder / "play.yml").write_text(yaml.safe_dump([play], sort_keys=False))
@@ -173,7 +221,9 @@ def made(wanted: Wanted, folder: Path) -> Built:
         raise RealError(done.stdout)
     result = json.loads((folder / "result.json").read_text())
     artifact = Path(result["build"]["directory"])
-    return Built(wanted, artifact, result["plan"]["regions"], result["plan"])
+    launch = result["launch"] or {}
+    scripts = [Path(launch["paths"][vm.name]) for vm in wanted.vms if vm.name in launch.get("paths", {})]
+    return Built(wanted, artifact, result["plan"]["regions"], result["plan"], scripts, launch.get("state"))
 
 
 # -- the machine -------------------------------------------------------------------------------------------------------
@@ -198,7 +248,36 @@ def job(built: Built) -> dict[str, Any]:
                 "doorbell": region["provided_by"] == "hypervisor",
             }
         )
-    return {"regions": regions, "patience": 3000}
+    found = {"regions": regions, "patience": 3000, "console": built.wanted.console}
+    if built.scripts:
+        found["launch"] = {
+            "by": built.wanted.service,
+            "scripts": [str(script) for script in built.scripts],
+            "trials": dict(built.wanted.trials),
+            "start": built.wanted.start,
+            "memory": {each["name"]: each["size"] for each in built.regions if each["provided_by"] == "device_model"},
+            "state": built.state,
+        }
+    return found
+
+
+def service_files(built: Built) -> tuple[dict[str, bytes], list[str]]:
+    """What a Service VM has more than its guests: acrn-dm, the launch scripts, the kernel; and which are programs."""
+    if not built.scripts:
+        return {}, []
+    tree = source(built.wanted.version)
+    if tree is None:
+        raise RealError(f"ACRN_SRC has no ACRN v{built.wanted.text}")
+    files, programs = devicemodel.files(devicemodel.program(tree, built.wanted.version, CACHE))
+    for script in built.scripts:
+        name = str(script).lstrip("/")
+        files[name] = script.read_bytes()
+        programs.append(name)
+    # launch_state compares with it, as it would with the one in /boot/acrn.
+    manifest = built.artifact / "manifest.json"
+    files[str(manifest).lstrip("/")] = manifest.read_bytes()
+    files["guest/bzImage"] = image.kernel(CACHE).read_bytes()
+    return files, programs
 
 
 def entry(built: Built) -> str:
@@ -221,14 +300,21 @@ def entry(built: Built) -> str:
 def disc(built: Built, folder: Path) -> Path:
     """A disc that boots the hypervisor with all that its VMs need."""
     bundles = {"guest_device": bundle(guest_device), "guest_probe": bundle(guest_probe)}
+    if built.scripts:
+        bundles["launch_state"] = bundle(launch_state)
     files: dict[str, Path | bytes] = {
         IMAGE: built.artifact / IMAGE,
         "bzImage": image.kernel(CACHE),
-        "initrd": image.initramfs(CACHE, job(built), bundles),
+        "initrd": image.initramfs(CACHE, job(built), bundles, *service_files(built)),
     }
     for table in sorted((built.artifact / "acpi").glob("*.bin")):
         files[table.name] = table
-    lines = ["serial --unit=0 --speed=115200", "terminal_output serial", *board.grub_prelude(), "set timeout=0"]
+    lines = [
+        "serial --unit=0 --speed=115200",
+        "terminal_output serial",
+        *board.grub_prelude(built.wanted.machine),
+        "set timeout=0",
+    ]
     path = folder / "disc.iso"
     image.disc(path, files, "\n".join([*lines, entry(built)]), DISC_TIME)
     return path
@@ -236,11 +322,17 @@ def disc(built: Built, folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Told:
-    """What the VMs said: by VM and region, and the CPU seconds of the emulator until then."""
+    """What the VMs said: by VM and region, all of it in its order, and the CPU seconds of the emulator until then."""
 
     devices: Mapping[str, Any]
     regions: Mapping[tuple[int, str], Mapping[str, Any]]
     cpu: float
+    all: Sequence[Mapping[str, Any]] = ()
+
+    def one(self, what: str) -> Any:
+        """The only thing of this kind that was said."""
+        (found,) = [each for each in self.all if each["what"] == what]
+        return found
 
 
 def _read(lines: Sequence[emulator.Line]) -> list[dict[str, Any]]:
@@ -252,21 +344,35 @@ def _read(lines: Sequence[emulator.Line]) -> list[dict[str, Any]]:
     return found
 
 
-def boot(built: Built, folder: Path, seconds: float = 300) -> Told:
-    """Boot the machine and return what its VMs say when they are done. Raises EmulatorError."""
+def boot(
+    built: Built,
+    folder: Path,
+    seconds: float = 300,
+    *,
+    shown: Callable[[str], None] | None = None,
+    commands: Sequence[str] = (),
+) -> Told:
+    """Boot the machine and return what its VMs say when they are done. Raises EmulatorError.
+
+    ``shown`` gets each line of the console; ``commands`` are typed on the hypervisor's own console in the end.
+    """
     wanted = built.wanted
-    with emulator.Emulator(folder / "run", disc(built, folder), wanted.machine) as machine:
+    with emulator.Emulator(folder / "run", disc(built, folder), wanted.machine, shown=shown) as machine:
         if wanted.version < (3, 0):
             # No option of the scenario shows the console of a VM from the start.
             machine.wait(r"ACRN:", seconds)
             machine.type(f"vm_console {wanted.console}\r")
-        machine.wait(r"acrn-test: ended 0", seconds, stop=r"acrn-test: (error|ended [1-9])[^\n]*\n")
+        machine.wait(r"acrn-test: ended 0", seconds, stop=r"acrn-test: ended [1-9][^\n]*\n")
         told, cpu = _read(machine.lines), machine.cpu()
+        for number, command in enumerate(commands):
+            # Ctrl-Space leaves the console of a VM.
+            machine.type(f"{command}\r" if number else f"\0{command}\r")
+            machine.wait(rf"{command}[^>]*\n(?s:.*)ACRN:", seconds)
     regions = {}
     for each in told:
         if each["what"] == "region":
             regions[each["vm"], each["region"]] = each
         elif each["what"] == "peer":
             regions[each["peer"], each["told"]["region"]] = each["told"]
-    devices = next(each["result"] for each in told if each["what"] == "guest_device")
-    return Told(devices, regions, cpu)
+    devices: Mapping[str, Any] = next((each["result"] for each in told if each["what"] == "guest_device"), {})
+    return Told(devices, regions, cpu, told)

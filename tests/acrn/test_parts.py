@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import select
 import subprocess
 
 import board
@@ -38,9 +41,19 @@ def test_ram_ends_where_the_machine_says():
 
 
 def test_grub_keeps_the_registers_of_the_remapping_unit_out_of_ram():
-    first, *writes = board.grub_prelude()
+    first, *writes = board.grub_prelude(board.Machine())
     assert first == "cutmem 0xbffe0000 0xbfff0000"
     assert len(writes) == len(board.DRHD_REGISTERS)
+
+
+def test_small_machine_has_no_ram_above_the_pci_window():
+    machine = board.Machine(memory=2 * board.GB)
+    assert machine.high_end is None
+    assert board.grub_prelude(machine)[0] == "cutmem 0x7ffe0000 0x7fff0000"
+    text = board.board_xml(machine)
+    assert "100000000" not in text
+    assert "7fff0000-7fffffff : ACPI Tables" in text
+    assert "#define DRHD0_REG_BASE 0x7FFE0000UL" in text
 
 
 @pytest.mark.parametrize("version", [(2, 7), (3, 3)])
@@ -86,3 +99,26 @@ def test_message_of_a_failure_has_the_last_lines(tmp_path):
     told = machine.told("it hangs")
     assert told.startswith("it hangs; the console's last lines")
     assert "line 59" in told and "line 19\n" not in told
+
+
+def test_screen_that_the_emulator_writes_to_is_read(tmp_path):
+    """Nobody looks at it, but a terminal that is full makes the emulator wait, after some minutes."""
+    master, slave = pty.openpty()
+    name = os.ttyname(slave)
+    os.close(slave)
+    (tmp_path / "terminal.log").write_text(f'...\nBochs connected to screen "{name}"\n')
+    machine = emulator.Emulator(tmp_path, tmp_path / "disc.iso", board.Machine())
+    machine._screen = None
+    machine._master = master
+    _console, screen = machine._drained()
+    written = 0
+    try:
+        os.set_blocking(master, False)
+        for _round in range(100):
+            written += os.write(master, b"x" * 4096)
+            while select.select([screen], [], [], 0)[0]:
+                os.read(screen, 65536)
+    finally:
+        os.close(screen)
+        os.close(master)
+    assert written > 64 * 1024

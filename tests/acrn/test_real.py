@@ -12,9 +12,7 @@ import itertools
 import os
 
 import board
-import emulator
 import frame
-import image
 import pytest
 import real
 
@@ -54,20 +52,10 @@ CASES = {
 }
 
 
-@pytest.fixture(name="booted", scope="module", params=CASES)
-def _booted(request, tmp_path_factory):
+@pytest.fixture(name="booted", params=CASES)
+def _booted(request, boots):
     """The machine of a case, as the collection has made it, and what its VMs said."""
-    wanted = CASES[request.param]
-    if real.source(wanted.version) is None:
-        pytest.skip(f"ACRN_SRC has no ACRN v{wanted.text}")
-    lacking = " ".join(filter(None, (emulator.missing(), image.missing())))
-    if lacking:
-        pytest.skip(f"Debian packages are missing: {lacking}")
-    folder = tmp_path_factory.mktemp(request.param)
-    built = real.made(wanted, folder)
-    told = real.boot(built, folder)
-    print(f"{request.param}: {told.cpu:.0f} CPU s; {folder}/run/serial.log")
-    return built, told
+    return boots(request.param, CASES[request.param])
 
 
 def of_each(built, told):

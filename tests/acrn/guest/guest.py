@@ -7,13 +7,16 @@ The work is done by the modules guest_device and guest_probe as Ansible sends th
 would do between two calls, the guests agree on through the first bytes of the shared memory, which no proof uses: each
 VM of a region has a block there with a counter of the stages that it has finished, and what it has to tell.
 
-All results are lines on the console, ``acrn-test: JSON``. The VM whose console is shown prints those of its peers too.
+All results are lines on the console, ``acrn-test: JSON``. The VM whose console is shown prints those of its peers.
+A Service VM first starts the VMs that are launched, by their scripts and ACRN's acrn-dm, and prints what they wrote.
 """
 
 import binascii
 import ctypes
 import json
 import marshal
+import mmap
+import os
 import sys
 import time
 import types
@@ -22,6 +25,10 @@ import zlib
 BLOCK = 16384
 HEAD = 8
 VECTORS = 8
+# Where a process of the Service VM leaves a mark in the memory of dm-land regions, before acrn-dm finds it.
+MARK_AT = 1 << 20
+MARK = b"a process of the Service VM was here"
+LOGS = "/tmp/log/"
 with open("/job.json") as job_file:
     JOB = json.load(job_file)
 
@@ -33,6 +40,7 @@ def words():
 
 
 ME = int(words().get("vmid", "-1"))
+SHOWN = JOB["console"]
 
 
 def say(what, **facts):
@@ -40,10 +48,10 @@ def say(what, **facts):
     sys.stdout.flush()
 
 
-def modules():
-    """guest_device and guest_probe, loaded as a target loads them, and the part of the collection that runs them."""
+def modules(*names):
+    """Modules of the collection, loaded as a target loads them, each with the part of the collection that runs it."""
     found = {}
-    for name in ("guest_device", "guest_probe"):
+    for name in names:
         with open("/modules/" + name) as handle:
             parts, magic = marshal.loads(zlib.decompress(binascii.a2b_base64(handle.read())))
         own, source, code = parts[0]
@@ -84,6 +92,83 @@ class Module:
         return self.light.call(self.module.main, self.light.Light(params))
 
 
+class Launched:
+    """The VMs that this Service VM starts: by the scripts that the role ``launch`` wrote."""
+
+    def __init__(self, wish):
+        self.wish = wish
+        self.running = {}
+
+    def try_out(self):
+        """acrn-dm with arguments that it, or the hypervisor, should refuse."""
+        for name, arguments in self.wish["trials"].items():
+            log = LOGS + "trial"
+            status = os.system(f"timeout -s KILL 60 acrn-dm {arguments} </dev/null >{log} 2>&1")
+            with open(log, errors="replace") as handle:
+                lines = [line.rstrip() for line in handle if line.strip()]
+            say("trial", name=name, status=os.waitstatus_to_exitcode(status), lines=lines[-12:])
+
+    def start(self):
+        for name, size in self.wish["memory"].items():
+            # As another process would: acrn-dm takes memory that is there already, if its size is right.
+            with open("/dev/shm/" + name, "wb") as handle:
+                handle.truncate(size << 20)
+                handle.seek(MARK_AT)
+                handle.write(MARK)
+        self.try_out()
+        for script in self.wish["scripts"] if self.wish["start"] else []:
+            name = os.path.basename(script)[: -len(".sh")]
+            child = os.fork()
+            if child == 0:
+                log = os.open(LOGS + name, os.O_WRONLY | os.O_CREAT)
+                for end, other in ((os.open("/dev/null", os.O_RDONLY), 0), (log, 1), (log, 2)):
+                    os.dup2(end, other)
+                os.execv(script, [script])
+            self.running[name] = child
+            say("started", script=script)
+            # One after the other, as the units of a host come up by what they need.
+            while "acrn-test: init" not in self.log(name):
+                self.check()
+                time.sleep(0.05)
+
+    def check(self):
+        """Raises RuntimeError where a VM, or its acrn-dm, has ended or failed: nobody has to wait for it any longer."""
+        for name, child in self.running.items():
+            text = self.log(name)
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended or "acrn-test: error" in text or "acrn-test: ended 1" in text:
+                raise RuntimeError(f"{name} failed, {status}:\n{text[-3000:]}")
+
+    @staticmethod
+    def log(name):
+        with open(LOGS + name, errors="replace") as handle:
+            return handle.read()
+
+    def tell(self):
+        """What the VMs told on their own consoles, and what their memory looks like from here."""
+        for name in self.running:
+            for line in self.log(name).splitlines():
+                if line.startswith("acrn-test: {"):
+                    print(line)
+        for facts in JOB["regions"]:
+            if facts["name"] in self.wish["memory"]:
+                with open("/dev/shm/" + facts["name"], "rb") as handle:
+                    memory = mmap.mmap(handle.fileno(), 0, prot=mmap.PROT_READ)
+                heads = [memory[BLOCK * n : BLOCK * (n + 1)] for n in range(len(facts["vms"]))]
+                lengths = [int.from_bytes(head[4:HEAD], "little") for head in heads]
+                told = [json.loads(head[HEAD : HEAD + length].decode()) for head, length in zip(heads, lengths)]
+                say("memory", region=facts["name"], size=len(memory), told=dict(zip(facts["vms"], told)))
+        compare = Module(*modules("launch_state")["launch_state"])
+        state = self.wish["state"]
+        say("launch_state", result=compare(wish=state))
+        # The same with every dm-land region resized: their memory is in the way now, and held.
+        resized = [dict(region, size=2 * region["size"]) for region in state["regions"]]
+        say("launch_state_resized", result=compare(wish=dict(state, regions=resized)))
+
+
+LAUNCHED = Launched(JOB["launch"]) if JOB.get("launch") and JOB["launch"]["by"] == ME else None
+
+
 class Region:
     """A region of this VM: what the job says of it, and its first bytes, where the VMs of the region meet."""
 
@@ -95,6 +180,7 @@ class Region:
         self.device = dict(facts["device"], bdf=bdf)
         self.probe = probe_module
         self.stage = 0
+        self.told = None
 
     def words(self, mapped, vm):
         base = BLOCK * self.vms.index(vm)
@@ -108,6 +194,7 @@ class Region:
     def meet(self, told=None):
         """Tell the peers something and wait until all have come to this stage. Returns what each of them tells."""
         self.stage += 1
+        self.told = told
         mapped = self.opened()
         try:
             text = json.dumps(told).encode()
@@ -123,11 +210,18 @@ class Region:
             for vm in self.peers:
                 stage, length = self.words(mapped, vm)
                 limit = time.monotonic() + JOB["patience"]
+                pause, looked = 0.00005, time.monotonic()
                 while stage.value < self.stage:
-                    if time.monotonic() > limit:
+                    now = time.monotonic()
+                    if now > limit:
                         del stage, length
                         raise RuntimeError(f"VM {vm} did not come to stage {self.stage}")
-                    time.sleep(0.00005)
+                    if LAUNCHED and now > looked + 1:
+                        LAUNCHED.check()
+                        looked = now
+                    # A VM that waits leaves the processor to those that it waits for.
+                    time.sleep(pause)
+                    pause = min(2 * pause, 0.005)
                 base = BLOCK * self.vms.index(vm)
                 heard[vm] = json.loads(bytes(mapped.memory[base + HEAD : base + HEAD + length.value]).decode())
                 del stage, length
@@ -178,6 +272,15 @@ def exchange(probe, region):
     }
 
 
+def mark(region):
+    """What a process of the Service VM has left in the memory."""
+    mapped = region.opened()
+    try:
+        return bytes(mapped.memory[MARK_AT : MARK_AT + len(MARK)]).decode("ascii", "replace")
+    finally:
+        mapped.close()
+
+
 def bells(probe, region):
     """Doorbells: each VM rings each other on every vector once; all the others listen meanwhile, and count."""
     counted = []
@@ -212,7 +315,8 @@ def bells(probe, region):
 def bind(device, own, **how):
     """Bind the functions of all regions. Returns the answer of guest_device."""
     answer = device(devices=[facts["device"] for facts in own], persist=False, **how)
-    say("guest_device", result=answer)
+    if ME == SHOWN:
+        say("guest_device", result=answer)
     if answer.get("failed"):
         raise RuntimeError(answer["msg"])
     return answer
@@ -220,7 +324,13 @@ def bind(device, own, **how):
 
 def work():
     say("init", uptime=time.monotonic())
-    loaded = modules()
+    if LAUNCHED:
+        LAUNCHED.start()
+        if not LAUNCHED.running:
+            # Nobody to meet.
+            say("done", uptime=time.monotonic())
+            return
+    loaded = modules("guest_device", "guest_probe")
     device = Module(*loaded["guest_device"])
     probe = Module(*loaded["guest_probe"])
     own = [facts for facts in JOB["regions"] if ME in facts["vms"]]
@@ -232,14 +342,25 @@ def work():
     for region, facts, found in zip(regions, own, answer["devices"]):
         region.meet()
         told.append({"region": facts["name"], "function": found, "bytes": exchange(probe, region), "bells": None})
+        if not facts["doorbell"]:
+            told[-1]["mark"] = mark(region)
     if any(facts["doorbell"] for facts in own):
         bind(device, own, driver="vfio-pci", unsafe_noiommu=True, force=True)
     for region, facts, each in zip(regions, own, told):
         if facts["doorbell"]:
             each["bells"] = bells(probe, region)
-        say("region", **each)
-        for vm, theirs in sorted(region.meet(each).items()):
-            say("peer", peer=vm, told=theirs)
+        # A console is slow: what the VM that is shown tells need not be told here.
+        quiet = ME != SHOWN and SHOWN in region.vms
+        if not quiet:
+            say("region", **each)
+        heard = region.meet(each)
+        if ME == SHOWN:
+            for vm, theirs in sorted(heard.items()):
+                say("peer", peer=vm, told=theirs)
+    for region in regions:
+        region.meet(region.told)
+    if LAUNCHED:
+        LAUNCHED.tell()
     say("done", uptime=time.monotonic())
 
 

@@ -9,6 +9,9 @@ mount -t tmpfs shm /dev/shm
 mount -t tmpfs run /run
 mount -t tmpfs tmp /tmp
 echo "acrn-test: init"
+# What acrn-dm of a Service VM wants.
+export TMPDIR=/tmp
+mkdir -p /run/acrn /run/lock /tmp/log
 python3 -S -E /guest.py
 echo "acrn-test: ended $?"
 while :; do sleep 1000; done

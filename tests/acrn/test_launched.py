@@ -1,0 +1,146 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""ACRN's own acrn-dm, on a Service VM under ACRN, is asked for what cannot be; and so is the collection.
+
+One boot for all of it: four to five minutes of processor time, 20 s for each request that gets as far as a VM. It needs
+``ACRN_SRC``; see README.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+
+import board
+import frame
+import pytest
+import real
+import test_real
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils._acrn_dm import check_manifest, make_devices
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch_script import launch
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import read_scenario
+
+pytestmark = pytest.mark.skipif(
+    not os.environ.get("ACRN_SRC"), reason="no ACRN source: set ACRN_SRC to a clone with its tags, or to a tree"
+)
+
+VM1, VM2 = "POST_STD_VM1", "POST_STD_VM2"
+MEMORY = 128 * board.MB
+SERVICE = frame.Vm("ACRN_Service_VM", frame.SERVICE, bootargs="vmid=0")
+ALL = (SERVICE.name, VM1, VM2)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What acrn-dm is asked for, what it or the hypervisor says, and what the collection says to the same."""
+
+    devices: str
+    real: str
+    collection: str
+    vm: str = VM2
+
+    @property
+    def arguments(self) -> str:
+        devices = " ".join(f"-s {device}" for device in self.devices.split())
+        return f"-m 128M --cpu_affinity 1 -s 0:0,hostbridge {devices} -k /guest/bzImage {self.vm}"
+
+
+INVALID = r"ACRN_IOCTL_CREATE_VDEV.*Invalid argument"
+REFUSALS = {
+    "a name that the build does not have": Refusal(
+        "8,ivshmem,hv:/nothing,2",
+        INVALID,
+        "region 'hv:/nothing' is not in the scenario, so the hypervisor does not have it",
+    ),
+    "a size that the build does not have": Refusal(
+        "8,ivshmem,hv:/state,4", INVALID, "region 'hv:/state' has 4 MB, but 2 MB in the scenario"
+    ),
+    "a region of other VMs": Refusal(
+        "9,ivshmem,hv:/own,2", INVALID, "region 'hv:/own' does not list VM 'POST_STD_VM2' (ID 2) in the scenario"
+    ),
+    "a region of the other land": Refusal(
+        "9,ivshmem,hv:/table,4", INVALID, "region 'hv:/table' is not in the scenario"
+    ),
+    "a VM name that the build does not have": Refusal(
+        "8,ivshmem,hv:/state,2", "vm_create failed|" + INVALID, "in the script: OTHER_VM", "OTHER_VM"
+    ),
+    "a VM name that is too long": Refusal(
+        "8,ivshmem,hv:/state,2",
+        "exceeds the maximum length: 15",
+        "VM name 'POST_STD_VM_16ch' has more than 15 characters",
+        "POST_STD_VM_16ch",
+    ),
+    "a slot twice": Refusal(
+        "8,ivshmem,hv:/state,2 8,ivshmem,dm:/table,4",
+        "pci slot 8:0 already occupied!",
+        "slot 8 (00:08.0) is also asked for by region 'hv:/state'",
+    ),
+    "a slot that is none": Refusal(
+        "40,ivshmem,hv:/state,2", "Invalid PCI slot info field", "slot 40 must be 3..30 (decimal)"
+    ),
+    "a size that is no power of two": Refusal(
+        "8,ivshmem,dm:/three,3", "Invalid shared memory size", "size 3 must be a power of two from 2 to 512 MB"
+    ),
+    "a name without land": Refusal(
+        "8,ivshmem,state,2", "the ivshmem memory prefix name is incorrect", "region 'state': provided_by is missing"
+    ),
+    "memory of another size that is there": Refusal("8,ivshmem,dm:/table,8", "shm size is different, cur 8388608", ""),
+}
+LAUNCHED = real.Wanted(
+    (3, 3),
+    [
+        SERVICE,
+        frame.Vm(VM1, frame.POST, cpus=(0,), memory=MEMORY, bootargs="vmid=1"),
+        frame.Vm(VM2, frame.POST, cpus=(1,), memory=MEMORY, bootargs="vmid=2"),
+    ],
+    [
+        test_real.region("state", 2, *ALL, region_id=4097),
+        test_real.region("own", 2, *ALL[:2]),
+        test_real.region("table", 4, VM1, VM2, provided_by="device_model", region_id=4098),
+    ],
+    board.Machine(memory=2 * board.GB),
+    trials={name: each.arguments for name, each in REFUSALS.items()},
+    start=False,
+)
+
+
+@pytest.fixture(name="booted")
+def _booted(boots):
+    return boots("3.3-launched", LAUNCHED)
+
+
+def told_by_the_collection(built, refusal):
+    """What launch_script says to a script with these devices, beside the scenario and beside the manifest."""
+    devices = []
+    for text in refusal.devices.split():
+        slot, _ivshmem, name, size = text.split(",")
+        devices.append({"name": name, "size": int(size), "slot": int(slot)})
+    scenario = read_scenario((built.artifact / "scenario.xml").read_bytes(), "scenario.xml")
+    manifest = json.loads((built.artifact / "manifest.json").read_text())
+    script = f"acrn-dm -m 128M -s 0:0,hostbridge {refusal.vm}\n".encode()
+    said = []
+    for known in (scenario, None):
+        try:
+            launch(script, "launch.sh", devices, scenario=known, version=built.wanted.version)
+            check_manifest(make_devices(devices, built.wanted.version), manifest, "manifest.json")
+        except IvshmemError as exc:
+            said.append(str(exc))
+    return said
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", REFUSALS)
+def test_what_acrn_refuses_is_refused_before_anything_is_started(booted, name):
+    built, told = booted
+    refusal = REFUSALS[name]
+    trial = next(each for each in told.all if each["what"] == "trial" and each["name"] == name)
+    assert trial["status"] not in (0, 137), trial["lines"]
+    assert re.search(refusal.real, "\n".join(trial["lines"])), trial["lines"]
+    if refusal.collection:
+        said = told_by_the_collection(built, refusal)
+        assert any(refusal.collection in text for text in said), said

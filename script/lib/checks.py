@@ -215,7 +215,7 @@ def check_bandit(context: Context) -> None:
 def pytest(context: Context, *paths: str) -> None:
     """Run pytest on those of the paths that exist."""
     present = [p for p in paths if (context.root / p).exists()]
-    if not any(context.files(f"{p}/**/test_*.py") for p in present):
+    if not any(p.endswith(".py") or context.files(f"{p}/**/test_*.py") for p in present):
         raise LeftOut("nothing to do")
     marks = [] if context.options.long else ["-m", "not long"]
     context.run(
@@ -274,6 +274,12 @@ def check_reliability(context: Context) -> None:
         rows = json.loads(figures.read_text())
         tried, survived = (sum(row[name] for row in rows) for name in ("tried", "survived"))
         context.note += f"; {survived} of {tried} attacks survived: {os.path.relpath(figures)}"
+
+
+def check_liars(context: Context) -> None:
+    """Hosts that lie to playbooks and filters, on another ansible-core."""
+    files = ("test_lying_guest.py", "test_liars_in_a_plant.py", "test_lying_hostvars.py")
+    pytest(context, *(f"tests/reliability/{name}" for name in files))
 
 
 def check_core(context: Context) -> None:
@@ -479,6 +485,13 @@ def steps(options: Options) -> list[Step]:
             minutes=60,
         ),
     ]
+    if options.long:
+        found += [
+            Step(
+                f"liars-{name}", f"hosts that lie, on the {which} ansible-core", check_liars, (name,), name, ("tools",)
+            )
+            for name, which in (("floor", "oldest"), ("newest", "newest"))
+        ]
     scenarios = sorted((machine.ROOT / "molecule").glob("*/molecule.yml"))
     for path in scenarios:
         if options.long or not re.search(r"^# script/test: long$", path.read_text(), re.M):

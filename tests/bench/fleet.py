@@ -134,7 +134,13 @@ def read_inventory(path: Path) -> dict[str, Any]:
     return inventory
 
 
-def make(directory: Path, hosts: int, ssh_port: int | None) -> None:
+def make(
+    directory: Path,
+    hosts: int,
+    ssh_port: int | None,
+    regions: list[dict[str, Any]] = REGIONS,
+    vm_ids: dict[str, int] = VM_IDS,
+) -> None:
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     for name in ("scenario.xml", "board.xml"):
@@ -142,18 +148,19 @@ def make(directory: Path, hosts: int, ssh_port: int | None) -> None:
     acrn_hosts: dict[str, Any] = {}
     acrn_guests: dict[str, Any] = {}
     for number in range(1, hosts + 1):
-        host, *guests = names(number)
+        host, *guests = names(number, vm_ids)
         base = directory / "machines" / host
         root = base / "root"
         make_root(root)
         (root / "sys").mkdir(exist_ok=True)
         acrn_hosts[host] = {"ansible_python_interpreter": wrapper(base / "python", root)}
-        for guest, (vm, peer) in zip(guests, VM_IDS.items()):
+        for guest, (vm, peer) in zip(guests, vm_ids.items()):
             guest_root = base / vm
             make_root(guest_root)
             (guest_root / "run/udev/control").touch()
-            for index, region in enumerate(REGIONS):
-                slot = int(region["vms"][0]["vbdf"][3:5], 16)
+            own = [(region, each["vbdf"]) for region in regions for each in region["vms"] if each["name"] == vm]
+            for index, (region, vbdf) in enumerate(own):
+                slot = int(vbdf[3:5], 16)
                 add_function(guest_root, slot, region, base / region["name"], index, peer)
             python = wrapper(base / f"python-{vm}", guest_root)
             acrn_guests[guest] = {"acrn_host": host, "acrn_vm": vm, "ansible_python_interpreter": python}
@@ -180,7 +187,7 @@ def make(directory: Path, hosts: int, ssh_port: int | None) -> None:
                         "acrn_board": "board.xml",
                         "acrn_version": "3.3",
                         "acrn_source": str(PROJECT / "tests/standin_tree"),
-                        "ivshmem_regions": REGIONS,
+                        "ivshmem_regions": regions,
                         # /usr is that of this machine.
                         "launch_dir": "/etc/acrn/launch",
                         "launch_hypervisor_manifest": "",
@@ -208,15 +215,15 @@ def make(directory: Path, hosts: int, ssh_port: int | None) -> None:
     (directory / "inventory.yml").write_text(yaml.safe_dump(inventory, sort_keys=False))
 
 
-def names(number: int) -> list[str]:
+def names(number: int, vm_ids: dict[str, int] = VM_IDS) -> list[str]:
     """The hosts that make up a Service VM and its guests."""
-    return [f"h{number:03}", *(f"h{number:03}-{vm.lower()}" for vm in VM_IDS)]
+    return [f"h{number:03}", *(f"h{number:03}-{vm.lower()}" for vm in vm_ids)]
 
 
-def clone(directory: Path, hosts: int) -> None:
+def clone(directory: Path, hosts: int, vm_ids: dict[str, int] = VM_IDS) -> None:
     """Give all machines the files that the first one has got, as a run on each of them would."""
     for number in range(2, hosts + 1):
-        for part in ("root", *VM_IDS):
+        for part in ("root", *vm_ids):
             source, target = (directory / "machines" / names(each)[0] / part for each in (1, number))
             for name in ("etc", "run", "var"):
                 if (source / name).exists():

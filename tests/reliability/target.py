@@ -20,8 +20,6 @@ import os
 import pathlib
 import sys
 
-from ansible.module_utils.testing import patch_module_args
-
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _pci
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils.guest_kernel import FakeKernel
 
@@ -115,6 +113,8 @@ def enter(world):
 
 def call(name, params):
     """The result of a module, run in this process."""
+    from ansible.module_utils.testing import patch_module_args  # ansible-core 2.17 has none, and plants need none
+
     module = importlib.import_module(f"{PACKAGE}.plugins.modules.{name}")
     said = io.StringIO()
     with patch_module_args(params), contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):

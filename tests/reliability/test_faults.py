@@ -321,5 +321,5 @@ def test_kill_and_errno(case, tmp_path, long):
             wrong += [problem] if problem else []
     for name, (tried, survived) in reached.items():
         figures.add(f"{name} at writing system calls: {case.name}", tried, survived)
-    assert sum(tried for tried, _survived in reached.values()) >= len(attacks) * 0.5, "the runs are not alike"
+    assert sum(tried for tried, _survived in reached.values()) >= len(attacks) * 0.95, "the runs are not alike"
     assert not wrong, "\n".join([f"{len(wrong)} of {len(attacks)}:", *wrong])

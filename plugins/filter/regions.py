@@ -77,11 +77,14 @@ def built(builders: Iterable[str], hostvars: Mapping[str, Any]) -> dict[str, dic
 
 
 def plan_hosts(
-    hosts: Iterable[Mapping[str, Any]], builders: Iterable[str], hostvars: Mapping[str, Any]
+    hosts: Iterable[Mapping[str, Any]],
+    builders: Iterable[str],
+    hostvars: Mapping[str, Any],
+    waits: Iterable[Mapping[str, Any]] = (),
 ) -> list[dict[str, Any]]:
     """What a run of site would do to each host, after the steps of the playbook plan."""
     # Without a build of its own a host was left out of this run, or there is no tree yet.
-    return _plan.of_hosts(list(hosts), _builds.built(builders, hostvars))
+    return _plan.of_hosts(list(hosts), _builds.built(builders, hostvars), list(waits))
 
 
 def plan_table(plans: Iterable[Mapping[str, Any]]) -> list[str]:

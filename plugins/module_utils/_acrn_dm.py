@@ -338,15 +338,20 @@ def check_scenario(devices: Iterable[IvshmemDevice], scenario: Scenario, vm: Vm)
         raise IvshmemError("\n".join(problems))
 
 
-def check_manifest(devices: Iterable[IvshmemDevice], manifest: Any, where: str) -> None:
-    """Raise IvshmemError for an hv-land device that the built hypervisor does not have with that size.
+def manifest_regions(manifest: Any, where: str) -> dict[str, Any]:
+    """Name and size of the hv-land regions of a built hypervisor.
 
     ``manifest`` is the manifest.json that the hypervisor build leaves beside acrn.bin; only its list ``regions`` with
-    ``name``, ``provided_by`` and ``size`` is looked at. Without that list nothing can be said: IvshmemError as well.
+    ``name``, ``provided_by`` and ``size`` is looked at. Without that list nothing can be said: IvshmemError.
     """
     regions = manifest.get("regions") if isinstance(manifest, Mapping) else None
     if not isinstance(regions, list):
         raise IvshmemError(f"{where}: has no list 'regions'; it is not the manifest of a hypervisor build")
+    return sizes_of(regions)
+
+
+def sizes_of(regions: Iterable[Any]) -> dict[str, Any]:
+    """The sizes of hv-land regions by their names, of mappings that may have others among them."""
     built = {}
     for region in regions:
         if isinstance(region, Mapping):
@@ -354,6 +359,11 @@ def check_manifest(devices: Iterable[IvshmemDevice], manifest: Any, where: str) 
             name = name[4:] if name[:4] == PREFIXES[HYPERVISOR] else name
             if region.get("provided_by", HYPERVISOR) == HYPERVISOR:
                 built[name] = region.get("size")
+    return built
+
+
+def lacking(devices: Iterable[IvshmemDevice], built: Mapping[str, Any]) -> list[str]:
+    """What is wrong with hv-land devices for a hypervisor that has these regions, a sentence each."""
     problems = []
     for device in devices:
         if device.provided_by != HYPERVISOR:
@@ -362,6 +372,12 @@ def check_manifest(devices: Iterable[IvshmemDevice], manifest: Any, where: str) 
             problems.append(f"region '{device.prefixed}' is not in it")
         elif built[device.name] != device.size:
             problems.append(f"region '{device.prefixed}' has {built[device.name]} MB in it, not {device.size} MB")
+    return problems
+
+
+def check_manifest(devices: Iterable[IvshmemDevice], manifest: Any, where: str) -> None:
+    """Raise IvshmemError for an hv-land device that the built hypervisor does not have with that size."""
+    problems = lacking(devices, manifest_regions(manifest, where))
     if problems:
         raise IvshmemError(
             f"the hypervisor of {where} does not fit: {'; '.join(problems)}. "

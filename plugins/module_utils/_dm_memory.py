@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._acrn_dm import (
@@ -225,6 +225,27 @@ def look(wanted: Mapping[str, int], absent: Iterable[str], directory: str, proce
     return tuple(
         Memory(memory.name, memory.path, memory.size, memory.wanted, tuple(holders.get(memory.name, ())))
         for memory in result
+    )
+
+
+def lacks_room(memories: Sequence[Memory], directory: str) -> str:
+    """Why the memory of regions that acrn-dm still has to make does not fit; empty where it does.
+
+    acrn-dm makes a sparse file: what is not there is only missed when a VM writes to it, and that VM dies.
+    """
+    fresh = [memory for memory in memories if memory.wanted is not None and memory.size != memory.wanted]
+    needed = sum(memory.wanted or 0 for memory in fresh)
+    if not needed:
+        return ""
+    found = os.statvfs(directory)
+    free = found.f_bavail * found.f_frsize
+    free += sum(os.stat(memory.path).st_blocks * 512 for memory in memories if memory.stale)
+    if needed <= free:
+        return ""
+    names = ", ".join(memory.name for memory in fresh)
+    return (
+        f"{directory} has room for {free // MB} MB, and {needed // MB} MB are wanted for {names}; make room there, or "
+        "mount it with a larger size"
     )
 
 

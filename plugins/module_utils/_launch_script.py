@@ -154,6 +154,7 @@ class _Call:
     uuids: tuple[str, ...]  # the same for -U
     unseen: tuple[tuple[int, str], ...]
     comment_line: int | None  # of a comment that stands between the continuation lines and so ends the command
+    binaries: tuple[str, ...]  # what acrn-dm itself is written as, if the text tells
 
     @property
     def name(self) -> str | None:
@@ -416,6 +417,7 @@ class _View:
 
     def _call(self, command: Command, index: int, arrays: Sequence[Array]) -> _Call:
         word = command.words[index]
+        binary = arrays[0].words[0] if arrays and arrays[0].words else word
         found = _Arguments()
         for number, array in enumerate(arrays):
             words, begin = (array.words[1:], array.words[0].end) if number == 0 else (array.words, array.inside)
@@ -443,6 +445,7 @@ class _View:
             found.uuids[-1] if found.uuids else (),
             unseen,
             self.script.line(comment.end()) if comment else None,
+            tuple(value for value in self.values(binary.pieces, command.place) if _UNKNOWN not in value),
         )
 
     def _arrays(self, word: Word, place: Place) -> tuple[list[Array], bool]:
@@ -640,6 +643,12 @@ def script_vms(data: bytes, where: str = "script") -> tuple[ScriptVm, ...]:
 def hidden_calls(data: bytes, where: str) -> list[str]:
     """Where a script may run acrn-dm in a way that cannot be read, one sentence each."""
     return _hidden(_View(_decode(data), where))
+
+
+def binaries_of(data: bytes) -> tuple[str, ...]:
+    """What a script calls acrn-dm as, each once, as far as the text tells. Raises IvshmemError."""
+    view = _View(_decode(data), "script")
+    return tuple(dict.fromkeys(binary for call in view.calls for binary in call.binaries))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Bdf, IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import HYPERVISOR, Bdf, IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.module_utils._words import meant
 
 Vm = Mapping[str, Any]
@@ -58,6 +58,8 @@ class Settings:
     can_start: bool
     absent: Sequence[str]
     exclusive: bool = False
+    # Whether the hypervisor will be that of the plan when the scripts are used, as in check mode before a reboot.
+    rebooted: bool = False
 
     def is_v2(self, plan: Mapping[str, Any]) -> bool:
         return is_v2(self.version, plan)
@@ -207,6 +209,17 @@ def files(vms: Sequence[Vm], settings: Settings) -> list[dict[str, Any]]:
     return wanted
 
 
+def hypervisor(plan: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """What is known on the controller about the hypervisor, as launch_state takes it."""
+    regions = [region for region in plan.get("regions") or [] if region["provided_by"] == HYPERVISOR]
+    return {
+        "manifest": settings.hypervisor_manifest or None,
+        "has_all": settings.rebooted or not settings.hypervisor_manifest,
+        "regions": list(plan.get("start") or []),
+        "planned": [{"name": f"hv:/{region['name']}", "size": region["size"]} for region in regions],
+    }
+
+
 def wish(
     vms: Sequence[Vm], plan: Mapping[str, Any], planned: Callable[[str], list[Any]], settings: Settings
 ) -> dict[str, Any]:
@@ -237,10 +250,19 @@ def wish(
                 "scenario_path": settings.scenario_path or None,
                 "vm": name,
                 "acrn_version": settings.version or None,
-                "hypervisor_manifest": settings.hypervisor_manifest or None,
                 "exclusive": settings.exclusive,
                 "mode": None if settings.mode == "edit" else "0755",
             }
+        )
+    if not found:
+        result["state"].update(
+            hypervisor=hypervisor(plan, settings),
+            others=[
+                {"name": vm["name"], "devices": planned(vm["name"])}
+                for vm in (plan.get("vms") or [] if "regions" in plan else [])
+                if vm["load_order"] == "post_launched" and vm["name"] not in result["devices"]
+            ],
+            acrn_version=settings.version or None,
         )
     if vms and not found:
         result["state"].update(
@@ -251,7 +273,6 @@ def wish(
             absent=list(settings.absent),
             vms=[{"name": name, "devices": own} for name, own in result["devices"].items()],
             started=list(result["devices"]) if settings.started and settings.can_start else [],
-            acrn_version=settings.version or None,
         )
     return result
 

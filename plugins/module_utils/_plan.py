@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Mapping, Sequence, Tuple
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _waiting
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import PREFIXES
 from ansible_collections.acrn.ivshmem.plugins.module_utils._words import convert
 
@@ -57,8 +58,11 @@ def _is(host: Values, name: str) -> bool:
     return bool(convert(name, {"type": "bool"}, host.get(name)))
 
 
-def of_host(host: Values, built: Values | None) -> dict[str, Any]:
-    """What would happen to a host. ``host`` has its variables, ``built`` is what _builds.built says, or None."""
+def of_host(host: Values, built: Values | None, waits: Sequence[Values] = ()) -> dict[str, Any]:
+    """What would happen to a host. ``host`` has its variables, ``built`` is what _builds.built says, or None.
+
+    ``waits`` are those of the host, of the filter waiting.
+    """
     plan = host.get("scenario_plan") or {}
     info, compared = (host.get(name) or {} for name in ("plan_hypervisor", "plan_launch"))
     key = (built or {}).get("key")
@@ -95,13 +99,19 @@ def of_host(host: Values, built: Values | None) -> dict[str, Any]:
         else None,
         "differences": list(compared.get("differences") or []),
         "changes": list(compared.get("changes") or []),
+        "waits": list(waits),
     }
 
 
-def of_hosts(hosts: Iterable[Values], built: Mapping[str, Values]) -> list[dict[str, Any]]:
+def of_hosts(
+    hosts: Iterable[Values], built: Mapping[str, Values], waits: Sequence[Values] = ()
+) -> list[dict[str, Any]]:
     """What would happen to hosts that have a plan, or an error that left them without. ``built`` as _builds has it."""
+    own: dict[str, list[Values]] = {}
+    for wait in waits:
+        own.setdefault(wait["host"], []).append(wait)
     return [
-        of_host(host, built.get(host["inventory_hostname"]))
+        of_host(host, built.get(host["inventory_hostname"]), own.get(host["inventory_hostname"], ()))
         for host in hosts
         if host.get("scenario_plan") or host.get("plan_error")
     ]
@@ -188,4 +198,6 @@ def table(plans: Sequence[Values]) -> list[str]:
             rows.append(((*start, "-", "(none)" if plan["scenario"] else "?", "-", "-"), ["-"]))
     changed = _change_rows(plans)
     lost = ["", *_aligned(changed)] if changed else []
-    return [*_aligned(rows), "", *_aligned([HOST_HEADS, *(_host_row(plan) for plan in plans)]), *lost]
+    steps = _waiting.table(wait for plan in plans for wait in plan["waits"])
+    hosts = _aligned([HOST_HEADS, *(_host_row(plan) for plan in plans)])
+    return [*_aligned(rows), "", *hosts, *lost, *(["", *steps] if steps else [])]

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Callable
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _waiting
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
 LANDS = {"hypervisor": ("hv", "hypervisor"), "device_model": ("dm", "device model")}
@@ -65,6 +66,7 @@ class Host:
     board: str
     error: str
     said: Mapping[str, Sequence[Any]]
+    waits: Sequence[Mapping[str, Any]] = ()
 
     @property
     def regions(self) -> Sequence[Mapping[str, Any]]:
@@ -75,7 +77,7 @@ class Host:
         """Key of STATES."""
         if self.error or self.said["problems"]:
             return "failed"
-        if self.plan.get("changed"):
+        if self.plan.get("changed") or self.waits:
             return "waiting"
         states = {proof.state for proof in self.proofs}
         if states == {"ok"}:
@@ -242,6 +244,7 @@ def hosts_of(variables: Iterable[Mapping[str, Any]], verified: Mapping[str, Any]
                 str((each.get("scenario_build_inputs") or {}).get("board") or each.get("acrn_board") or ""),
                 error or ("" if plan else "There is no plan: this run has ended early on the host."),
                 said.get(name, NOTHING),
+                _waiting.as_values(_waiting.Host(each).waits()),
             )
         )
     return found
@@ -375,6 +378,7 @@ def _section(host: Host) -> str:
     if host.plan.get("changed"):
         body = "<p>The files of this host differ from this plan: acrn.ivshmem.site applies it.</p>" + body
     body += _list("error", "The proof found:", host.others) + _hypervisor(host)
+    body += _list("dim", "It waits:", (f"{wait['what']} (ends with: {wait['end']})" for wait in host.waits))
     body += _list("dim", "The proof left out:", host.said["skipped"])
     return (
         f'<details class="host" data-words="{_text(" ".join(words).lower())}" data-state="{host.state}" '

@@ -13,11 +13,25 @@ import glob
 import json
 import os
 import re
+import shutil
 import stat
 from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence, Union
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._acrn_dm import check_manifest, make_devices
-from ansible_collections.acrn.ivshmem.plugins.module_utils._dm_memory import Processes, explain, look
+from ansible_collections.acrn.ivshmem.plugins.module_utils._acrn_dm import (
+    check_manifest,
+    ivshmem_options,
+    lacking,
+    make_devices,
+    manifest_regions,
+    sizes_of,
+)
+from ansible_collections.acrn.ivshmem.plugins.module_utils._dm_memory import (
+    Processes,
+    RunningVm,
+    explain,
+    lacks_room,
+    look,
+)
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import (
     keep_original,
     original_of,
@@ -26,13 +40,14 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._files import (
     unified,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch_script import (
+    binaries_of,
     launch,
     script_devices,
     script_vms,
     slots_of,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._light import Heavy, Light
-from ansible_collections.acrn.ivshmem.plugins.module_utils._region import HYPERVISOR, IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import HYPERVISOR, PREFIXES, IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import parse_version, read_scenario
 from ansible_collections.acrn.ivshmem.plugins.module_utils._takeover import (
     OWN,
@@ -57,13 +72,26 @@ HSM = ("/dev/acrn_hsm", "/dev/acrn_vhm")
 _ENTRY = re.compile(r"(?:^|\s)acrn_ivshmem\.entry=([0-9a-z_-]+)\.[0-9a-f]{8}(?=\s|$)")
 
 
+def running_key() -> str | None:
+    """The key of the build that runs; None for a hypervisor that this collection has not installed."""
+    try:
+        with open(CMDLINE, encoding="utf-8", errors="replace") as handle:
+            keys = _ENTRY.findall(handle.read())
+    except OSError:
+        return None
+    return keys[-1] if keys else None
+
+
 def manifest_path(path: str) -> str:
     """The manifest that is meant: the file itself, or in hypervisor_install's directory that of what runs."""
-    if not os.path.isdir(path):
-        return path
-    with open(CMDLINE, encoding="utf-8", errors="replace") as handle:
-        keys = _ENTRY.findall(handle.read())
-    return os.path.join(path, *keys[-1:], "manifest.json")
+    return os.path.join(path, running_key() or "", "manifest.json") if os.path.isdir(path) else path
+
+
+def _manifest(path: str) -> Any:
+    try:
+        return json.loads(read_file(path).decode("utf-8"))
+    except (ValueError, RecursionError) as exc:
+        raise IvshmemError(f"{path}: is no JSON: {exc}") from None
 
 
 def hold_against_hypervisor(module: Module, devices: Sequence[Any], path: str | None, where: str) -> None:
@@ -78,10 +106,7 @@ def hold_against_hypervisor(module: Module, devices: Sequence[Any], path: str | 
             "regions; acrn-dm ends with 'Invalid argument' if it has not"
         )
         return
-    try:
-        manifest = json.loads(read_file(path).decode("utf-8"))
-    except (ValueError, RecursionError) as exc:
-        raise IvshmemError(f"{path}: is no JSON: {exc}") from None
+    manifest = _manifest(path)
     try:
         check_manifest(devices, manifest, path)
     except IvshmemError as exc:
@@ -149,6 +174,8 @@ def set_script(module: Module) -> dict[str, Any]:
     }
     if changed and params["state"] == "exact":
         result["changes"] = changes(_devices_before(before, edited.vm), edited.devices, edited.vm)
+    if params.get("acrn_dm"):
+        result["start_problems"] = start_problems(module, edited.data, path, params["acrn_dm"])
     if original:
         result["original"] = original
     if backup:
@@ -157,6 +184,30 @@ def set_script(module: Module) -> dict[str, Any]:
         old, new = (data.decode("utf-8", "replace") for data in (before or b"", edited.data))
         result["diff"] = unified(old, new, path)
     return result
+
+
+def start_problems(module: AnsibleModule, data: bytes, where: str, acrn_dm: str) -> list[str]:
+    """Why a VM could not be started by a script, as far as that can be known without starting it."""
+    found = []
+    first = data.split(b"\n", 1)[0].decode("utf-8", "replace")
+    words = first[2:].split() if first.startswith("#!") else []
+    if words and os.path.basename(words[0]) == "env":
+        words = [shutil.which(words[1]) or words[1]] if len(words) > 1 else []
+    if words and not os.access(words[0], os.X_OK):
+        found.append(f"{where}: line 1: there is no {words[0]}")
+    elif words and os.path.basename(words[0]) in ("sh", "bash", "dash", "ash", "ksh"):
+        code, _output, errors = module.run_command([words[0], "-n"], data=data, binary_data=True)
+        if code != 0:
+            found.append(
+                f"{where}: {words[0]} does not read it: {(errors.strip() or 'no reason given').splitlines()[0]}"
+            )
+    for binary in binaries_of(data):
+        # Where the script has a PATH of its own, that is its business.
+        looked_for = "/" not in binary and (b"PATH=" in data or shutil.which(binary))
+        path = binary if "/" in binary else acrn_dm
+        if path.startswith("/") and not looked_for and not os.access(path, os.X_OK):
+            found.append(f"{where}: there is no {path} that could be run")
+    return found
 
 
 def look_around(module: Module) -> dict[str, Any]:
@@ -277,17 +328,18 @@ def _devices_before(before: bytes | None, vm: str | None) -> Sequence[Any]:
         return ()
 
 
-def clear_memory(module: Module) -> dict[str, Any]:
+def clear_memory(module: Module, seen: Processes | None = None) -> dict[str, Any]:
     """Look at the running VMs, and remove memory of dm-land regions that is in the way. Raises IvshmemError."""
     params = module.params
     version = parse_version(params["acrn_version"]) if params["acrn_version"] else None
     wanted_devices = {vm["name"]: make_devices(vm["devices"], version) for vm in params["vms"]}
-    processes = Processes()
+    processes = seen or Processes()
     wanted = {region["name"]: region["size"] for region in params["regions"]}
     running = processes.vms()
     memories = look(wanted, params["absent"], params["directory"], processes)
     free = [memory for memory in memories if memory.stale and not memory.holders] if params["remove"] else []
     held = [explain(memory) for memory in memories if memory.stale and memory.holders]
+    room = lacks_room(memories, params["directory"])
     for memory in free:
         if not module.check_mode:
             try:
@@ -303,6 +355,7 @@ def clear_memory(module: Module) -> dict[str, Any]:
     foreign = {name for vm in running if vm.vm not in wanted_devices for name in vm.dm_regions()}
     result: dict[str, Any] = {
         "changed": bool(free),
+        "room": room,
         "memory": [
             {
                 "name": memory.name,
@@ -397,6 +450,69 @@ def _vm_differences(params: Mapping[str, Any], memory: Mapping[str, Any]) -> Ite
             yield f"VM {name}: does not run"
 
 
+def _hypervisor(params: Mapping[str, Any], running: Sequence[RunningVm]) -> dict[str, Any]:
+    """Which hypervisor runs, and which of the wanted hv-land regions it is not known to have. Raises IvshmemError.
+
+    Where it has no manifest, a region counts that a VM runs with, and one that the scenario has had from the start.
+    """
+    wish = params["hypervisor"] or {"has_all": True, "manifest": None, "regions": [], "planned": []}
+    version = parse_version(params["acrn_version"]) if params["acrn_version"] else None
+    folder = wish["manifest"]
+    found: dict[str, Any] = {"running_key": running_key(), "installed": [], "told": wish["has_all"], "known": True}
+    found.update(missing=[], lacking=[], unsure=[])
+    if folder and os.path.isdir(folder):
+        names = sorted(os.listdir(folder))
+        found["installed"] = [name for name in names if os.path.exists(os.path.join(folder, name, "manifest.json"))]
+    if wish["has_all"]:
+        return found
+    path = manifest_path(folder) if folder else ""
+    found["known"] = bool(path) and os.path.exists(path)
+    if found["known"]:
+        has = manifest_regions(_manifest(path), path)
+    else:
+        has = sizes_of(wish["regions"])
+        for vm in running:
+            has.update((name[4:], size) for name, size in map(_sized, vm.devices) if name[:4] == PREFIXES[HYPERVISOR])
+    planned = make_devices(wish["planned"], version)
+    found["missing"] = sorted({device.prefixed for device in planned if lacking([device], has)})
+    paths = {script["vm"]: script["path"] for script in params["scripts"]}
+    for vm in params["vms"]:
+        wanted = [device for device in make_devices(vm["devices"], version) if lacking([device], has)]
+        if not wanted:
+            continue
+        found["unsure"].append(vm["name"])
+        if not found["known"]:
+            # A script that has the device already is none the worse for being written again.
+            own = _scripted(paths.get(vm["name"]), vm["name"])
+            wanted = [device for device in wanted if (device.prefixed, device.size) not in own]
+        found["lacking"] = sorted({*found["lacking"], *(device.prefixed for device in wanted)})
+    return found
+
+
+def _sized(device: tuple[int, str]) -> tuple[str, Any]:
+    name, size, _region_id = ivshmem_options(device[1])
+    return name or "", size
+
+
+def _scripted(path: str | None, vm: str) -> set[tuple[str | None, int | None]]:
+    if not path or not os.path.isfile(path):
+        return set()
+    return {(device.name, device.size) for device in _devices_before(read_file(path), vm)}
+
+
+def _others(
+    wish: Sequence[Mapping[str, Any]], version: str | None, running: Sequence[RunningVm]
+) -> list[dict[str, Any]]:
+    """Whether VMs that others start run, and with the devices of the plan."""
+    known = {vm.vm: vm for vm in running}
+    parsed = parse_version(version) if version else None
+    found = []
+    for vm in wish:
+        own = known.get(vm["name"])
+        found.append({"name": vm["name"], "fits": own.fits(make_devices(vm["devices"], parsed)) if own else None})
+    return found
+
+
 def compare(module: Module) -> dict[str, Any]:
     """Whether a Service VM is as its plan has it; nothing is changed. Raises IvshmemError, as the modules would."""
     params = module.params["wish"]
@@ -415,7 +531,9 @@ def compare(module: Module) -> dict[str, Any]:
     kept = {region["name"] for region in params["regions"]}
     gone = {each["region"][4:] for each in told if each["change"] == "remove" and each["region"].startswith("dm:/")}
     own["absent"] = [*params["absent"], *sorted(gone - kept - set(params["absent"]))]
-    memory = clear_memory(Light({**own, "acrn_version": params["acrn_version"]}, check_mode=True))
+    processes = Processes()
+    memory = clear_memory(Light({**own, "acrn_version": params["acrn_version"]}, check_mode=True), processes)
+    hypervisor = _hypervisor(params, processes.vms())
     told += [
         {
             "change": "drop",
@@ -429,6 +547,10 @@ def compare(module: Module) -> dict[str, Any]:
         if each["stale"]
     ]
     differences += _vm_differences(params, memory)
+    if hypervisor["lacking"]:
+        has = "has not" if hypervisor["known"] else "is not known to have"
+        names = ", ".join(hypervisor["lacking"])
+        module.warn(f"launch scripts and VMs stay as they are: the hypervisor that runs {has} {names}")
     # What differs is looked at again by the modules that change it, and they warn themselves.
     for text in [] if differences else warnings:
         module.warn(text)
@@ -438,4 +560,8 @@ def compare(module: Module) -> dict[str, Any]:
         "differences": differences,
         "changes": told,
         "vms": memory["vms"],
+        "launched": [vm["name"] for vm in params["vms"]],
+        "others": _others(params["others"], params["acrn_version"], processes.vms()),
+        "hypervisor": hypervisor,
+        "waits": bool(hypervisor["lacking"]),
     }

@@ -159,6 +159,10 @@ removed:
   returned: success
   type: list
   elements: str
+room:
+  description: Why the memory of regions that C(acrn-dm) still has to make does not fit. Empty where it does.
+  returned: success
+  type: str
 held:
   description: For each stale file that is in use, who uses it and what to do.
   returned: success

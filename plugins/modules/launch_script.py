@@ -125,6 +125,11 @@ options:
       - A device of a region that this hypervisor does not have is refused, with a warning only in check mode, as an
         earlier task of the play may install another hypervisor. If the file is not there, there is a warning.
     type: path
+  acrn_dm:
+    description:
+      - The path of the C(acrn-dm) that a script without a path in its call means. With it, RV(start_problems) is
+        returned.
+    type: path
   exclusive:
     description:
       - Whether devices that are not in O(devices) are removed also from a script that this collection has not changed
@@ -244,6 +249,13 @@ changes:
     new:
       description: The slot or size now. Null for V(remove).
       type: int
+start_problems:
+  description:
+    - Why a VM could not be started by the script as it is now, as far as this can be seen without starting it, because
+      its interpreter or its C(acrn-dm) is missing, or the interpreter does not read it.
+  returned: success and O(acrn_dm)
+  type: list
+  elements: str
 original:
   description: The copy of a script that was changed for the first time.
   returned: when it was made
@@ -283,6 +295,7 @@ def main():
             "state": {"type": "str", "choices": list(STATES), "default": "exact"},
             "acrn_version": {"type": "str"},
             "hypervisor_manifest": {"type": "path"},
+            "acrn_dm": {"type": "path"},
             "exclusive": {"type": "bool", "default": True},
             "backup": {"type": "bool", "default": False},
         },

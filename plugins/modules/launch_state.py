@@ -123,6 +123,45 @@ options:
         type: list
         elements: str
         default: []
+      others:
+        description: VMs that others start, and the devices that they are to run with.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          name:
+            description: Name of the VM.
+            type: str
+            required: true
+          devices:
+            description: Its ivshmem devices.
+            type: list
+            elements: dict
+            default: []
+      hypervisor:
+        description: Whose hv-land regions the VMs can have. Without it nothing is said of them.
+        type: dict
+        suboptions:
+          manifest:
+            description:
+              - The manifest of the hypervisor that runs, as O(wish.scripts[].hypervisor_manifest). Where it is not
+                there, a region counts that a VM runs with, one of O(wish.hypervisor.regions), and for its own script
+                one that the script has.
+            type: path
+          has_all:
+            description: Whether it is told to have all of them.
+            type: bool
+            default: false
+          regions:
+            description: Regions, with C(name) and C(size), that it has had from the start as far as anybody knows.
+            type: list
+            elements: dict
+            default: []
+          planned:
+            description: The hv-land regions of the plan.
+            type: list
+            elements: dict
+            default: []
       acrn_version:
         description: ACRN version, for example C(3.3).
         type: str
@@ -203,6 +242,57 @@ vms:
   returned: success
   type: list
   elements: dict
+launched:
+  description: The names of O(wish.vms).
+  returned: success
+  type: list
+  elements: str
+others:
+  description: Those of O(wish.others).
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the VM.
+      type: str
+    fits:
+      description: Whether it runs with its devices; null where it does not run.
+      type: bool
+waits:
+  description: Whether scripts and VMs have to stay as they are until another hypervisor runs.
+  returned: success
+  type: bool
+hypervisor:
+  description: The hypervisor that runs.
+  returned: success
+  type: dict
+  contains:
+    running_key:
+      description: Its key; null for one that this collection has not installed.
+      type: str
+    installed:
+      description: The keys of the builds that are on the host.
+      type: list
+      elements: str
+    told:
+      description: O(wish.hypervisor.has_all).
+      type: bool
+    known:
+      description: Whether it is known which regions it has.
+      type: bool
+    missing:
+      description: Regions of O(wish.hypervisor.planned) that it has not, or is not known to have.
+      type: list
+      elements: str
+    lacking:
+      description: Those of them that scripts would get.
+      type: list
+      elements: str
+    unsure:
+      description: VMs that would not be known to start again after a stop.
+      type: list
+      elements: str
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -261,6 +351,24 @@ ARGUMENTS = {
                     },
                 },
                 "started": {"type": "list", "elements": "str", "default": []},
+                "others": {
+                    "type": "list",
+                    "elements": "dict",
+                    "default": [],
+                    "options": {
+                        "name": {"type": "str", "required": True},
+                        "devices": {"type": "list", "elements": "dict", "default": []},
+                    },
+                },
+                "hypervisor": {
+                    "type": "dict",
+                    "options": {
+                        "manifest": {"type": "path"},
+                        "has_all": {"type": "bool", "default": False},
+                        "regions": {"type": "list", "elements": "dict", "default": []},
+                        "planned": {"type": "list", "elements": "dict", "default": []},
+                    },
+                },
                 "acrn_version": {"type": "str"},
                 "directory": {"type": "path", "default": "/dev/shm"},  # acrn-dm's place, nothing is made there  # nosec B108
                 "refused": {"type": "list", "elements": "str", "default": []},

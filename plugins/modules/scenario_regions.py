@@ -248,6 +248,19 @@ regions:
         slot:
           description: The device number in decimal, as C(acrn-dm -s) takes it, or null.
           type: int
+start:
+  description:
+    - The hv-land regions of the scenario XML that O(src) names. A hypervisor that was built from it by hand has them.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: The name without prefix.
+      type: str
+    size:
+      description: The size in MB.
+      type: int
 before:
   description:
     - The regions that O(path) had, or O(src) where there was no O(path) yet, each as in RV(regions). A scenario of v2.x
@@ -363,7 +376,13 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._files import (
     replace_file,
     unified,
 )
-from ansible_collections.acrn.ivshmem.plugins.module_utils._region import PREFIXES, SERVICE, IvshmemError, some
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
+    HYPERVISOR,
+    PREFIXES,
+    SERVICE,
+    IvshmemError,
+    some,
+)
 from ansible_collections.acrn.ivshmem.plugins.module_utils._request import decide, find_version
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import V2, parse_version, read_scenario
 from ansible_collections.acrn.ivshmem.plugins.module_utils._xml import Document
@@ -443,6 +462,11 @@ def run(module):
         "changed": bool(changes) or places_changed,
         "regions": regions,
         "before": regions_of(data if before is None else before, path) if kept is None else kept,
+        "start": [
+            {"name": region["name"], "size": region["size"]}
+            for region in regions_of(data, src)
+            if region["provided_by"] == HYPERVISOR
+        ],
         "chosen": chosen,
         "asking": asking,
         "vms": [vm.as_dict() for vm in outcome.scenario.vms],

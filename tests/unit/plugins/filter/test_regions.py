@@ -192,6 +192,18 @@ def test_plan_table_says_what_scripts_and_memory_lose():
     assert "HOST     LAUNCH SCRIPTS AND MEMORY" not in filters.plan_table([plan_of(plan_launch={"same": True})])
 
 
+def test_plan_table_ends_with_who_waits():
+    wait = {"host": "press-1", "vm": "", "state": "built", "what": "built", "end": "-e hypervisor_install=true"}
+    (found,) = filters.plan_hosts([planned()], ["one"], {"one": {}}, [wait, {**wait, "host": "other"}])
+    assert found["waits"] == [wait]
+    assert filters.plan_table([found])[-4:] == [
+        "",
+        "NEXT STEPS",
+        "WHO               WAITS               WHAT ENDS IT",
+        "press-1           built               -e hypervisor_install=true",
+    ]
+
+
 def test_plan_table_is_narrow_enough_for_the_output_of_ansible():
     frames = region("frames", *(vm(number, f"POST_STD_VM{number}", 8) for number in range(5)))
     plans = filters.plan_hosts([planned(scenario_plan={**PLAN, "regions": [frames]})], ["one"], {"one": {}})

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
@@ -125,3 +127,20 @@ def test_only_looks(run):
 def test_bad_input(run):
     assert "is no name of a region" in run(absent=["../etc"])["msg"]
     assert "power of two" in run(vms=[{"name": "VM1", "devices": [{"name": "dm:/a", "size": 3}]}])["msg"]
+
+
+def test_memory_that_does_not_fit(run, monkeypatch):
+    make(run, "stale", 2 * MB)
+    (run.shm / "stale").write_bytes(bytes(2 * MB))
+    found = os.statvfs(run.shm)
+    free = os.statvfs_result((found.f_bsize, found.f_frsize, 0, 0, 5 * MB // found.f_frsize, 0, 0, 0, 0, 255))
+    monkeypatch.setattr(_dm_memory.os, "statvfs", lambda path: free)
+    wanted = [{"name": "stale", "size": 4}, {"name": "new", "size": 2}]
+    assert run(regions=wanted, _ansible_check_mode=True)["room"] == ""
+    wanted[1]["size"] = 4
+    told = run(regions=wanted, _ansible_check_mode=True)["room"]
+    assert "has room for 7 MB, and 8 MB are wanted for stale, new" in told
+    # What is there has its room.
+    assert (
+        run(regions=[{"name": "stale", "size": 2}, {"name": "new", "size": 4}], _ansible_check_mode=True)["room"] == ""
+    )

@@ -334,3 +334,31 @@ def test_unknown_hypervisor_is_warned_of(run, script, tmp_path):
 def test_devices_as_the_filter_gives_them(run, script):
     device = {"name": "test", "provided_by": "device_model", "size": 2, "region_id": None, "vbdf": None, "slot": None}
     assert not run(path=script, devices=[{**device, "peers": [1, 3]}])["changed"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("#!/bin/sh\n/bin/true/acrn-dm -m 1G VM1\n", "there is no /bin/true/acrn-dm that could be run"),
+        ("#!/bin/sh\n/bin/sh/../acrn-dm.away -m 1G VM1\n", "that could be run"),
+        ("#!/bin/sh\nacrn-dm -m 1G VM1\n", "there is no {here}/acrn-dm that could be run"),
+        ("#!/no/such/shell\n{there} -m 1G VM1\n", "line 1: there is no /no/such/shell"),
+        ("#!/bin/sh\n{there} -m 1G VM1\nif true; then\n", "/bin/sh does not read it: "),
+        ("#!/bin/sh\nPATH=/opt:$PATH\nacrn-dm -m 1G VM1\n", None),
+        ("#!/usr/bin/env sh\n{there} -m 1G VM1\n", None),
+        ("{there} -m 1G VM1\n", None),
+    ],
+)
+def test_why_a_script_could_not_start_its_vm(run, tmp_path, text, problem):
+    there = tmp_path / "there" / "acrn-dm"
+    there.parent.mkdir()
+    there.write_text("#!/bin/sh\n")
+    there.chmod(0o755)
+    values = {"here": tmp_path, "there": there}
+    path = tmp_path / "VM1.sh"
+    path.write_text(text.format(**values))
+    arguments = {"path": path, "devices": [TEST], "_ansible_check_mode": True}
+    assert "start_problems" not in run(**arguments)
+    found = run(**arguments, acrn_dm=tmp_path / "acrn-dm")["start_problems"]
+    assert len(found) == (problem is not None)
+    assert not problem or problem.format(**values) in found[0]

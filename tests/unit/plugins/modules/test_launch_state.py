@@ -205,3 +205,93 @@ def test_vms_that_share_a_call_are_refused(host, compare):
     assert f"{host.root}/both.sh: does not start A, B by name" in result["msg"]
     (host.root / "both.sh").write_text("acrn-dm -s 0,hostbridge A\nacrn-dm -s 0,hostbridge B\n")
     assert "failed" not in compare({**host.wish, "scripts": [{**script, "vm": "A"}, {**script, "vm": "B"}]})
+
+
+# -- the hypervisor ----------------------------------------------------------------------------------------------------
+
+REGION = {"name": "hv:/log", "size": 2, "slot": 7}
+
+
+class Hypervisor:
+    """Which regions the hypervisor of the Service VM is known to have."""
+
+    def __init__(self, host, compare, monkeypatch):
+        self.host, self.compare = host, compare
+        self.folder = host.root / "boot"
+        self.folder.mkdir()
+        self.cmdline = host.root / "cmdline"
+        monkeypatch.setattr(_service_vm, "CMDLINE", str(self.cmdline))
+        self.runs(None)
+
+    def runs(self, key):
+        self.cmdline.write_text(f"quiet acrn_ivshmem.entry={key}.01234567\n" if key else "quiet\n")
+
+    def install(self, key, *regions):
+        (self.folder / key).mkdir()
+        (self.folder / key / "manifest.json").write_text(json.dumps({"regions": list(regions)}))
+
+    def ask(self, *devices, **more):
+        wish = self.host.wish
+        wish["scripts"][0]["devices"] = wish["vms"][0]["devices"] = list(devices)
+        planned = [{"name": each["name"], "size": each["size"]} for each in devices if each["name"].startswith("hv:/")]
+        wish["hypervisor"] = {"manifest": str(self.folder), "planned": planned, **more}
+        found = self.compare(wish)
+        return found["waits"], {key: found["hypervisor"][key] for key in ("missing", "lacking", "unsure", "known")}
+
+
+@pytest.fixture
+def hypervisor(host, compare, monkeypatch):
+    return Hypervisor(host, compare, monkeypatch)
+
+
+HAS = (False, {"missing": [], "lacking": [], "unsure": [], "known": True})
+HAS_NOT = (True, {"missing": ["hv:/log"], "lacking": ["hv:/log"], "unsure": ["VM1"], "known": True})
+
+
+def test_what_the_hypervisor_of_the_collection_has(hypervisor):
+    hypervisor.install("key-1", {"name": "hv:/log", "size": 4})
+    hypervisor.install("key-2", {"name": "hv:/log", "size": 2}, {"name": "hv:/more", "size": 2})
+    hypervisor.runs("key-1")
+    assert hypervisor.ask(*DEVICES, REGION) == HAS_NOT
+    # A script that has it already, and a scenario, do not count against a manifest.
+    hypervisor.host.script.write_text(CONTENT.replace("    'VM1'", "    -s 7,ivshmem,hv:/log,2\n    'VM1'"))
+    assert hypervisor.ask(*DEVICES, REGION, regions=[{"name": "log", "size": 2}]) == HAS_NOT
+    assert hypervisor.ask(*DEVICES) == HAS
+    hypervisor.runs("key-2")
+    assert hypervisor.ask(*DEVICES, REGION) == HAS
+    found = hypervisor.compare({**hypervisor.host.wish, "hypervisor": {"manifest": str(hypervisor.folder)}})[
+        "hypervisor"
+    ]
+    assert (found["running_key"], found["installed"]) == ("key-2", ["key-1", "key-2"])
+
+
+def test_what_a_hypervisor_of_others_has(hypervisor):
+    unknown = (True, {**HAS_NOT[1], "known": False})
+    has = (False, {**HAS[1], "known": False})
+    assert hypervisor.ask(*DEVICES, REGION) == unknown
+    assert hypervisor.ask(*DEVICES) == has
+    # It is told.
+    assert hypervisor.ask(*DEVICES, REGION, has_all=True) == HAS
+    # The scenario that it was built from has it.
+    assert hypervisor.ask(*DEVICES, REGION, regions=[{"name": "log", "size": 4}]) == unknown
+    assert hypervisor.ask(*DEVICES, REGION, regions=[{"name": "log", "size": 2}]) == has
+    # A VM runs with it.
+    hypervisor.host.run("-s", "9,ivshmem,hv:/log,2")
+    assert hypervisor.ask(*DEVICES, REGION) == has
+
+
+def test_a_script_that_has_the_device_may_be_written_and_its_vm_not_be_stopped(hypervisor):
+    script = hypervisor.host.script
+    script.write_text(script.read_text().replace("    'VM1'", "    -s '7,ivshmem,hv:/log,2'\n    'VM1'"))
+    waits, found = hypervisor.ask(*DEVICES, REGION)
+    assert (waits, found["lacking"], found["unsure"], found["missing"]) == (False, [], ["VM1"], ["hv:/log"])
+    script.write_text(script.read_text().replace("hv:/log,2", "hv:/log,4"))
+    assert hypervisor.ask(*DEVICES, REGION)[1]["lacking"] == ["hv:/log"]
+
+
+def test_vms_that_others_start(host, compare):
+    wish = host.wish
+    wish["others"] = [{"name": "VM1", "devices": DEVICES}, {"name": "VM2", "devices": DEVICES}]
+    assert compare(wish)["others"] == [{"name": "VM1", "fits": True}, {"name": "VM2", "fits": None}]
+    host.run("-m", "512M")
+    assert compare(wish)["others"][0] == {"name": "VM1", "fits": False}

@@ -1,0 +1,223 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A fleet of which each host waits for something else: the run ends well, and says who waits for what."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import sys
+
+import pytest
+import yaml
+
+from ansible_collections.acrn.ivshmem.tests.integration_acrn.controller import ROOT, command, sample
+from ansible_collections.acrn.ivshmem.tests.integration_acrn.test_launch_restart import ACRN_DM, CONTROL
+
+MEMORY = f"acrn_wait_{os.getpid()}"
+AWAY = {"ansible_host": "127.0.0.1", "ansible_port": 9, "ansible_connection": "ssh", "ansible_ssh_retries": 0}
+
+
+class Fleet:
+    """Service VMs that are this machine, each with directories and names of VMs of its own."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.common = sample(folder)
+        for name, text in (("acrn-dm", ACRN_DM), ("control", CONTROL)):
+            (folder / name).write_text(text)
+            (folder / name).chmod(0o755)
+        shutil.copytree(ROOT / "tests/standin_tree", folder / "tree")
+        self.hosts = {}
+        self.guests = {}
+
+    def add(self, name, **variables):
+        """A host with two VMs that run what their scripts say. They share a region of the hypervisor."""
+        place = self.folder / name
+        (place / "boot").mkdir(parents=True)
+        text = (self.folder / "scenario.xml").read_text()
+        self.vms = [f"{name.upper()}_{number}" for number in (1, 2)]
+        for number, vm in enumerate(self.vms, 1):
+            text = text.replace(f">VM{number}<", f">{vm}<")
+        (place / "scenario.xml").write_text(text)
+        control = str(self.folder / "control")
+        self.hosts[name] = {
+            **self.common,
+            "acrn_scenario": str(place / "scenario.xml"),
+            "launch_dir": str(place / "launch"),
+            "launch_acrn_dm": str(self.folder / "acrn-dm"),
+            "launch_hypervisor_manifest": str(place / "boot"),
+            "launch_units": False,
+            "launch_started": True,
+            "launch_start_command": [control, "start", "{name}", "{script}"],
+            "launch_stop_command": [control, "stop", "{name}"],
+            "launch_vms": [{"name": vm, "memory": 512} for vm in self.vms],
+            "ivshmem_regions": [{"name": "log", "size": 2, "vms": self.vms}],
+            **variables,
+        }
+        # Nobody answers there: a guest that is not left alone ends the run with an error.
+        self.guests[f"{name}-guest"] = {"acrn_host": name, "acrn_vm": self.vms[0], **AWAY}
+        return place
+
+    def play(self, playbook, *words):
+        builder = {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": sys.executable,
+            "hypervisor_python": sys.executable,
+            "hypervisor_artifacts_dir": str(self.folder / "artifacts"),
+            "hypervisor_work_dir": str(self.folder / "work"),
+        }
+        inventory = {
+            "acrn_hosts": {"hosts": self.hosts},
+            "acrn_builders": {"hosts": {"builder": builder}},
+            "acrn_guests": {"hosts": self.guests},
+        }
+        (self.folder / "inventory.yml").write_text(yaml.safe_dump(inventory))
+        options = ("-i", "inventory.yml", f"acrn.ivshmem.{playbook}", *words)
+        done = command(self.folder, "ansible-playbook", *options, timeout=1200)
+        lines = [line.strip().strip('",') for line in done.stdout.splitlines()]
+        steps = lines[lines.index("NEXT STEPS") :] if "NEXT STEPS" in lines else []
+        return done, steps[: steps.index("]") if "]" in steps else None]
+
+    def scripts(self, name):
+        return {path.name: path.read_bytes() for path in (self.folder / name / "launch").glob("*")}
+
+    def manifest(self, name, key="", **regions):
+        place = self.folder / name / "boot" / key
+        place.mkdir(parents=True, exist_ok=True)
+        text = {"regions": [{"name": f"hv:/{region}", "size": size} for region, size in regions.items()]}
+        (place / "manifest.json").write_text(json.dumps(text))
+
+
+@contextlib.contextmanager
+def ends(folder):
+    """No VM that was started in a folder outlives this."""
+    try:
+        yield
+    finally:
+        for path in folder.glob("*.pid"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(path.read_text()), signal.SIGKILL)
+        (pathlib.Path("/dev/shm") / MEMORY).unlink(missing_ok=True)
+
+
+@pytest.fixture(name="fleet")
+def _fleet(tmp_path):
+    with ends(tmp_path):
+        yield Fleet(tmp_path)
+
+
+def rows(lines):
+    """Lines of a table with a bar between cells."""
+    return [re.sub(r" {3,}", " | ", line.strip()) for line in lines]
+
+
+def changed(done):
+    return sum(int(number) for number in re.findall(r"changed=(\d+)", done.stdout))
+
+
+def dm_region(fleet, size):
+    return [{"name": MEMORY, "provided_by": "device_model", "size": size, "vms": fleet.vms}]
+
+
+REGION = """<IVSHMEM><IVSHMEM_REGION>
+  <NAME>log</NAME><PROVIDED_BY>Hypervisor</PROVIDED_BY><IVSHMEM_SIZE>2</IVSHMEM_SIZE>
+  <IVSHMEM_VMS>
+    <IVSHMEM_VM><VM_NAME>SAME_1</VM_NAME><VBDF>00:08.0</VBDF></IVSHMEM_VM>
+    <IVSHMEM_VM><VM_NAME>SAME_2</VM_NAME><VBDF>00:08.0</VBDF></IVSHMEM_VM>
+  </IVSHMEM_VMS>
+</IVSHMEM_REGION></IVSHMEM>"""
+
+
+def test_each_host_waits_for_its_own_step_and_the_run_ends_well(fleet):
+    tree = {"acrn_source": str(fleet.folder / "tree")}
+    fleet.add("built", **tree)
+    fleet.add("installed", **tree)
+    # Nobody says how its hypervisor is built, or what it has.
+    fleet.add("elsewhere")
+    # Its hypervisor is that of a scenario which has the region already.
+    scenario = fleet.add("same") / "scenario.xml"
+    scenario.write_text(scenario.read_text().replace("<IVSHMEM/>", REGION))
+    # dm-land needs no hypervisor.
+    fleet.add("dm")
+    fleet.hosts["dm"]["ivshmem_regions"] = dm_region(fleet, 2)
+    fleet.add("told", launch_hypervisor_manifest="", launch_started=False)
+    for name in ("same", "dm"):
+        del fleet.guests[f"{name}-guest"]
+
+    done, steps = fleet.play("site")
+    assert done.returncode == 0, done.stdout
+    assert [fleet.scripts(name) for name in ("built", "installed", "elsewhere")] == [{}, {}, {}]
+    assert [len(fleet.scripts(name)) for name in ("same", "dm", "told")] == [2, 2, 2]
+    assert rows(steps) == [
+        "NEXT STEPS",
+        "WHO | WAITS | WHAT ENDS IT",
+        "elsewhere | not built, | acrn_source, to build it; once",
+        "acrn_source not | it runs:",
+        "set: hv:/log | -e launch_hypervisor_manifest=",
+        "built, installed  built, not | -e hypervisor_install=true",
+        "installed",
+        "told TOLD_1 | does not run | -e launch_started=true",
+        "TOLD_2",
+    ]
+
+    # Somebody installs one, and does not reboot.
+    for path in (fleet.folder / "artifacts").glob("*/manifest.json"):
+        if "INSTALLED_1" in (path.parent / "scenario.xml").read_text():
+            fleet.manifest("installed", path.parent.name, log=2)
+    done, steps = fleet.play("site")
+    assert (done.returncode, changed(done)) == (0, 0), done.stdout
+    assert "built | built, not | -e hypervisor_install=true" in rows(steps)
+    assert "installed | installed, not | -e hypervisor_install=true" in rows(steps)
+    # The plan says the same.
+    done, planned = fleet.play("plan")
+    assert (done.returncode, planned) == (0, steps), done.stdout
+
+
+def test_a_vm_waits_for_its_restart(fleet):
+    fleet.add("line")
+    fleet.hosts["line"].update(ivshmem_regions=dm_region(fleet, 2))
+    guests, fleet.guests = fleet.guests, {}
+    done, steps = fleet.play("site")
+    assert (done.returncode, steps) == (0, []), done.stdout
+    pids = [(fleet.folder / f"{vm}.pid").read_text() for vm in fleet.vms]
+
+    fleet.hosts["line"]["ivshmem_regions"] = dm_region(fleet, 4)
+    fleet.guests = guests
+    done, steps = fleet.play("site")
+    assert done.returncode == 0, done.stdout
+    assert rows(steps[2:]) == [
+        "line LINE_1 | runs the old | -e launch_restart=true",
+        "LINE_2 | script",
+    ]
+
+    # What could not start again is not stopped, and that is an error: it was asked for.
+    (fleet.folder / "acrn-dm").rename(fleet.folder / "acrn-dm.away")
+    done, _steps = fleet.play("site", "-e", "launch_restart=true")
+    assert done.returncode != 0
+    said = " ".join(done.stdout.split())
+    assert re.search(
+        r"LINE_1, LINE_2 cannot be restarted: \S+/LINE_1.sh: there is no \S+/acrn-dm that could be run", said
+    )
+    (fleet.folder / "acrn-dm.away").rename(fleet.folder / "acrn-dm")
+    # Nor is one for which the hypervisor has to be another one first.
+    regions = [*dm_region(fleet, 4), {"name": "log", "size": 2, "vms": fleet.vms}]
+    fleet.hosts["line"]["ivshmem_regions"] = regions
+    done, steps = fleet.play("site", "-e", "launch_restart=true")
+    assert done.returncode == 0, done.stdout
+    assert steps[2].startswith("line              not built,")
+    assert [(fleet.folder / f"{vm}.pid").read_text() for vm in fleet.vms] == pids
+    assert [b"hv:/log" in text for text in fleet.scripts("line").values()] == [False, False]
+
+    fleet.guests = {}
+    fleet.hosts["line"]["ivshmem_regions"] = dm_region(fleet, 4)
+    done, steps = fleet.play("site", "-e", "launch_restart=true")
+    assert (done.returncode, steps) == (0, []), done.stdout
+    assert [(fleet.folder / f"{vm}.pid").read_text() for vm in fleet.vms] != pids

@@ -118,12 +118,14 @@ def digest_of(path: str) -> str:
 
 @contextmanager
 def naming(path: str) -> Iterator[None]:
-    """Let an error of a call on an open file name the file."""
+    """Let an error name the whole path: on an open file it names none, and within a tree the last part."""
     try:
         yield
     except OSError as exc:
         if exc.filename is None:
             exc.filename = path
+        elif not os.path.isabs(os.fsdecode(exc.filename)):
+            exc.filename = os.path.join(path, os.fsdecode(exc.filename))
         raise
 
 
@@ -187,7 +189,8 @@ def forget(path: str) -> None:
             return
         if exc.errno not in (errno.EISDIR, errno.EPERM):
             raise
-        shutil.rmtree(path)
+        with naming(path):
+            shutil.rmtree(path)
 
 
 class Host:
@@ -699,7 +702,7 @@ class Host:
                     for name in sorted(names, key=lambda name: name == MANIFEST):
                         os.rename(os.path.join(directory, name), os.path.join(target, name))
                     sync_directory(target)
-                shutil.rmtree(folder)
+                forget(folder)
             else:
                 os.rename(folder, place)
         sync_directory(self.boot_dir)
@@ -800,7 +803,7 @@ class Host:
                 # In one step out of the way, so that a half of it is never taken for a build.
                 away = os.path.join(self.boot_dir, f".{key}.ivshmem-new-old")
                 os.rename(os.path.dirname(path), away)
-                shutil.rmtree(away)
+                forget(away)
         for entry in set(self.entries()) - set(entries):
             key, revision = entry.split(".")
             if key in keys and self._begin(f"old entry {entry}"):

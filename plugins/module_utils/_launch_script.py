@@ -86,6 +86,8 @@ _GENERATED = {"add_virtual_device": "", "add_passthrough_device": "passthru"}
 _HARMLESS = frozenset(("add_cpus", "add_interrupt_storm_monitor", "add_logger_settings", ":", "true"))
 # Stands in a value for what only a run of the script tells. A shell word cannot hold it.
 _UNKNOWN = "\0"
+# Calls within substitutions within each other that are looked into; deeper ones count as calls.
+_DEEPEST = 8
 
 
 @dataclass(frozen=True)
@@ -206,11 +208,13 @@ class ScriptVm:
 class _View:
     """A script as acrn-dm calls. ``where`` goes into messages."""
 
-    def __init__(self, text: str, where: str) -> None:
+    def __init__(self, text: str, where: str, depth: int = 0) -> None:
         self.text = text
         self.where = where
+        self.depth = depth
         self.script: Script = parse_script(text, where)
         self._known: dict[tuple[Variable, Place, int], list[str]] = {}
+        self._passing: dict[str, bool] = {}
         self.calls: list[_Call] = []
         # Where acrn-dm may be run in a way that cannot be read: the line and the words.
         self.hidden: list[tuple[int, str]] = []
@@ -253,6 +257,12 @@ class _View:
 
     def _passes_on(self, function: str) -> bool:
         """Whether a function runs what it is given."""
+        if function not in self._passing:
+            self._passing[function] = self._runs_arguments(function)
+        return self._passing[function]
+
+    def _runs_arguments(self, function: str) -> bool:
+        self.script.look(len(self.script.commands))
         blocks = self.script.functions[function]
         for command in self.script.commands:
             pieces = [word.pieces[0] for word in command.words if word.pieces]
@@ -283,8 +293,10 @@ class _View:
                 self._hide(at, text[at - start :].splitlines()[0])
 
     def _has_call(self, text: str) -> bool:
+        if self.depth >= _DEEPEST:
+            return True
         try:
-            inner = _View(text, self.where)
+            inner = _View(text, self.where, self.depth + 1)
         except IvshmemError:
             return True
         return bool(inner.calls or inner.hidden)
@@ -334,7 +346,7 @@ class _View:
         function = self.script.function(place)
         known = self.script.assigned(piece.name, place)
         own = [item for item in known if self.script.function(item.place) == function]
-        others = [item for item in known if item not in own]
+        others = [item for item in known if self.script.function(item.place) != function]
         if not known:
             return [_UNKNOWN]
         result: list[str] = []
@@ -699,6 +711,7 @@ def _select(view: _View, vm: str | None, uuid: str | None) -> list[_Call]:
     """The calls that start a VM, and no other. Raises IvshmemError where that cannot be told, with the names and lines
     there are."""
     calls = view.calls
+    view.script.look(len(calls))
     if view.hidden:
         raise IvshmemError("\n".join(_hidden(view)))
     if not calls:

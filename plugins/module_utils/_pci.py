@@ -343,7 +343,7 @@ def _bars(text: str) -> tuple[Bar | None, ...]:
         except ValueError:
             # A BAR that cannot be read is none, so that the function has no size and fits no declaration.
             start, end, flags = 0, 0, 0
-        bars.append(Bar(start, end - start + 1) if flags and start <= end < 1 << 64 else None)
+        bars.append(Bar(start, end - start + 1) if flags and 0 <= start <= end < 1 << 64 else None)
     return tuple([*bars, None, None, None][:3])
 
 

@@ -140,15 +140,28 @@ class Script:
     shifts: list[Place] = field(default_factory=list)
     # Here-documents: the offset of the text and the text.
     documents: list[tuple[int, str]] = field(default_factory=list)
+    where: str = "script"
     _named: set[str] = field(default_factory=set)
+    _owners: dict[int, str] = field(default_factory=dict)
+    _looks: int = 0
+
+    def look(self, number: int) -> None:
+        """Count what is looked at to tell a value. Raises IvshmemError where that would have no end."""
+        self._looks += number
+        if self._looks > LOOKS:
+            raise IvshmemError(
+                f"{self.where}: it uses variables, functions or acrn-dm itself so often that what acrn-dm gets cannot "
+                "be told; take the part that runs acrn-dm into a script of its own"
+            )
 
     def function(self, place: Place) -> str | None:
         """The innermost function that holds a place."""
-        for block in reversed(place.blocks):
-            for name, blocks in self.functions.items():
-                if block in blocks:
-                    return name
-        return None
+        if not place.blocks or not self.functions:
+            return None
+        if not self._owners:
+            for name, blocks in reversed(self.functions.items()):
+                self._owners.update(dict.fromkeys(blocks, name))
+        return next((self._owners[block] for block in reversed(place.blocks) if block in self._owners), None)
 
     def looped(self, place: Place) -> set[int]:
         """The loops around a place."""
@@ -156,6 +169,7 @@ class Script:
 
     def called(self, name: str) -> list[Command]:
         """The commands that call a function."""
+        self.look(len(self.commands))
         return [command for command in self.commands if command.words[0].literal == name]
 
     def _runs(self, place: Place) -> bool:
@@ -172,8 +186,10 @@ class Script:
     def reaching(self, items: Iterable[_Item], place: Place) -> list[_Item]:
         """The assignments that count at a place: the last one that is always made before it, those behind that one,
         and those of loops and functions that may run in between; all of them, where there is none such."""
+        given = list(items)
+        self.look(len(given))
         function = self.function(place)
-        every = [item for item in items if self.function(item.place) == function or self._runs(item.place)]
+        every = [item for item in given if self.function(item.place) == function or self._runs(item.place)]
         certain = [item for item in every if item.place.reaches(place) and not item.append]
         if not certain or self.function(certain[-1].place) != function:
             # A function sees what its caller has set, wherever that stands.
@@ -189,6 +205,9 @@ class Script:
 
     def clouded(self, name: str, place: Place) -> bool:
         """Whether eval or a sourced file may set a variable behind its assignments that are known."""
+        if not self.opaque:
+            return False
+        self.look(len(self.opaque))
         reached = [item.place.start for item in self.assignments.get(name, []) if item.place.reaches(place)]
         since = max(reached, default=-1)
         return any(
@@ -202,8 +221,14 @@ class Script:
         return self.text.count("\n", 0, offset) + 1
 
 
+# How many assignments, calls and the like are looked at to tell the values of a script.
+LOOKS = 50_000
+# Substitutions inside of each other, each in quotes.
+DEEPEST = 50
 _BLANK = " \t\r"
 _OPERATORS = ";&|()<>"
+_PLAIN = re.compile(r"[^ \t\r\n;&|()<>'\"\\$`]+")
+_PLAIN_IN_QUOTES = re.compile(r'[^"\\$`]+')
 _CONTINUATION = re.compile(r"\\\r?\n")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:\[[^\]\s]*\])?(\+?)=")
@@ -220,7 +245,6 @@ _RESERVED = {
 _OPENING = frozenset(("for", "select", "case"))
 _LOOPS = frozenset(("for", "select", "while", "until"))
 _EMPTY = re.compile(r"\([ \t]*\)")
-_ARITHMETIC = re.compile(r"\(\(.*?\)\)", re.DOTALL)
 # What the shell makes several words, or others, of.
 _PATTERN = re.compile(r"[*?\[{~]")
 _DECLARATIONS = frozenset(("declare", "typeset", "local", "export", "readonly"))
@@ -234,12 +258,16 @@ class _Lexer:
         self.where = where
         self.pos = base
         self.end = len(text) if end is None else end
-        self.script = Script(text)
+        self.script = Script(text, where=where)
         self.blocks: list[int] = []
         self.block = 0
         self.function: str | None = None  # the one whose block is the next to be opened
         self.chain: tuple[int, ...] = ()  # a block of its own for what stands behind && or ||
         self.filled = False  # whether an array is all that the command has so far
+        self.depth = 0
+        self.arithmetic = 0  # where the next "))" is
+        self._last_lines: dict[str, int] | None = None
+        self._decided: tuple[list[Word], int, Word | None] = ([], 0, None)
 
     def _unclosed(self, what: str, start: int) -> IvshmemError:
         return IvshmemError(
@@ -274,8 +302,7 @@ class _Lexer:
             elif char == "`":
                 pieces.append(self._backtick())
             else:
-                pieces.append(Text(char))
-                self.pos += 1
+                pieces.append(self._plain(_PLAIN))
         return Word(start, self.pos, tuple(_merged(pieces)))
 
     def _single(self) -> str:
@@ -311,9 +338,14 @@ class _Lexer:
             elif char == "`":
                 pieces.append(self._backtick())
             else:
-                pieces.append(Text(char))
-                self.pos += 1
+                pieces.append(self._plain(_PLAIN_IN_QUOTES))
         raise self._unclosed("a double quote", start)
+
+    def _plain(self, pattern: re.Pattern[str]) -> Text:
+        """The characters from here on that mean nothing but themselves."""
+        match = pattern.match(self.text, self.pos, self.end)
+        start, self.pos = self.pos, match.end() if match else self.pos + 1
+        return Text(self.text[start : self.pos])
 
     def _backtick(self) -> Piece:
         start = self.pos
@@ -366,6 +398,16 @@ class _Lexer:
 
     def _balanced(self, opening: str, closing: str, start: int) -> None:
         """Move behind the bracket that closes the one at the position, quoted ones not counted."""
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise IvshmemError(
+                f"{self.where}: line {self.script.line(start)}: quotes and substitutions are over {DEEPEST} inside "
+                "of each other, which no launch script needs; write it plainer"
+            )
+        self._to_the_end(opening, closing, start)
+        self.depth -= 1
+
+    def _to_the_end(self, opening: str, closing: str, start: int) -> None:
         depth = 0
         while self.pos < self.end:
             char = self.text[self.pos]
@@ -487,12 +529,18 @@ class _Lexer:
             self._command(words[:-1] if words[0].literal != "function" else [])
             self.pos = brackets.end()
             return True
-        arithmetic = _ARITHMETIC.match(self.text, self.pos, self.end)
-        if arithmetic:
-            self.script.unknown.update(_NAME.findall(arithmetic.group()))
-            self._command(words)
-            self.pos = arithmetic.end()
-        return bool(arithmetic)
+        if not self.text.startswith("((", self.pos):
+            return False
+        if self.arithmetic < self.pos + 2:
+            # Where none follows, it is not looked for again at each bracket.
+            found = self.text.find("))", self.pos + 2, self.end)
+            self.arithmetic = len(self.text) if found < 0 else found
+        if self.arithmetic >= self.end:
+            return False
+        self.script.unknown.update(_NAME.findall(self.text, self.pos, self.arithmetic))
+        self._command(words)
+        self.pos = self.arithmetic + 2
+        return True
 
     def _delimiter(self) -> str | None:
         """The word that ends a here-document, or nothing where no such line follows (1 << 2 in arithmetic)."""
@@ -501,9 +549,17 @@ class _Lexer:
         if self.pos >= self.end or self.text[self.pos] in "\r\n" or self.text[self.pos] in _OPERATORS:
             return None
         literal = self.word().literal
-        if not literal or not re.search(r"(?m)^\t*" + re.escape(literal) + r"\r?$", self.text[self.pos : self.end]):
-            return None
-        return literal
+        return literal if literal and self._last_line(literal) > self.pos else None
+
+    def _last_line(self, content: str) -> int:
+        """Where the last line begins that has this content and nothing else; -1 where there is none."""
+        if self._last_lines is None:
+            # Once for all delimiters: a search for each of them would make reading quadratic.
+            self._last_lines, at = {}, 0
+            for line in self.text[: self.end].split("\n"):
+                self._last_lines[_without_frame(line)] = at
+                at += len(line) + 1
+        return self._last_lines.get(_without_frame(content), -1)
 
     def _skip_document(self, delimiter: str, tabs: bool) -> None:
         begin = self.pos
@@ -545,9 +601,17 @@ class _Lexer:
         raise self._unclosed("'('", opened)
 
     def _assigning(self, before: list[Word]) -> bool:
-        rest = [word for word in before if word.literal not in _RESERVED]
-        rest = [word for word in rest if not _ASSIGNMENT.match(self.text, word.start, word.end)]
-        return not rest or rest[0].literal in _DECLARATIONS
+        """Whether words that came before leave a word to be an assignment."""
+        words, seen, first = self._decided
+        if words is not before or seen > len(before):
+            seen, first = 0, None
+        # Each word is looked at once: a command may have thousands, and as many arrays.
+        for word in before[seen:] if first is None else ():
+            if word.literal not in _RESERVED and not _ASSIGNMENT.match(self.text, word.start, word.end):
+                first = word
+                break
+        self._decided = (before, len(before), first)
+        return first is None or first.literal in _DECLARATIONS
 
     def _command(self, words: list[Word]) -> None:
         rest = list(words)
@@ -638,6 +702,11 @@ class _Lexer:
         assignment = Assignment(match.group(1), bool(match.group(2)), tuple(_merged(pieces)), self._place(word))
         self.script.assignments.setdefault(assignment.name, []).append(assignment)
         return True
+
+
+def _without_frame(line: str) -> str:
+    """A line without the tabs before it and the carriage return behind it."""
+    return (line[:-1] if line.endswith("\r") else line).lstrip("\t")
 
 
 def _merged(pieces: list[Piece]) -> Iterator[Piece]:

@@ -510,9 +510,11 @@ class Install:
         # First the default, then the record: a record that is missing is made again, a default that is wrong is not.
         if self.boot.default == entry:
             self.host.set_env({core.DEFAULT: self.state.previous}, "default")
+        # One that still runs fails again with each run, which is no news.
+        if self.state.failed.get(entry) != why or self.state.trial == entry:
+            self.note(event, entry, why)
         self.state.failed[entry] = why
         self.state.trial, self.state.came_up = None, False
-        self.note(event, entry, why)
         self.save()
 
     def go_on(self, step, entry, artifact):
@@ -524,10 +526,13 @@ class Install:
             return self.prove(entry, artifact)
         if step == core.ARM and self.params["trial"]:
             # The record comes first. GRUB's own note tells later whether the trial really began.
+            begun = self.state.trial == entry and not self.state.came_up and entry not in self.state.failed
+            if not begun or self.boot.tried == entry:
+                # Otherwise a run that ended before it could tell GRUB has recorded it.
+                self.note("armed", entry)
             self.state.trial = entry
             self.state.came_up = False
             self.state.failed.pop(entry, None)
-            self.note("armed", entry)
             self.save()
             self.host.set_env({core.NEXT: core.ID_PREFIX + entry, core.TRIED: None}, "trial boot")
             self.boot = replace(self.boot, next=entry, tried=None)

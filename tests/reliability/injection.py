@@ -48,6 +48,8 @@ class Point:
 
     def faults(self):
         """A kill, a full disk, and another of the errors that the call can end with: not all of them at each call."""
+        if self.call not in CALLS:
+            return ("KILL",)
         others = [name for name in ERRORS if name != "ENOSPC"] + (["ENOLCK"] if self.call == "flock" else [])
         return ("KILL", "ENOSPC", others[self.number % len(others)])
 
@@ -163,7 +165,7 @@ def points(run, log, mine, calls=CALLS):
     assert done.stdout, done.stderr
     found = []
     for point, result in _calls(log):
-        if calls is CALLS and point.call in _OPENS and not re.search(r"O_WRONLY|O_RDWR|O_CREAT", point.text):
+        if point.call in _OPENS and not re.search(r"O_WRONLY|O_RDWR|O_CREAT", point.text):
             continue
         # A call that found nothing to do changes nothing: unlink of what is not there.
         if mine(point.text) and not re.match(r"-1 (ENOENT|EEXIST)", result):

@@ -23,6 +23,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils import (
     _boot,
     _boot_menu,
     _build,
+    _journal,
     _launch_script,
     _pci,
     _region,
@@ -255,8 +256,39 @@ def config(data):
     _in_guest("config", data)
 
 
+def resource(data):
+    _in_guest("resource", data)
+
+
+def number(data):
+    for name in ("vendor", "subsystem_vendor", "subsystem_device", "driver_override"):
+        _in_guest(name, data)
+
+
 def rules(data):
     _in_guest(None, data)
+
+
+def journal(data):
+    with tempfile.TemporaryDirectory() as folder:
+        kernel, address = _pci.Kernel(folder), "0000:00:06.0"
+        path = pathlib.Path(kernel.path(_journal.path_of(address)))
+        path.parent.mkdir(parents=True)
+        path.write_bytes(data)
+        try:
+            entries = _journal.read(kernel, address)
+            _journal.restore(kernel, address, bytearray(1 << 20), entries)
+        except _region.IvshmemError:
+            assert path.read_bytes() == data, "a journal that cannot be read is kept"
+            raise
+
+
+def _journals():
+    with tempfile.TemporaryDirectory() as folder:
+        kernel, address = _pci.Kernel(folder), "0000:00:06.0"
+        window = _journal.Window(4096, 64, "0" * 64, 16)
+        _journal.write(kernel, address, [_journal.Saved(window, bytes(range(64)))])
+        return (pathlib.Path(kernel.path(_journal.path_of(address))).read_bytes(),)
 
 
 def _in_guest(name, data):
@@ -316,5 +348,8 @@ READERS = (
     Reader("ivshmem_cfg.h", header, (HEADER.encode(),)),
     Reader("output of make", make_output, (MAKE,)),
     Reader("PCI configuration space", config, (config_space(8), config_space(0))),
+    Reader("PCI resources", resource, (b"0x0 0x0 0x0\n0x0 0x0 0x0\n0x0000000600000000 0x00000006001fffff 0x14220c\n",)),
+    Reader("PCI numbers", number, (b"0x1af4\n",)),
+    Reader("journal", journal, _journals()),
     Reader("udev rules", rules, (f"{_pci.MARKER}\n# function 0000:00:06.0 name a driver vfio-pci\nx\n".encode(),)),
 )

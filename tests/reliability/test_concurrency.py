@@ -5,14 +5,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
+import pathlib
+import shutil
+import sys
 
-from ansible_collections.acrn.ivshmem.tests.reliability import figures, target
-from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils import scenarios
+import pytest
+
+from ansible_collections.acrn.ivshmem.tests.reliability import figures, probes, target
+from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils import scenarios, standin
 
 FORK = multiprocessing.get_context("fork")
 WRITERS = 20
+CROWD = 8
 LIMIT = 300  # seconds until a crowd is taken for stuck
 
 
@@ -68,3 +75,96 @@ def test_writers_of_one_scenario(tmp_path, long):
     codes = crowd(WRITERS, work)
     figures.add("writers at once on one scenario (writes)", WRITERS * rounds * 2, codes.count(0) * rounds * 2)
     assert codes == [0] * WRITERS
+
+
+def _build_params(folder, tree):
+    return {
+        **{"source": str(tree), "board": str(folder / "bench.xml"), "scenario": str(folder / "line.xml")},
+        **{"artifacts_dir": str(folder / "store"), "work_dir": str(folder / "work"), "python": sys.executable},
+        **{"jobs": 1, "ccache": False, "environment": {"STANDIN_RUNS": str(folder / "runs")}},
+    }
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+def test_builds_of_one_key(tmp_path, long):
+    """All want the same build: one makes it, all get it whole."""
+    tree = standin.copy_tree(tmp_path / "tree")
+    (tmp_path / "bench.xml").write_bytes(standin.BOARD)
+    (tmp_path / "line.xml").write_bytes(standin.v3(("a", 2)))
+    rounds = 4 if long else 1
+
+    def work(index, together):
+        for _round in range(rounds):
+            result = target.call("hypervisor_build", _build_params(tmp_path, tree))
+            assert not result.get("failed"), result
+            for name, facts in result["manifest"]["outputs"].items():
+                data = pathlib.Path(result["directory"], name).read_bytes()
+                assert hashlib.sha256(data).hexdigest() == facts["sha256"]
+            together()
+            if index == 0:
+                made = (tmp_path / "runs").read_text().splitlines()
+                assert len(made) == 1, f"it was made {len(made)} times"
+                assert os.listdir(tmp_path / "store") == [result["key"]]
+                shutil.rmtree(tmp_path / "store")
+                (tmp_path / "runs").unlink()
+            together()
+
+    codes = crowd(CROWD, work)
+    figures.add("builds of one key at once", CROWD * rounds, codes.count(0) * rounds)
+    assert codes == [0] * CROWD
+
+
+def _guest(folder, number):
+    kernel = target.StoredKernel(folder / "w")
+    kernel.build(*({"address": f"0000:00:{slot:02x}.0", "size": slot} for slot in range(1, number + 1)))
+    return folder / "w"
+
+
+def test_bindings_of_one_guest(tmp_path, long):
+    """Each binds a function of its own and keeps the others': the rules of all of them are there."""
+    rounds = 6 if long else 2
+
+    def work(index, together):
+        for number in range(rounds):
+            if index == 0:
+                _guest(tmp_path / str(number), CROWD)
+            together()
+            target.enter({"guest": str(tmp_path / str(number) / "w")})
+            device = {"name": f"d{index}", "bdf": f"00:{index + 1:02x}.0", "size": index + 1}
+            result = target.call("guest_device", {"devices": [device]})
+            assert result.get("changed"), result
+            together()
+            rules = (tmp_path / str(number) / "w/etc/udev/rules.d/70-acrn-ivshmem.rules").read_text()
+            assert rules.count("# function ") == CROWD, rules
+            assert not target.call("guest_device", {"devices": [device]})["changed"]
+            together()
+
+    for number in range(rounds):
+        (tmp_path / str(number)).mkdir()
+    codes = crowd(CROWD, work)
+    figures.add("guest_device at once in one guest", CROWD * rounds, codes.count(0) * rounds)
+    assert codes == [0] * CROWD
+
+
+def test_probes_of_one_guest(tmp_path, long):
+    """All write proofs into one memory, in windows that overlap; at the end every byte is what it was."""
+    rounds = 20 if long else 4
+    root = probes.guest(tmp_path)
+    before = probes.memory(root)
+
+    def work(index, together):
+        target.enter({"guest": str(root)})
+        for number in range(rounds):
+            steps = [probes.step("write", offset=(index % 4) * 1000, length=4096, seed=f"{index * 100 + number:064x}")]
+            result = target.call("guest_probe", {"steps": steps})
+            assert not result.get("failed"), result
+            if index % 2:
+                result = target.call("guest_probe", {"steps": [probes.step("restore")]})
+                assert not result.get("failed"), result
+
+    codes = crowd(CROWD, work)
+    target.apart("guest_probe", {"steps": [probes.step("restore")]}, {"guest": str(root)})
+    lost = sum(one != other for one, other in zip(before, probes.memory(root)))
+    figures.add("guest_probe at once in one guest", CROWD * rounds, codes.count(0) * rounds if not lost else 0)
+    assert codes == [0] * CROWD
+    assert not lost, f"{lost} bytes are lost"

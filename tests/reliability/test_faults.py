@@ -14,11 +14,12 @@ import os
 import random
 import re
 import shutil
+import sys
 
 import pytest
 
-from ansible_collections.acrn.ivshmem.tests.reliability import figures, injection, service_vm, target
-from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils import scenarios
+from ansible_collections.acrn.ivshmem.tests.reliability import figures, injection, probes, service_vm, target
+from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils import scenarios, standin
 
 pytestmark = pytest.mark.skipif(injection.why_not() is not None, reason=str(injection.why_not()))
 
@@ -35,8 +36,9 @@ SAMPLE = 4  # points of each case in a usual run
 class Case:
     """A run of a module that changes something: ``prepare(FOLDER)`` makes what it finds and gives its parameters."""
 
-    def __init__(self, name, module, prepare, world=None, free=(), check=None, names="/", fails=False):
+    def __init__(self, name, module, prepare, world=None, free=(), check=None, names="/", fails=False, more=()):
         self.name, self.module, self.prepare = name, module, prepare
+        self.more = more  # calls beside those that write, for what is written without a call
         self.fails = fails  # a run without a fault changes something, and tells of a failure
         self.kind = world
         self.free = free  # paths whose content may be neither old nor new
@@ -61,9 +63,10 @@ class Bench:
         shutil.copytree(self.place, self.kept, symlinks=True)
         self.old = self.state()
         self.run = injection.forked(self.work, **self.environment)
-        self.points, said = injection.points(self.run, self.log, self.mine)
+        self.points, said = injection.points(self.run, self.log, self.mine, (*injection.CALLS, *case.more))
         self.result = json.loads(said)
-        assert self.result.get("changed") and bool(self.result.get("failed")) == case.fails, self.result
+        assert self.result.get("changed") or case.fails, self.result
+        assert bool(self.result.get("failed")) == case.fails, self.result
         self.new = self.state()
         assert self.new != self.old
         assert not self.litter()
@@ -78,6 +81,8 @@ class Bench:
         opened = re.match(r"\d+<([^>]*)>", text)
         if str(self.place) not in (opened[1] if opened and "AT_" not in text else text):
             return False
+        if self.case.more and "resource2>" in text:
+            return True
         return not re.search(r"/w\.kernel|/w/sys/|/w/dev/|/tree/", text)
 
     def state(self):
@@ -249,9 +254,7 @@ def install_proves(folder):
 
 
 def install_unproven(folder):
-    params = install_proves(folder)
-    (folder / "w/dev/acrn_hsm").unlink()
-    return params
+    return {**install_proves(folder), "proofs": ["device"]}
 
 
 def install_fallen(folder):
@@ -264,6 +267,43 @@ def install_fallen(folder):
 def install_previous(folder):
     _install(folder, "aaaa", "bbbb", "cccc")
     return service_vm.params(state="previous")
+
+
+def build(folder):
+    """An artefact beside one of another scenario; only what this process itself writes is attacked, not make."""
+    tree, store = standin.copy_tree(folder / "tree"), folder / "w/store"
+    (folder / "bench.xml").write_bytes(standin.BOARD)
+    (folder / "line.xml").write_bytes(standin.v3(("a", 2)))
+    return {
+        **{"source": str(tree), "board": str(folder / "bench.xml"), "scenario": str(folder / "line.xml")},
+        **{"artifacts_dir": str(store), "work_dir": str(folder / "work"), "python": sys.executable},
+        **{"jobs": 1, "ccache": False},
+    }
+
+
+def probe_writes(folder):
+    """A proof that was made and not ended, and another one over it; what counts is that every byte comes back."""
+    root = probes.guest(folder)
+    first = {"steps": [probes.step("write", offset=0, length=4096, seed="11" * 32)]}
+    assert target.apart("guest_probe", first, {"guest": str(root)})["changed"]
+    seed = "22" * 32
+    return {"steps": [probes.step("write", offset=-4096, length=4096, seed=seed), probes.step("read", seed=seed)]}
+
+
+def bytes_come_back(folder):
+    """A proof that ends leaves the memory as it was before all of them."""
+    root = folder / "w"
+    if probes.memory(root) == probes.MEMORY:
+        return
+    copy = folder / "copy"
+    shutil.copytree(root, copy, symlinks=True)
+    shutil.copy(f"{root}.kernel", f"{copy}.kernel")
+    result = target.apart("guest_probe", {"steps": [probes.step("restore")]}, {"guest": str(copy)})
+    assert not result.get("failed"), result
+    wrong = [at for at, byte in enumerate(probes.memory(copy)) if byte != probes.MEMORY[at]]
+    assert not wrong, f"{len(wrong)} bytes are lost, from offset {wrong[0]} on"
+    assert not (copy / f"run/acrn-ivshmem/{probes.ADDRESS}.json").exists()
+    shutil.rmtree(copy)
 
 
 def boots(folder):
@@ -285,19 +325,24 @@ BOOT = ("boot/acrn/state.json", "boot/grub/grub.cfg", "boot/grub/grubenv", "etc/
 KERNEL = ("sys/", "dev/")
 ASKED = r"/|uio_pci_generic|vfio-pci|[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]"
 
+# Around what is written to a memory.
+MAPS = ("mmap", "close", "msync")
+
 CASES = [
     Case("scenario_regions in place", "scenario_regions", scenario_in_place),
     Case("scenario_regions with launch XML", "scenario_regions", scenario_with_launch),
     Case("launch_script edits", "launch_script", launch_edit),
     Case("launch_script makes", "launch_script", launch_new),
     Case("dm_memory", "dm_memory", stale_memory),
+    Case("hypervisor_build", "hypervisor_build", build, free=("store/.new-", "store/.old-")),
+    Case("guest_probe", "guest_probe", probe_writes, "guest", ("sys/", "run/"), bytes_come_back, ASKED, more=MAPS),
     Case("guest_device clears", "guest_device", guest_cleared, "guest", KERNEL, names=ASKED),
     *(
         Case(f"hypervisor_install, {prepare.__name__[8:]}", "hypervisor_install", prepare, "host", BOOT, boots)
         for prepare in (install_first, install_next, install_proves, install_previous, install_absent)
     ),
     *(
-        Case(f"hypervisor_install, {name}", "hypervisor_install", prepare, "host", BOOT, boots, fails=True)
+        Case(f"hypervisor_install, {name}", "hypervisor_install", prepare, "host", BOOT, boots, "/|cccc", fails=True)
         for name, prepare in (("unproven", install_unproven), ("fallen", install_fallen))
     ),
 ]

@@ -38,6 +38,43 @@ TOKENS = [
     *(b"../", b"/", b"%s", b"{{ 1 }}", b"a=", b"### BEGIN /", b" ###\n", b"menuentry 'x' {\n", b"### END /etc\n", b"1"),
     *(b"00:08.0", b"hv:/", b"dm:/", b"ivshmem", b"Traceback", b"error: ", b"{ .name = A, .size = 0x1UL, }, "),
 ]
+# What a script or a menu may hold any number of: together they make what is quadratic show.
+LINES = [
+    *(
+        b"<<E\n",
+        b"<<E ",
+        b"((",
+        b'"$(',
+        b'"`',
+        b"a=1\n",
+        b"a=$a\n",
+        b"a=() ",
+        b"w a=()",
+        b"a+=(b)\n",
+        b"f() { :; }\n",
+        b"f\n",
+    ),
+    *(
+        b"f() { f $1; }\n",
+        b"x && ",
+        b"case x in a) ;; esac\n",
+        b"for a in b; do\n",
+        b"set -- x\n",
+        b"acrn-dm VM1\n",
+        b"$a ",
+    ),
+    *(b"acrn-dm -s 5,ivshmem,dm:/a,2 VM1\n", b"echo $(x)\n", b"set a=1\n", b"multiboot2 /boot/acrn.bin $a\n", b"}\n"),
+    *(b"### BEGIN /etc/grub.d/zzzz_acrn_ivshmem ###\n", b'if [ "${next_entry}" ] ; then\n'),
+]
+PAIRS = [
+    (b"<<E\n", b"E\n"),
+    (b"a=1\n", b"acrn-dm $a VM1\n"),
+    (b"a=(1 2 3)\n", b'acrn-dm "${a[@]}" VM1\n'),
+    (b"a=1 ", b"a=() "),
+    (b"f() { acrn-dm $a VM1; }\n", b"f\n"),
+    (b"set a=1\n", b"multiboot2 $a\n"),
+    (b"menuentry x { multiboot2 /boot/acrn.bin $a\n", b"}\n"),
+]
 WEIRD = [None, True, False, 0, -1, 1 << 70, 1.5, float("inf"), "", "x", "../x", "\n", "{{ 1 }}", [], [[]], {}, {"a": 1}]
 
 
@@ -148,6 +185,12 @@ def blown_up(reader):
         yield token, "alone", run
         for cut in cuts:
             yield token, f"at {cut}", sample[:cut] + run + sample[cut:]
+    if reader.name in ("launch script", "grub.cfg"):
+        for token in LINES:
+            run = token * ((SIZE - len(sample)) // len(token))
+            yield token, "line in the middle", sample[: cuts[2]] + run + sample[cuts[2] :]
+        for first, second in PAIRS:
+            yield first, f"and {second!r}", first * (SIZE // 2 // len(first)) + second * (SIZE // 2 // len(second))
     if is_json(sample):
         for opening, closing in ((b"[", b"]"), (b'{"a":', b"}")):
             deep = opening * 5000 + b"1" + closing * 5000

@@ -11,6 +11,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -678,3 +679,50 @@ def test_names_of_the_guide_pass():
     for name in ("VM1", "POST_STD_VM1"):
         check_vm_name(name)
     assert parse_pci("6,ivshmem,dm:/test,2").options == "dm:/test,2"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("cat <<A <<B\nA\nB\nacrn-dm VM1\n", 1),
+        ("cat <<E\nacrn-dm VM1\n", 1),  # no line ends it, so it is none
+        ("cat <<-E\n\tacrn-dm x\n\tE\r\nacrn-dm VM1\n", 1),
+        ("cat <<E\nE E\nE\nacrn-dm VM1\nE\n", 1),
+        ("echo $((1 << 2)) ((a<<E))\nacrn-dm VM1\n", 1),
+    ],
+)
+def test_here_documents(text, found):
+    assert len(script_vms(text.encode())) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('"$(' * 5000, "line 1: quotes and substitutions are over 50 inside of each other"),
+        ("a=$a\n" * 1000 + "acrn-dm $a VM1\n" * 60, "so often that what acrn-dm gets cannot be told"),
+    ],
+)
+def test_scripts_without_end_are_refused(text, message):
+    with pytest.raises(IvshmemError, match=message):
+        script_vms(text.encode())
+
+
+def test_reading_grows_with_the_length():
+    """By the calls that are made and not by time: twice the script, about twice the work."""
+
+    def work(number, text):
+        seen = [0]
+
+        def count(_frame, _event, _argument):
+            seen[0] += 1
+
+        data = (text * number + "acrn-dm VM1\n").encode()
+        sys.setprofile(count)
+        try:
+            script_vms(data)
+        finally:
+            sys.setprofile(None)
+        return seen[0]
+
+    for text in ("<<E\n", "w a=() ", "a=1 a=() ", "((", "f() { :; }\n", "f\n", "x && ", "a=(1)\n", "cat <<E\nE\n"):
+        assert work(80, text) < 2.6 * work(40, text), text

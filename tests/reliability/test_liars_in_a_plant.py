@@ -146,7 +146,7 @@ def nothing_came_through(place, folder, said, known, canary):
 def lasting(value):
     """Without what is of one run alone: seeds of a proof, and warnings, which are text that nothing reads."""
     if isinstance(value, dict):
-        return {key: lasting(each) for key, each in value.items() if key not in ("seed", "warnings")}
+        return {key: lasting(each) for key, each in value.items() if key not in ("seed", "warnings", "deprecations")}
     return [lasting(each) for each in value] if isinstance(value, list) else value
 
 

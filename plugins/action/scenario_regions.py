@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from ansible.errors import AnsibleError
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _words
 from ansible_collections.acrn.ivshmem.plugins.modules import scenario_regions
@@ -22,12 +25,25 @@ class ActionModule(LightAction):
     in_process = True
 
     def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
-        result: dict[str, Any] = super().run(tmp, task_vars)
+        variables = task_vars or {}
+        wrong = self._wrong(variables)
+        result: dict[str, Any] = {"failed": True, "msg": wrong} if wrong else super().run(tmp, task_vars)
         # Whatever the way in which a task came to be in check mode: what the result has is in no file then.
         result["written"] = not self._task.check_mode
         # This module sees every host of a fleet first, and a variable that nobody reads does nothing in silence.
-        found = _words.misspelt(_variables.KNOWN, task_vars or {})
-        if found:
-            told = [f"{name} is no variable of this collection; did you mean {meant}?" for name, meant in found.items()]
+        found = _words.misspelt(_variables.KNOWN, variables)
+        told = [f"{name} is no variable of this collection; did you mean {meant}?" for name, meant in found.items()]
+        told += _variables.misspelt_groups(variables.get("groups") or {})
+        if told:
             result["warnings"] = [*result.get("warnings", []), *told]
         return result
+
+    def _wrong(self, variables: Mapping[str, Any]) -> str:
+        """What is wrong with the variables of the inventory that other roles would stumble over, far from here."""
+        values = {}
+        for name in set(variables) & set(_variables.OWN):
+            try:
+                values[name] = self._templar.template(variables[name])
+            except AnsibleError:
+                continue  # told where it is used
+        return "; ".join(_words.problems(_variables.OWN, values))

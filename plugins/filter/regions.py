@@ -129,6 +129,11 @@ def limited(
     return _limit.looked_at(list(run), groups, of_guest, str(limit), list(needs), with_hosts)
 
 
+def told_once(hosts: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What is wrong with hosts, each mistake once with all hosts that have it."""
+    return _plan.told_once(hosts)
+
+
 def just_started(guests: Iterable[str], hostvars: Mapping[str, Any]) -> list[str]:
     """Those of the guests whose VM was started in this run."""
     found = []
@@ -156,6 +161,7 @@ class FilterModule:
             "build_results": build_results,
             "plan_hosts": plan_hosts,
             "plan_table": plan_table,
+            "told_once": told_once,
             "built": built,
             "guest_claims": guest_claims,
             "limited": limited,

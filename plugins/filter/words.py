@@ -11,7 +11,6 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _words
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _variables
 
@@ -52,13 +51,20 @@ def told_true(hosts: Iterable[str], hostvars: Mapping[str, Any], name: str) -> l
     return [host for host in hosts if word(hostvars[host].get(name), name)]
 
 
-def declared_regions(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The regions of these variables, and why they say nothing of what a host shall have."""
+def controller_path(value: Any, name: str, base: Any = None) -> str:
+    """The path on the controller that the value of a variable means."""
     try:
-        regions, unset = _words.joined(values)
+        return _variables.controller_path(value, name, str(base or ""))
     except IvshmemError as exc:
         raise AnsibleFilterError(str(exc)) from None
-    return {"regions": regions, "unset": unset}
+
+
+def known_group(groups: Mapping[str, Any], name: str) -> str:
+    """A group that has hosts, by its name."""
+    try:
+        return _variables.known_group(groups, name)
+    except IvshmemError as exc:
+        raise AnsibleFilterError(str(exc)) from None
 
 
 class FilterModule:
@@ -68,6 +74,7 @@ class FilterModule:
         return {
             "word": word,
             "told_true": told_true,
-            "declared_regions": declared_regions,
+            "controller_path": controller_path,
+            "known_group": known_group,
             "builder_settings": builder_settings,
         }

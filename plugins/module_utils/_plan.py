@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import Any, Mapping, Sequence, Tuple
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _waiting
-from ansible_collections.acrn.ivshmem.plugins.module_utils._region import PREFIXES
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import PREFIXES, some
 from ansible_collections.acrn.ivshmem.plugins.module_utils._words import convert
 
 Values = Mapping[str, Any]
@@ -58,6 +58,21 @@ def _is(host: Values, name: str) -> bool:
     return bool(convert(name, {"type": "bool"}, host.get(name)))
 
 
+def error_of(host: Values) -> str | None:
+    """Why a host has no plan, or a plan that is not whole."""
+    return host.get("plan_error") or host.get("scenario_error") or None
+
+
+def told_once(hosts: Iterable[Values]) -> list[str]:
+    """What is wrong with the hosts; what is the same for several of them stands there once."""
+    found: dict[str, list[str]] = {}
+    for host in hosts:
+        error = error_of(host)
+        if error:
+            found.setdefault(str(error), []).append(str(host["inventory_hostname"]))
+    return [f"{some(names)}: {error}" for error, names in found.items()]
+
+
 def of_host(host: Values, built: Values | None, waits: Sequence[Values] = ()) -> dict[str, Any]:
     """What would happen to a host. ``host`` has its variables, ``built`` is what _builds.built says, or None.
 
@@ -76,7 +91,7 @@ def of_host(host: Values, built: Values | None, waits: Sequence[Values] = ()) ->
     started, restarted = (list(host.get(name) or []) for name in ("launch_just_started", "launch_restarted"))
     return {
         "host": host["inventory_hostname"],
-        "error": host.get("plan_error"),
+        "error": error_of(host),
         "acrn_version": plan.get("acrn_version"),
         "scenario": plan.get("scenario"),
         "scenario_changed": plan.get("changed"),
@@ -113,7 +128,7 @@ def of_hosts(
     return [
         of_host(host, built.get(host["inventory_hostname"]), own.get(host["inventory_hostname"], ()))
         for host in hosts
-        if host.get("scenario_plan") or host.get("plan_error")
+        if host.get("scenario_plan") or error_of(host)
     ]
 
 
@@ -135,7 +150,7 @@ def _host_row(plan: Values) -> Row:
     words = {"restarted": "restart", "started": "start", "outdated": "restart by hand"}
     told = "; ".join(f"{word} {', '.join(vms[key])}" for key, word in words.items() if vms[key]) if vms else "not known"
     if plan["error"]:
-        told = " ".join(str(plan["error"]).split())
+        told = "error, told below"
     made = ("elsewhere" if needed else "-") if build is None else "to build" if build["needed"] else "there"
     return (plan["host"], made, (build or {}).get("key") or "-", reboot), (told or "-").split(" ")
 

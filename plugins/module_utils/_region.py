@@ -12,8 +12,8 @@ Only the form is read here; whether a region can work on an ACRN version is deci
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 HYPERVISOR = "hypervisor"
@@ -92,17 +92,22 @@ class Bdf:
 
 @dataclass(frozen=True)
 class RegionVm:
-    """A VM of a region, by scenario name or by ID, with the vBDF that the user asks for, if any."""
+    """A VM of a region, by scenario name or by ID, with the vBDF that the user asks for, if any.
+
+    ``also`` is its ID where it is named and the ID is given, too.
+    """
 
     vm: str | int
     vbdf: Bdf | None = None
+    also: Any = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
 class Region:
     """One shared-memory region. ``size`` is in MB, ``region_id`` the PCI subsystem ID of ACRN v3.3 and later.
 
-    ``reserved`` is how many bytes at its end applications leave to the proof. ACRN knows nothing of it.
+    ``reserved`` is how many bytes at its end applications leave to the proof. ACRN knows nothing of it. ``place`` is
+    where it is declared, and no part of what it is.
     """
 
     name: str
@@ -111,6 +116,7 @@ class Region:
     vms: tuple[RegionVm, ...]
     region_id: int | None = None
     reserved: int | None = None
+    place: str = field(default="", compare=False)
 
     @property
     def prefixed(self) -> str:
@@ -118,9 +124,44 @@ class Region:
         return PREFIXES[self.provided_by] + self.name
 
 
-def _integer(value: Any, what: str, where: str) -> int:
+class _Mistakes:
+    """What is wrong with one region, each with the key in it that is to be mended, such as ``vms[1].vbdf``."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[str, str]] = []
+
+    def add(self, key: str, text: str) -> None:
+        self.found.append((key, text))
+
+
+class RegionError(IvshmemError):
+    """All that is wrong with one region. ``mistakes`` has key and text of each; no key means the whole of it."""
+
+    def __init__(self, mistakes: Iterable[tuple[str, str]]) -> None:
+        self.mistakes = tuple(mistakes)
+        super().__init__("; ".join(text for _key, text in self.mistakes))
+
+
+def placed_text(place: str, key: str, text: str) -> str:
+    """A sentence about a region with its place in front: the variable, the index in it, and the key."""
+    return f"{place}{f'.{key}' if key else ''}: {text}" if place else text
+
+
+def provider_of(value: Any) -> str | None:
+    """The provider that somebody means: in ACRN's own words and those of its guide as well, in any letter case."""
+    if not isinstance(value, str):
+        return None
+    word = re.sub(r"[ _-]+", "", value).lower()
+    if word.endswith("land"):
+        word = word[: -len("land")]
+    return {"hv": HYPERVISOR, "hypervisor": HYPERVISOR, "dm": DEVICE_MODEL, "devicemodel": DEVICE_MODEL}.get(word)
+
+
+def _integer(value: Any, what: str, where: str, key: str, wrong: _Mistakes) -> int:
+    """A whole number; 0 where it is none, which is told."""
     if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise IvshmemError(f"{where}: {what} must be a whole number, not {value!r}")
+        wrong.add(key, f"{where}: {what} must be a whole number, not {value!r}")
+        return 0
     if isinstance(value, int):
         return value
     text = value.strip()
@@ -128,115 +169,151 @@ def _integer(value: Any, what: str, where: str) -> int:
     if re.fullmatch(r"-?[0-9]{1,19}|0[xX][0-9A-Fa-f]{1,16}", text):
         return int(text, 16 if "x" in text.lower() else 10)
     unit = {"size": " of MB without a unit", "reserved": " of bytes without a unit"}.get(what, "")
-    raise IvshmemError(f"{where}: {what} must be a whole number{unit}, not '{value}'")
+    wrong.add(key, f"{where}: {what} must be a whole number{unit}, not '{value}'")
+    return 0
 
 
-def _region_vm(value: Any, where: str) -> RegionVm:
-    vbdf = None
+def _region_vm(value: Any, where: str, key: str, wrong: _Mistakes) -> RegionVm | None:
+    """A VM of a region; None where it names none, which is told."""
+    vbdf, also = None, None
     if isinstance(value, Mapping):
-        named = [value[key] for key in ("name", "id") if value.get(key) is not None]
+        unknown = sorted(str(each) for each in set(value) - set(_VM_KEYS))
+        if unknown:
+            told = f"unknown key {', '.join(map(repr, unknown))} in a VM; the keys are name (or id) and vbdf (or slot)"
+            wrong.add(key, f"{where}: {told}")
+        named = [value[each] for each in ("name", "id") if value.get(each) is not None]
         if not named:
-            raise IvshmemError(f"{where}: a VM needs name or id, not {dict(value)!r}")
-        vbdf = _vbdf(value.get("vbdf"), f"{where}: vbdf of VM '{named[0]}'")
-        if value.get("slot") is not None:
-            slot = _integer(value["slot"], f"slot of VM '{named[0]}'", where)
-            if not 0 <= slot <= 31:
-                raise IvshmemError(f"{where}: slot {slot} of VM '{named[0]}' must be 0..31, in decimal")
-            if vbdf is not None and vbdf.slot != slot:
-                raise IvshmemError(
-                    f"{where}: slot {slot} of VM '{named[0]}' is 00:{slot:02x}.0, but its vbdf is {vbdf}; "
-                    "give one of them"
-                )
-            vbdf = vbdf or Bdf(0, slot, 0)
-        value = named[0]
+            wrong.add(key, f"{where}: a VM needs name or id, not {dict(value)!r}")
+            return None
+        vbdf = _place(value, named[0], where, key, wrong)
+        value, also = named[0], named[1] if len(named) > 1 else None
     value = value.strip() if isinstance(value, str) else value
     if isinstance(value, bool) or not isinstance(value, (int, str)) or value == "":
-        raise IvshmemError(f"{where}: a VM is its name, its ID, or a mapping with name and vbdf, not {value!r}")
-    return RegionVm(value, vbdf)
+        wrong.add(key, f"{where}: a VM is its name, its ID, or a mapping with name and vbdf, not {value!r}")
+        return None
+    return RegionVm(value, vbdf, also)
 
 
-def _vbdf(value: Any, where: str) -> Bdf | None:
+def _place(value: Mapping[str, Any], vm: Any, where: str, key: str, wrong: _Mistakes) -> Bdf | None:
+    """Where the device of a VM stands, by vbdf or by slot."""
+    vbdf = _vbdf(value.get("vbdf"), f"{where}: vbdf of VM '{vm}'", f"{key}.vbdf", wrong)
+    if value.get("slot") is None:
+        return vbdf
+    before = len(wrong.found)
+    slot = _integer(value["slot"], f"slot of VM '{vm}'", where, f"{key}.slot", wrong)
+    if len(wrong.found) > before:
+        return vbdf
+    if not 0 <= slot <= 31:
+        wrong.add(f"{key}.slot", f"{where}: slot {slot} of VM '{vm}' must be 0..31, in decimal")
+        return vbdf
+    if vbdf is not None and vbdf.slot != slot:
+        told = f"slot {slot} of VM '{vm}' is 00:{slot:02x}.0, but its vbdf is {vbdf}; give one of them"
+        wrong.add(f"{key}.slot", f"{where}: {told}")
+    return vbdf or Bdf(0, slot, 0)
+
+
+def _vbdf(value: Any, where: str, key: str, wrong: _Mistakes) -> Bdf | None:
     if value is None or value == "":
         return None
     if not isinstance(value, str):
-        raise IvshmemError(f'{where} is {value!r}: write it in quotes, since YAML reads 00:08.0 as a number: "00:08.0"')
+        told = 'write it in quotes, since YAML reads 00:08.0 as a number: "00:08.0"'
+        wrong.add(key, f"{where} is {value!r}: {told}")
+        return None
     try:
         return Bdf.parse(value)
     except IvshmemError as exc:
-        raise IvshmemError(f"{where}: {exc}") from None
+        wrong.add(key, f"{where}: {exc}")
+        return None
 
 
-def _refuse_unknown(value: Mapping[str, Any], where: str) -> None:
-    """Raise IvshmemError with all keys of a region and of its VMs that nobody knows."""
-    own = sorted(str(key) for key in set(value) - set(_KEYS))
-    vms = value.get("vms")
-    inner = [vm for vm in vms if isinstance(vm, Mapping)] if isinstance(vms, (list, tuple)) else []
-    others = sorted({str(key) for vm in inner for key in vm} - set(_VM_KEYS))
-    told = []
-    if own:
-        told.append(f"unknown key {', '.join(map(repr, own))}; the keys are {', '.join(_KEYS)}")
-    if others:
-        told.append(f"unknown key {', '.join(map(repr, others))} in a VM; the keys are name (or id) and vbdf (or slot)")
-    if told:
-        raise IvshmemError(f"{where}: {'; '.join(told)}")
+def _provider(value: Mapping[str, Any], name: str, where: str, wrong: _Mistakes) -> tuple[str, str]:
+    """The provider by its key, or by the prefix of the name, and the name without that."""
+    given = value.get("provided_by")
+    provider = provider_of(given)
+    if given is not None and provider is None:
+        told = f"provided_by must be {HYPERVISOR} (hv-land) or {DEVICE_MODEL} (dm-land), not {given!r}"
+        wrong.add("provided_by", f"{where}: {told}")
+    by_prefix = PROVIDERS.get(name[:4])
+    if not by_prefix:
+        return provider or HYPERVISOR, name
+    if not name[4:]:
+        wrong.add("name", f"{where}: the name behind the prefix is missing; {_COMPACT_HINT}")
+    if provider not in (None, by_prefix):
+        told = f"the prefix says {by_prefix}, but provided_by is {given}; remove one"
+        wrong.add("provided_by", f"{where}: {told}")
+    return by_prefix, name[4:]
 
 
 def _from_mapping(value: Mapping[str, Any]) -> Region:
+    wrong = _Mistakes()
     name = value.get("name")
-    if not isinstance(name, str) or not name:
-        raise IvshmemError(f"a region needs a name (a string), not {name!r}")
+    if not isinstance(name, str) or not name.strip():
+        wrong.add("name" if "name" in value else "", f"a region needs a name (a string), not {name!r}")
+        name = "" if name is None else str(name)
+    name = name.strip()
     where = f"region '{name}'"
-    _refuse_unknown(value, where)
-    provided_by = value.get("provided_by")
-    by_prefix = PROVIDERS.get(name[:4])
-    if by_prefix:
-        name = name[4:]
-        if not name:
-            raise IvshmemError(f"{where}: the name behind the prefix is missing; {_COMPACT_HINT}")
-        if provided_by not in (None, by_prefix):
-            raise IvshmemError(f"{where}: the prefix says {by_prefix}, but provided_by is {provided_by}; remove one")
-        provided_by = by_prefix
-    provided_by = HYPERVISOR if provided_by is None else provided_by
-    if provided_by not in list(PREFIXES):
-        raise IvshmemError(
-            f"{where}: provided_by must be {HYPERVISOR} (hv-land) or {DEVICE_MODEL} (dm-land), not {provided_by!r}"
-        )
-    if "size" not in value:
-        raise IvshmemError(f"{where}: size is missing; give it in MB")
+    unknown = sorted(str(key) for key in set(value) - set(_KEYS))
+    if unknown:
+        told = f"unknown key {', '.join(map(repr, unknown))}; the keys are {', '.join(_KEYS)}"
+        wrong.add("", f"{where}: {told}")
+    provided_by, name = _provider(value, name, where, wrong)
+    size = 0
+    if "size" in value:
+        size = _integer(value["size"], "size", where, "size", wrong)
+    else:
+        wrong.add("", f"{where}: size is missing; give it in MB")
     vms = value.get("vms")
     if not isinstance(vms, (list, tuple)) or not vms:
-        raise IvshmemError(f"{where}: vms must be a list of at least two VMs, not {vms!r}")
+        wrong.add("vms", f"{where}: vms must be a list of at least two VMs, not {vms!r}")
+        vms = ()
     if len(vms) > MOST_VMS:
-        raise IvshmemError(f"{where}: has {len(vms)} VMs; {MOST_VMS} is the limit")
-    region_id, reserved = value.get("region_id"), value.get("reserved")
+        wrong.add("vms", f"{where}: has {len(vms)} VMs; {MOST_VMS} is the limit")
+        vms = ()
+    found = [_region_vm(vm, where, f"vms[{index}]", wrong) for index, vm in enumerate(vms)]
+    numbers = {}
+    for key in ("region_id", "reserved"):
+        given = value.get(key)
+        numbers[key] = None if given is None else _integer(given, key, where, key, wrong)
+    if wrong.found:
+        raise RegionError(wrong.found)
     return Region(
         name=name,
         provided_by=provided_by,
-        size=_integer(value["size"], "size", where),
-        vms=tuple(_region_vm(vm, where) for vm in vms),
-        region_id=None if region_id is None else _integer(region_id, "region_id", where),
-        reserved=None if reserved is None else _integer(reserved, "reserved", where) or None,
+        size=size,
+        vms=tuple(vm for vm in found if vm is not None),
+        region_id=numbers["region_id"],
+        reserved=numbers["reserved"] or None,
     )
 
 
 def _from_compact(value: str) -> Region:
     parts = [part.strip() for part in value.split(",")]
     if len(parts) != 3 or parts[0][:4] not in PROVIDERS or not all(parts):
-        raise IvshmemError(f"region '{value}' is not readable: {_COMPACT_HINT}")
+        more = "; region_id, vbdf and reserved need the mapping" if len(parts) > 3 else ""
+        raise RegionError([("", f"region '{value}' is not readable: {_COMPACT_HINT}{more}")])
     if parts[2].count(":") >= MOST_VMS:
-        raise IvshmemError(f"region '{parts[0]}': has {parts[2].count(':') + 1} VMs; {MOST_VMS} is the limit")
+        told = f"region '{parts[0]}': has {parts[2].count(':') + 1} VMs; {MOST_VMS} is the limit"
+        raise RegionError([("", told)])
     vms = [vm.strip() for vm in parts[2].split(":")]
     if not all(vms):
-        raise IvshmemError(f"region '{value}' has an empty VM between its colons: {_COMPACT_HINT}")
-    return _from_mapping(
-        {"name": parts[0], "size": parts[1], "vms": [int(vm) if re.fullmatch("[0-9]{1,9}", vm) else vm for vm in vms]}
-    )
+        raise RegionError([("", f"region '{value}' has an empty VM between its colons: {_COMPACT_HINT}")])
+    try:
+        return _from_mapping(
+            {
+                "name": parts[0],
+                "size": parts[1],
+                "vms": [int(vm) if re.fullmatch("[0-9]{1,9}", vm) else vm for vm in vms],
+            }
+        )
+    except RegionError as exc:
+        # A string has no keys.
+        raise RegionError([("", text) for _key, text in exc.mistakes]) from None
 
 
 def parse_region(value: Any) -> Region:
     """Read one region: a Region, a mapping of the declaration, or the compact string ``hv:/name, 2, 0:2``.
 
-    Raises IvshmemError, which names the region, the value and the form that is expected.
+    Raises RegionError, which names the region, the value and the form that is expected.
     """
     if isinstance(value, Region):
         return value
@@ -244,20 +321,25 @@ def parse_region(value: Any) -> Region:
         return _from_mapping(value)
     if isinstance(value, str):
         return _from_compact(value)
-    raise IvshmemError(f"a region is a mapping or a string, not {value!r}: {_COMPACT_HINT}")
+    raise RegionError([("", f"a region is a mapping or a string, not {value!r}: {_COMPACT_HINT}")])
 
 
-def parse_regions(values: Iterable[Any]) -> tuple[tuple[Region, ...], list[str]]:
-    """Read a list of regions. Returns those that can be read, and what is wrong with each of the others."""
+def parse_regions(values: Iterable[Any], places: Sequence[str] = ()) -> tuple[tuple[Region, ...], list[str]]:
+    """Read a list of regions. Returns those that can be read, and what is wrong with each of the others.
+
+    ``places``: where each of them is declared, such as ``ivshmem_host_regions[0]``.
+    """
     regions, problems = [], []
     values = tuple(values)
     if len(values) > MOST_REGIONS:
         raise IvshmemError(f"{len(values)} regions are declared; {MOST_REGIONS} is the limit")
-    for value in values:
+    for index, value in enumerate(values):
+        place = places[index] if index < len(places) else ""
         try:
-            regions.append(parse_region(value))
-        except IvshmemError as exc:
-            problems.append(str(exc))
+            region = parse_region(value)
+            regions.append(replace(region, place=place) if place else region)
+        except RegionError as exc:
+            problems += [placed_text(place, key, text) for key, text in exc.mistakes]
     return tuple(regions), problems
 
 

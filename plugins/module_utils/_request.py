@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,13 +105,15 @@ def decide(
     earlier: bytes | None = None,
     known: Iterable[Mapping[str, Mapping[str, str]]] = (),
     others: Callable[[Scenario], Iterable[str]] = lambda scenario: (),
+    declared_in: Sequence[str] = (),
 ) -> Outcome:
     """Decide what a scenario and its launch XML shall hold.
 
     ``earlier`` is an older result for the same host, whose vBDFs are kept where ``data`` has none of its own, and then
     those of ``known``: by prefixed name of the region and name of the VM. ``others`` tells what is wrong with those
-    that use its VMs. Raises IvshmemError for input that is not readable, or that breaks a rule of severity error; all
-    of them are told.
+    that use its VMs. ``declared_in`` says of each of ``values`` where it stands.
+
+    Raises IvshmemError for input that is not readable, or that breaks a rule of severity error; all of them are told.
     """
     scenario = read_scenario(data, where)
     findings: tuple[Finding, ...] = ()
@@ -120,7 +122,7 @@ def decide(
         new = scenario.without({region.name for region in names_to_remove(values)})
         regions = read_scenario(new, where).as_found()
     else:
-        declared, unreadable = parse_regions(values)
+        declared, unreadable = parse_regions(values, declared_in)
         wanted = scenario.merged(declared, state == "exact")
         guests = {} if launch is None else launch_guests(launch, launch_where, scenario)
         findings = tuple(check(scenario, wanted, version, board, {region.name for region in declared}, guests))

@@ -26,6 +26,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     Bdf,
     IvshmemError,
     Region,
+    placed_text,
     some,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import (
@@ -67,11 +68,24 @@ class Context:
         """How much memory the hypervisor has for regions."""
         return budget(self.scenario, self.version, self.board, self.regions)
 
-    def vms(self) -> Iterator[tuple[Region, Vm, Bdf | None]]:
-        """Every VM of every region that the scenario has."""
+    def vms(self) -> Iterator[tuple[Region, Vm, Bdf | None, str]]:
+        """Every VM of every region that the scenario has, and its key in the declaration."""
         for region in self.regions:
-            for vm, vbdf in self.scenario.resolved(region):
-                yield region, vm, vbdf
+            for index, ref in enumerate(region.vms):
+                try:
+                    vm = self.scenario.vm(ref.vm)
+                except IvshmemError:
+                    continue
+                yield region, vm, ref.vbdf, f"vms[{index}]"
+
+
+@dataclass(frozen=True)
+class Hit:
+    """What a rule found. ``key`` is what is to be mended of the region, where it is about one."""
+
+    text: str
+    region: Region | None = None
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,7 +99,7 @@ class Rule:
     source: str
     since: tuple[int, int]
     until: tuple[int, int] | None
-    check: Callable[[Context], Iterable[tuple[str, str]]]
+    check: Callable[[Context], Iterable[Hit]]
 
     def severity_for(self, version: tuple[int, int] | None, dialect: str) -> str | None:
         """The severity on a version; None where the rule does not hold.
@@ -104,23 +118,28 @@ class Rule:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a rule found: ``region`` may be empty where the finding is about the whole declaration."""
+    """What a rule found: ``region`` may be empty where the finding is about the whole declaration.
+
+    ``place`` is what is to be mended, such as ``ivshmem_host_regions[0].size``, where the region is declared.
+    """
 
     rule: str
     severity: str
     region: str
     message: str
     mend: str
+    place: str = ""
 
     def __str__(self) -> str:
         about = f"region '{self.region}': " if self.region else ""
-        return f"{self.severity}: {about}{self.message}; {self.mend} [{self.rule}]"
+        return f"{self.severity}: {placed_text(self.place, '', about + self.message)}; {self.mend} [{self.rule}]"
 
     def as_dict(self) -> dict[str, str]:
         return {
             "rule": self.rule,
             "severity": self.severity,
             "region": self.region,
+            "place": self.place,
             "message": self.message,
             "mend": self.mend,
         }
@@ -129,7 +148,7 @@ class Finding:
 RULES: list[Rule] = []
 
 if TYPE_CHECKING:
-    _Check = Callable[[Context], Iterable[tuple[str, str]]]
+    _Check = Callable[[Context], Iterable[Hit]]
 
 
 def _rule(
@@ -141,7 +160,7 @@ def _rule(
     since: tuple[int, int] = FIRST,
     until: tuple[int, int] | None = None,
 ) -> Callable[[_Check], _Check]:
-    """Register a check, which yields (region, message) for each thing that it finds."""
+    """Register a check, which yields a Hit for each thing that it finds."""
 
     def register(check: _Check) -> _Check:
         RULES.append(Rule(rule_id, severity, what, mend, source, since, until, check))
@@ -164,11 +183,11 @@ def _text(version: tuple[int, int]) -> str:
     "use 1 to 27 of A-Z, a-z, 0-9 and _",
     "schema/types.xsd (IVSHMEMRegionType); with the hv:/ prefix the hypervisor has 32 bytes for it (dm/vpci/ivshmem.c)",
 )
-def _region_name(context: Context) -> Iterator[tuple[str, str]]:
+def _region_name(context: Context) -> Iterator[Hit]:
     for region in context.regions:
         if not re.fullmatch(r"[A-Za-z0-9_]{1,27}", region.name):
             length = f" ({len(region.name)} characters)" if len(region.name) > 27 else ""
-            yield region.name, f"its name{length} is not one that every ACRN version takes"
+            yield Hit(f"its name{length} is not one that every ACRN version takes", region, "name")
 
 
 @_rule(
@@ -178,10 +197,12 @@ def _region_name(context: Context) -> Iterator[tuple[str, str]]:
     "give each region a name of its own",
     "library/scenario_cfg_lib.py (share_mem_check) up to v2.7; v3.x fails to compile",
 )
-def _region_duplicate(context: Context) -> Iterator[tuple[str, str]]:
+def _region_duplicate(context: Context) -> Iterator[Hit]:
     for name, count in Counter(region.name for region in context.regions).items():
         if count > 1:
-            yield name, f"is declared {count} times"
+            same = [region for region in context.regions if region.name == name]
+            where = some((region.place for region in same if region.place), between=" and ")
+            yield Hit(f"is declared {count} times{f': {where}' if where else ''}", same[-1], "name")
 
 
 @_rule(
@@ -191,10 +212,10 @@ def _region_duplicate(context: Context) -> Iterator[tuple[str, str]]:
     "use 2, 4, 8, 16, 32, 64, 128, 256 or 512 (MB)",
     "schema/types.xsd (IVSHMEMSize), library/scenario_cfg_lib.py (share_mem_check), devicemodel/hw/pci/ivshmem.c",
 )
-def _region_size(context: Context) -> Iterator[tuple[str, str]]:
+def _region_size(context: Context) -> Iterator[Hit]:
     for region in context.regions:
         if not 2 <= region.size <= 512 or region.size & (region.size - 1):
-            yield region.name, f"its size is {region.size} MB"
+            yield Hit(f"its size is {region.size} MB", region, "size")
 
 
 @_rule(
@@ -204,11 +225,11 @@ def _region_size(context: Context) -> Iterator[tuple[str, str]]:
     "use a multiple of 4096 (one is enough for 16 VMs), at most half of the size, or leave it out",
     "the proof writes up to 192 bytes for each VM, of which ACRN has at most 16; nothing of ACRN knows it",
 )
-def _region_reserved(context: Context) -> Iterator[tuple[str, str]]:
+def _region_reserved(context: Context) -> Iterator[Hit]:
     for region in context.regions:
         reserved = region.reserved
         if reserved is not None and (reserved % 4096 or not 0 < reserved <= region.size << 19):
-            yield region.name, f"{reserved} bytes of its {region.size} MB are reserved"
+            yield Hit(f"{reserved} bytes of its {region.size} MB are reserved", region, "reserved")
 
 
 @_rule(
@@ -218,10 +239,10 @@ def _region_reserved(context: Context) -> Iterator[tuple[str, str]]:
     "drop regions, merge some, or provide some by the device model",
     "hypervisor/dm/vpci/ivshmem.c (mem_regions[8]); v3.x does not check it and fails to compile",
 )
-def _region_count(context: Context) -> Iterator[tuple[str, str]]:
+def _region_count(context: Context) -> Iterator[Hit]:
     count = len(context.hypervisor_regions)
     if count > 8:
-        yield "", f"{count} regions are provided by the hypervisor, the limit is 8"
+        yield Hit(f"{count} regions are provided by the hypervisor, the limit is 8")
 
 
 @_rule(
@@ -232,10 +253,10 @@ def _region_count(context: Context) -> Iterator[tuple[str, str]]:
     "schema/types.xsd (IVSHMEM_REGION_ID since v3.3): earlier validators reject the element",
     until=(3, 2),
 )
-def _region_id_version(context: Context) -> Iterator[tuple[str, str]]:
+def _region_id_version(context: Context) -> Iterator[Hit]:
     for region in context.regions:
         if region.region_id:
-            yield region.name, f"has the region ID {region.region_id}, which this ACRN cannot give it"
+            yield Hit(f"has the region ID {region.region_id}, which this ACRN cannot give it", region, "region_id")
 
 
 @_rule(
@@ -245,11 +266,11 @@ def _region_id_version(context: Context) -> Iterator[tuple[str, str]]:
     "use 0 or a number from 4096 to 65535",
     "doc/tutorials/enable_ivshmem.rst (IDs 0x1 to 0xfff are reserved); it becomes the 16-bit PCI subsystem ID",
 )
-def _region_id_range(context: Context) -> Iterator[tuple[str, str]]:
+def _region_id_range(context: Context) -> Iterator[Hit]:
     for region in context.regions:
         if region.region_id and not 0x1000 <= region.region_id <= 0xFFFF:
             reserved = " (reserved)" if 0 < region.region_id < 0x1000 else ""
-            yield region.name, f"its region ID is {region.region_id}{reserved}"
+            yield Hit(f"its region ID is {region.region_id}{reserved}", region, "region_id")
 
 
 @_rule(
@@ -259,13 +280,13 @@ def _region_id_range(context: Context) -> Iterator[tuple[str, str]]:
     "give each region an ID of its own",
     "guests tell regions apart by the PCI subsystem ID (hypervisor/dm/vpci/ivshmem.c); not checked upstream",
 )
-def _region_id_duplicate(context: Context) -> Iterator[tuple[str, str]]:
+def _region_id_duplicate(context: Context) -> Iterator[Hit]:
     first: dict[int, str] = {}
     for region in context.regions:
         if region.region_id:
             other = first.setdefault(region.region_id, region.name)
             if other != region.name:
-                yield region.name, f"its region ID {region.region_id} is that of region '{other}' too"
+                yield Hit(f"its region ID {region.region_id} is that of region '{other}' too", region, "region_id")
 
 
 # -- its VMs ---------------------------------------------------------------------------------------------------------
@@ -278,14 +299,18 @@ def _region_id_duplicate(context: Context) -> Iterator[tuple[str, str]]:
     "use a name or an ID of the scenario",
     "v3.x accepts an unknown name and leaves the VM without the device; v2.x library/scenario_cfg_lib.py refuses it",
 )
-def _vm_unknown(context: Context) -> Iterator[tuple[str, str]]:
+def _vm_unknown(context: Context) -> Iterator[Hit]:
     for region in context.regions:
-        for ref in region.vms:
+        for index, ref in enumerate(region.vms):
             try:
-                context.scenario.vm(ref.vm)
+                found = context.scenario.vm(ref.vm)
             except IvshmemError:
                 near = meant(str(ref.vm), [vm.name for vm in context.scenario.vms])
-                yield region.name, f"VM '{ref.vm}' is not in the scenario, which has {context.scenario.known_vms}{near}"
+                told = f"VM '{ref.vm}' is not in the scenario, which has {context.scenario.known_vms}{near}"
+                yield Hit(told, region, f"vms[{index}]")
+                continue
+            if ref.also is not None and str(ref.also) != str(found.id):
+                yield Hit(f"VM '{ref.vm}' has the ID {found.id}, and not {ref.also}", region, f"vms[{index}].id")
 
 
 @_rule(
@@ -295,11 +320,11 @@ def _vm_unknown(context: Context) -> Iterator[tuple[str, str]]:
     "name it once",
     "schema/checks/ivsh_memory.xsd, library/scenario_cfg_lib.py (share_mem_check)",
 )
-def _vm_twice(context: Context) -> Iterator[tuple[str, str]]:
+def _vm_twice(context: Context) -> Iterator[Hit]:
     for region in context.regions:
         for vm, count in Counter(vm for vm, _vbdf in context.scenario.resolved(region)).items():
             if count > 1:
-                yield region.name, f"VM '{vm.name}' (ID {vm.id}) is named {count} times"
+                yield Hit(f"VM '{vm.name}' (ID {vm.id}) is named {count} times", region, "vms")
 
 
 @_rule(
@@ -309,10 +334,10 @@ def _vm_twice(context: Context) -> Iterator[tuple[str, str]]:
     "add the VM that it shall talk to, or drop the region",
     "schema/types.xsd up to v2.7; v3.x accepts a region that nobody shares",
 )
-def _vm_single(context: Context) -> Iterator[tuple[str, str]]:
+def _vm_single(context: Context) -> Iterator[Hit]:
     for region in context.regions:
         if len({str(ref.vm) for ref in region.vms}) < 2:
-            yield region.name, "has a single VM"
+            yield Hit("has a single VM", region, "vms")
 
 
 @_rule(
@@ -323,12 +348,14 @@ def _vm_single(context: Context) -> Iterator[tuple[str, str]]:
     "schema/types.xsd (VMNameType) from v3.0, acrn_common.h (MAX_VM_NAME_LEN 16) from v2.7: acrn-dm names its VM by it",
     since=(2, 7),
 )
-def _vm_name(context: Context) -> Iterator[tuple[str, str]]:
+def _vm_name(context: Context) -> Iterator[Hit]:
     told = set()
-    for region, vm, _vbdf in context.vms():
+    for region, vm, _vbdf, key in context.vms():
         if vm not in told and not re.fullmatch(r"[A-Za-z0-9_-]{1,15}", vm.name):
             told.add(vm)
-            yield region.name, f"the name '{vm.name}' of VM {vm.id} has {len(vm.name)} characters, or ones not allowed"
+            yield Hit(
+                f"the name '{vm.name}' of VM {vm.id} has {len(vm.name)} characters, or ones not allowed", region, key
+            )
 
 
 @_rule(
@@ -339,14 +366,14 @@ def _vm_name(context: Context) -> Iterator[tuple[str, str]]:
     "schema/config.xsd (vmNameUnique); regions of v3.x say which VMs they mean by name, and so does acrn-dm from v2.7",
     since=(2, 7),
 )
-def _vm_name_duplicate(context: Context) -> Iterator[tuple[str, str]]:
+def _vm_name_duplicate(context: Context) -> Iterator[Hit]:
     counts = Counter(vm.name for vm in context.scenario.vms)
     told = set()
-    for region, vm, _vbdf in context.vms():
+    for region, vm, _vbdf, key in context.vms():
         if counts[vm.name] > 1 and vm.name not in told:
             told.add(vm.name)
             ids = some((each.id for each in context.scenario.vms if each.name == vm.name), between=" and ")
-            yield region.name, f"the VMs {ids} have the same name '{vm.name}'"
+            yield Hit(f"the VMs {ids} have the same name '{vm.name}'", region, key)
 
 
 @_rule(
@@ -356,11 +383,11 @@ def _vm_name_duplicate(context: Context) -> Iterator[tuple[str, str]]:
     "use provided_by: hypervisor, or leave the VM out",
     "acrn-dm emulates it (devicemodel/hw/pci/ivshmem.c); v3.x accepts other VMs in the XML without effect",
 )
-def _dm_vm_kind(context: Context) -> Iterator[tuple[str, str]]:
-    for region, vm, _vbdf in context.vms():
+def _dm_vm_kind(context: Context) -> Iterator[Hit]:
+    for region, vm, _vbdf, key in context.vms():
         if region.provided_by == DEVICE_MODEL and vm.load_order != POST_LAUNCHED:
             kind = "the Service VM" if vm.load_order == SERVICE else "a pre-launched VM"
-            yield region.name, f"is provided by the device model, but VM '{vm.name}' is {kind}"
+            yield Hit(f"is provided by the device model, but VM '{vm.name}' is {kind}", region, key)
 
 
 @_rule(
@@ -371,10 +398,10 @@ def _dm_vm_kind(context: Context) -> Iterator[tuple[str, str]]:
     "misc/acrn-config/library/scenario_cfg_lib.py (share_mem_check) of v2.2",
     until=(2, 2),
 )
-def _service_vm(context: Context) -> Iterator[tuple[str, str]]:
-    for region, vm, _vbdf in context.vms():
+def _service_vm(context: Context) -> Iterator[Hit]:
+    for region, vm, _vbdf, key in context.vms():
         if vm.load_order == SERVICE and region.provided_by == HYPERVISOR:
-            yield region.name, f"VM '{vm.name}' is the Service VM"
+            yield Hit(f"VM '{vm.name}' is the Service VM", region, key)
 
 
 # -- where the device stands -----------------------------------------------------------------------------------------
@@ -393,16 +420,18 @@ def _several(context: Context, vm: Vm) -> bool:
     "launch_config/launch_cfg_gen.py drops bus and function; hypervisor/dm/vpci/ivshmem.c tells guests of further "
     "functions from v3.3 on, and only where function 0 is a region",
 )
-def _vbdf_function(context: Context) -> Iterator[tuple[str, str]]:
-    first = {(vm.id, vbdf.device) for _region, vm, vbdf in context.vms() if vbdf and not (vbdf.bus or vbdf.function)}
-    for region, vm, vbdf in context.vms():
+def _vbdf_function(context: Context) -> Iterator[Hit]:
+    first = {
+        (vm.id, vbdf.device) for _region, vm, vbdf, _key in context.vms() if vbdf and not (vbdf.bus or vbdf.function)
+    }
+    for region, vm, vbdf, key in context.vms():
         if not vbdf or not (vbdf.bus or vbdf.function):
             continue
         if vbdf.bus or not _several(context, vm):
-            yield region.name, f"the vBDF {vbdf} of VM '{vm.name}' is not on bus 00 with function 0"
+            yield Hit(f"the vBDF {vbdf} of VM '{vm.name}' is not on bus 00 with function 0", region, f"{key}.vbdf")
         elif (vm.id, vbdf.device) not in first:
             where = f"no region of it has a vbdf of 00:{vbdf.device:02x}.0"
-            yield region.name, f"VM '{vm.name}' does not look for the vBDF {vbdf}, since {where}"
+            yield Hit(f"VM '{vm.name}' does not look for the vBDF {vbdf}, since {where}", region, f"{key}.vbdf")
 
 
 @_rule(
@@ -413,10 +442,10 @@ def _vbdf_function(context: Context) -> Iterator[tuple[str, str]]:
     "static_allocators/bdf.py (find_unused_bdf) of v2.x; the scenario XML has no place for a vBDF",
     until=(2, 7),
 )
-def _vbdf_choice(context: Context) -> Iterator[tuple[str, str]]:
-    for region, vm, vbdf in context.vms():
+def _vbdf_choice(context: Context) -> Iterator[Hit]:
+    for region, vm, vbdf, key in context.vms():
         if vbdf and vm.load_order != POST_LAUNCHED:
-            yield region.name, f"VM '{vm.name}' cannot be given the vBDF {vbdf} in a v2.x scenario"
+            yield Hit(f"VM '{vm.name}' cannot be given the vBDF {vbdf} in a v2.x scenario", region, f"{key}.vbdf")
 
 
 @_rule(
@@ -426,13 +455,15 @@ def _vbdf_choice(context: Context) -> Iterator[tuple[str, str]]:
     "use a device number from 03 to 1e",
     "schema/checks/vbdf_assignment.xsd for post-launched VMs; 00:00.0 is the host bridge (static_allocators/bdf.py)",
 )
-def _vbdf_reserved(context: Context) -> Iterator[tuple[str, str]]:
-    for region, vm, vbdf in context.vms():
+def _vbdf_reserved(context: Context) -> Iterator[Hit]:
+    for region, vm, vbdf, key in context.vms():
         if vbdf is None or vbdf.bus:
             continue
         allowed = range(0x03, 0x1F) if vm.load_order == POST_LAUNCHED else range(0x01, 0x20)
         if vbdf.device not in allowed:
-            yield region.name, f"device {vbdf.device:02x} of the vBDF {vbdf} of VM '{vm.name}' is reserved"
+            yield Hit(
+                f"device {vbdf.device:02x} of the vBDF {vbdf} of VM '{vm.name}' is reserved", region, f"{key}.vbdf"
+            )
 
 
 @_rule(
@@ -443,7 +474,7 @@ def _vbdf_reserved(context: Context) -> Iterator[tuple[str, str]]:
     "choose another device number, or leave vbdf out to have a free one chosen",
     "schema/checks/vbdf_assignment.xsd compares text, so 00:0A.0 and 00:0a.0 pass there",
 )
-def _vbdf_clash(context: Context) -> Iterator[tuple[str, str]]:
+def _vbdf_clash(context: Context) -> Iterator[Hit]:
     def place(vm: Vm, bdf: Bdf) -> tuple[int, int, int]:
         return vm.id, bdf.device, bdf.function if _several(context, vm) else 0
 
@@ -452,20 +483,22 @@ def _vbdf_clash(context: Context) -> Iterator[tuple[str, str]]:
         for function in vm.functions:
             if function.kind == "vuart" and not function.bdf.bus:
                 holders[place(vm, function.bdf)] = f"vUART '{function.what}'"
-    for region, vm, vbdf in context.vms():
+    for region, vm, vbdf, key in context.vms():
         if vbdf and not vbdf.bus:
             holder = holders.setdefault(place(vm, vbdf), f"region '{region.name}'")
             if holder != f"region '{region.name}'":
-                yield region.name, f"the vBDF {vbdf} of VM '{vm.name}' is taken by {holder}"
+                yield Hit(f"the vBDF {vbdf} of VM '{vm.name}' is taken by {holder}", region, f"{key}.vbdf")
 
 
-def _passthrough(context: Context, post_launched: bool) -> Iterator[tuple[str, str]]:
-    for region, vm, vbdf in context.vms():
+def _passthrough(context: Context, post_launched: bool) -> Iterator[Hit]:
+    for region, vm, vbdf, key in context.vms():
         for function in vm.functions:
             if function.kind != "passthrough" or vbdf is None or (vm.load_order == POST_LAUNCHED) != post_launched:
                 continue
             if (function.bdf.bus, function.bdf.device) == (vbdf.bus, vbdf.device):
-                yield region.name, f"the vBDF {vbdf} of VM '{vm.name}' is that of its device {function.what}"
+                yield Hit(
+                    f"the vBDF {vbdf} of VM '{vm.name}' is that of its device {function.what}", region, f"{key}.vbdf"
+                )
 
 
 @_rule(
@@ -475,7 +508,7 @@ def _passthrough(context: Context, post_launched: bool) -> Iterator[tuple[str, s
     "choose another device number",
     "static_allocators/bdf.py (insert_pt_devs_to_dev_dict) keeps the number of some passthrough devices",
 )
-def _vbdf_passthrough(context: Context) -> Iterator[tuple[str, str]]:
+def _vbdf_passthrough(context: Context) -> Iterator[Hit]:
     return _passthrough(context, False)
 
 
@@ -486,7 +519,7 @@ def _vbdf_passthrough(context: Context) -> Iterator[tuple[str, str]]:
     "choose another device number, or see that the launch script gives that device another slot",
     "launch_config/launch_cfg_gen.py (add_passthrough_device)",
 )
-def _vbdf_passthrough_post(context: Context) -> Iterator[tuple[str, str]]:
+def _vbdf_passthrough_post(context: Context) -> Iterator[Hit]:
     return _passthrough(context, True)
 
 
@@ -497,11 +530,15 @@ def _vbdf_passthrough_post(context: Context) -> Iterator[tuple[str, str]]:
     "choose a device number that the board leaves free",
     "schema/checks/vbdf_assignment.xsd compares whole BDFs, so another function of a native device passes there",
 )
-def _vbdf_native(context: Context) -> Iterator[tuple[str, str]]:
+def _vbdf_native(context: Context) -> Iterator[Hit]:
     native = {bdf.device: bdf for bdf in (context.board.native if context.board else ()) if bdf.bus == 0}
-    for region, vm, vbdf in context.vms():
+    for region, vm, vbdf, key in context.vms():
         if vm.load_order == SERVICE and vbdf and not vbdf.bus and vbdf.device in native:
-            yield region.name, f"the vBDF {vbdf} of VM '{vm.name}' stands on the native device {native[vbdf.device]}"
+            yield Hit(
+                f"the vBDF {vbdf} of VM '{vm.name}' stands on the native device {native[vbdf.device]}",
+                region,
+                f"{key}.vbdf",
+            )
 
 
 @_rule(
@@ -512,14 +549,14 @@ def _vbdf_native(context: Context) -> Iterator[tuple[str, str]]:
     "the device tree of the board XML names root ports that are fused off; ACRN looks at the devices that lspci lists",
     since=_V3_FIRST,
 )
-def _vbdf_named(context: Context) -> Iterator[tuple[str, str]]:
+def _vbdf_named(context: Context) -> Iterator[Hit]:
     board = context.board
     native = {bdf.device for bdf in (board.native if board else ()) if bdf.bus == 0}
     named = {bdf.device: bdf for bdf in (board.named if board else ()) if bdf.device not in native}
-    for region, vm, vbdf in context.vms():
+    for region, vm, vbdf, key in context.vms():
         if vm.load_order == SERVICE and vbdf and not vbdf.bus and vbdf.device in named:
             what = f"the number of {named[vbdf.device]}, which the board names but does not have"
-            yield region.name, f"the vBDF {vbdf} of VM '{vm.name}' has {what}"
+            yield Hit(f"the vBDF {vbdf} of VM '{vm.name}' has {what}", region, f"{key}.vbdf")
 
 
 @_rule(
@@ -530,11 +567,11 @@ def _vbdf_named(context: Context) -> Iterator[tuple[str, str]]:
     "the place that the file has cannot be used (see the rules on vBDFs), so another one is chosen",
     since=_V3_FIRST,
 )
-def _vbdf_moved(context: Context) -> Iterator[tuple[str, str]]:
+def _vbdf_moved(context: Context) -> Iterator[Hit]:
     scenario, board = context.scenario, context.board
     native, named = (board.native, board.named) if board else ((), ())
     before = scenario.places()
-    asked = {(region.name, vm.id) for region, vm, vbdf in context.vms() if vbdf}
+    asked = {(region.name, vm.id) for region, vm, vbdf, key in context.vms() if vbdf}
     try:
         placed = scenario.placed(context.regions, native, (), named, context.version)
     except IvshmemError:
@@ -545,7 +582,8 @@ def _vbdf_moved(context: Context) -> Iterator[tuple[str, str]]:
             key = (each.region.name, at.vm.id)
             old = before.get(key) if key not in asked else None
             if old and old != at.vbdf:
-                yield each.region.name, f"its vBDF {old} of VM '{at.vm.name}' cannot be kept, and becomes {at.vbdf}"
+                told = f"its vBDF {old} of VM '{at.vm.name}' cannot be kept, and becomes {at.vbdf}"
+                yield Hit(told, each.region, "vms")
 
 
 @_rule(
@@ -557,10 +595,12 @@ def _vbdf_moved(context: Context) -> Iterator[tuple[str, str]]:
     since=(2, 3),
     until=(2, 4),
 )
-def _vbdf_lost(context: Context) -> Iterator[tuple[str, str]]:
-    for region, vm, _vbdf in context.vms():
+def _vbdf_lost(context: Context) -> Iterator[Hit]:
+    for region, vm, _vbdf, key in context.vms():
         if vm.load_order == SERVICE and region.provided_by == HYPERVISOR:
-            yield region.name, f"VM '{vm.name}' is the Service VM, where ACRN's build gives it a function other than 0"
+            yield Hit(
+                f"VM '{vm.name}' is the Service VM, where ACRN's build gives it a function other than 0", region, key
+            )
 
 
 _STRICT_GUESTS = re.compile(r"zephyr|windows|waag|(?<![a-z])win(?![a-z])", re.IGNORECASE)
@@ -574,11 +614,11 @@ _STRICT_GUESTS = re.compile(r"zephyr|windows|waag|(?<![a-z])win(?![a-z])", re.IG
     "hypervisor/dm/vpci/ivshmem.c (IVSHMEM_MMIO_BAR_SIZE); projectacrn/acrn-hypervisor issue 5717",
     until=(2, 3),
 )
-def _bar_size(context: Context) -> Iterator[tuple[str, str]]:
-    for region, vm, _vbdf in context.vms():
+def _bar_size(context: Context) -> Iterator[Hit]:
+    for region, vm, _vbdf, key in context.vms():
         system = context.guests.get(vm.id, "") or f"{vm.name} {vm.kern_type}"
         if region.provided_by == HYPERVISOR and _STRICT_GUESTS.search(system):
-            yield region.name, f"VM '{vm.name}' seems to run Windows or Zephyr, whose driver refuses the device"
+            yield Hit(f"VM '{vm.name}' seems to run Windows or Zephyr, whose driver refuses the device", region, key)
 
 
 @_rule(
@@ -589,11 +629,11 @@ def _bar_size(context: Context) -> Iterator[tuple[str, str]]:
     "schema/checks/vbdf_assignment.xsd",
     since=_V3_FIRST,
 )
-def _board_unknown(context: Context) -> Iterator[tuple[str, str]]:
+def _board_unknown(context: Context) -> Iterator[Hit]:
     if context.board is None:
-        for region, vm, _vbdf in context.vms():
+        for region, vm, _vbdf, key in context.vms():
             if vm.load_order == SERVICE:
-                yield region.name, f"VM '{vm.name}' is the Service VM, and its vBDF was not held against the board"
+                yield Hit(f"VM '{vm.name}' is the Service VM, and its vBDF was not held against the board", region, key)
 
 
 @_rule(
@@ -603,13 +643,13 @@ def _board_unknown(context: Context) -> Iterator[tuple[str, str]]:
     "raise hv/CAPACITIES/MAX_EMULATED_MMIO (1 to 128) or give the VM fewer regions",
     "each takes two of MAX_EMULATED_MMIO (hypervisor/dm/io_req.c), and one that finds none left has a dead doorbell",
 )
-def _emulated_mmio(context: Context) -> Iterator[tuple[str, str]]:
-    count = Counter(vm for region, vm, _vbdf in context.vms() if region.provided_by == HYPERVISOR)
+def _emulated_mmio(context: Context) -> Iterator[Hit]:
+    count = Counter(vm for region, vm, _vbdf, _key in context.vms() if region.provided_by == HYPERVISOR)
     # Interrupt controller, MMCFG, vUART and MSI-X tables of passthrough devices need some as well.
     limit = (context.scenario.max_emulated_mmio - 4) // 2
     for vm, devices in count.items():
         if devices > limit:
-            yield "", f"VM '{vm.name}' has {devices} hypervisor regions, MAX_EMULATED_MMIO leaves room for {limit}"
+            yield Hit(f"VM '{vm.name}' has {devices} hypervisor regions, MAX_EMULATED_MMIO leaves room for {limit}")
 
 
 @_rule(
@@ -646,13 +686,13 @@ def _providers(counts: Collection[str]) -> str:
     "1 GiB and goes into the first System RAM range that holds it; from 2 GiB on the image does not link); "
     "hypervisor/dm/vpci/ivshmem.c (one e820 block) from v3.3, which fails only at boot",
 )
-def _memory_budget(context: Context) -> Iterator[tuple[str, str]]:
+def _memory_budget(context: Context) -> Iterator[Hit]:
     found = context.budget
     if found and found["used"] > found["limit"]:
         board = f" on board '{context.board.name}'" if context.board and not found["guess"] else ""
         fixed = f" within the HV_RAM_SIZE of {context.scenario.hv_ram_size} MB that the scenario sets"
         within = fixed if found["unchecked"] is not None else board
-        yield "", f"the {_providers(found['counts'])} take {found['used']} MB, at most {found['limit']} MB fit{within}"
+        yield Hit(f"the {_providers(found['counts'])} take {found['used']} MB, at most {found['limit']} MB fit{within}")
 
 
 @_rule(
@@ -663,11 +703,11 @@ def _memory_budget(context: Context) -> Iterator[tuple[str, str]]:
     "find_avl_memory of library/board_cfg_lib.py: HV_RAM_SIZE goes into one of the board's System RAM ranges",
     until=(3, 2),
 )
-def _memory_guess(context: Context) -> Iterator[tuple[str, str]]:
+def _memory_guess(context: Context) -> Iterator[Hit]:
     found = context.budget
     if found and found["guess"] and 0 < found["used"] <= found["limit"]:
         limit = f"the limit of {found['limit']} MB is a guess without the board, which may allow less"
-        yield "", f"the {_providers(found['counts'])} take {found['used']} MB, and {limit}"
+        yield Hit(f"the {_providers(found['counts'])} take {found['used']} MB, and {limit}")
 
 
 @_rule(
@@ -679,11 +719,11 @@ def _memory_guess(context: Context) -> Iterator[tuple[str, str]]:
     "not fit into it fails in the linker",
     until=(2, 6),
 )
-def _memory_fixed(context: Context) -> Iterator[tuple[str, str]]:
+def _memory_fixed(context: Context) -> Iterator[Hit]:
     found = context.budget
     if found and found["unchecked"] is not None and found["unchecked"] < found["used"] <= found["limit"]:
         size = context.scenario.hv_ram_size
-        yield "", f"regions of {found['used']} MB may not fit into the HV_RAM_SIZE of {size} MB that the scenario sets"
+        yield Hit(f"regions of {found['used']} MB may not fit into the HV_RAM_SIZE of {size} MB that the scenario sets")
 
 
 @_rule(
@@ -694,11 +734,11 @@ def _memory_fixed(context: Context) -> Iterator[tuple[str, str]]:
     "static_allocators/gpa.py (get_free_addr), board_config/vbar_base_h.py up to v2.4 (get_free_mmio)",
     since=(2, 3),
 )
-def _memory_window(context: Context) -> Iterator[tuple[str, str]]:
+def _memory_window(context: Context) -> Iterator[Hit]:
     for region, inside in service_places(context.scenario, context.version, context.board, context.regions):
         if inside is None and context.board:
             room = f"the PCI windows of board '{context.board.name}' have no room for its {region.size} MB"
-            yield region.name, f"{room} in the Service VM, besides the other regions"
+            yield Hit(f"{room} in the Service VM, besides the other regions", region, "size")
 
 
 @_rule(
@@ -709,11 +749,11 @@ def _memory_window(context: Context) -> Iterator[tuple[str, str]]:
     "static_allocators/gpa.py (get_free_addr) and board_config/vbar_base_h.py take what only begins in a window",
     since=(2, 3),
 )
-def _memory_edge(context: Context) -> Iterator[tuple[str, str]]:
+def _memory_edge(context: Context) -> Iterator[Hit]:
     for region, inside in service_places(context.scenario, context.version, context.board, context.regions):
         if inside is False and context.board:
             where = f"beyond the end of a PCI window of board '{context.board.name}'"
-            yield region.name, f"ACRN's build puts a part of its {region.size} MB in the Service VM {where}"
+            yield Hit(f"ACRN's build puts a part of its {region.size} MB in the Service VM {where}", region, "size")
 
 
 @_rule(
@@ -725,10 +765,10 @@ def _memory_edge(context: Context) -> Iterator[tuple[str, str]]:
     since=(3, 2),
     until=(3, 2),
 )
-def _memory_boot(context: Context) -> Iterator[tuple[str, str]]:
+def _memory_boot(context: Context) -> Iterator[Hit]:
     total = sum(region.size for region in context.regions)
     if total >= 512:
-        yield "", f"the regions take {total} MB of the hypervisor image"
+        yield Hit(f"the regions take {total} MB of the hypervisor image")
 
 
 # -- the file and what is known of it --------------------------------------------------------------------------------
@@ -741,10 +781,10 @@ def _memory_boot(context: Context) -> Iterator[tuple[str, str]]:
     "upgrade the scenario with ACRN's own tools, or correct acrn_version",
     "v3.0 renamed the elements of the scenario XML; upgrader.py is its own migration",
 )
-def _version_dialect(context: Context) -> Iterator[tuple[str, str]]:
+def _version_dialect(context: Context) -> Iterator[Hit]:
     if context.version and (context.version >= _V3_FIRST) != (context.scenario.dialect == V3):
         dialect = "v3.x" if context.scenario.dialect == V3 else "v2.x"
-        yield "", f"{context.scenario.where} is a {dialect} scenario, but acrn_version is {_text(context.version)}"
+        yield Hit(f"{context.scenario.where} is a {dialect} scenario, but acrn_version is {_text(context.version)}")
 
 
 @_rule(
@@ -755,9 +795,9 @@ def _version_dialect(context: Context) -> Iterator[tuple[str, str]]:
     "earlier versions have no ivshmem in the hypervisor",
     since=(0, 0),
 )
-def _version_range(context: Context) -> Iterator[tuple[str, str]]:
+def _version_range(context: Context) -> Iterator[Hit]:
     if context.version and not FIRST <= context.version <= LAST:
-        yield "", f"acrn_version is {_text(context.version)}"
+        yield Hit(f"acrn_version is {_text(context.version)}")
 
 
 @_rule(
@@ -767,9 +807,9 @@ def _version_range(context: Context) -> Iterator[tuple[str, str]]:
     "set acrn_version, or keep the scenario in an ACRN tree with its VERSION file",
     "limits and the memory budget differ between versions",
 )
-def _version_unknown(context: Context) -> Iterator[tuple[str, str]]:
+def _version_unknown(context: Context) -> Iterator[Hit]:
     if context.version is None and context.regions:
-        yield "", "the ACRN version is not known, so rules that hold for some versions only warn"
+        yield Hit("the ACRN version is not known, so rules that hold for some versions only warn")
 
 
 @_rule(
@@ -780,12 +820,12 @@ def _version_unknown(context: Context) -> Iterator[tuple[str, str]]:
     "hypervisor/scripts/makefile/config.mk rewrites that line with sed, which loses what else is on it",
     since=_V3_FIRST,
 )
-def _root_line(context: Context) -> Iterator[tuple[str, str]]:
+def _root_line(context: Context) -> Iterator[Hit]:
     document = context.scenario.document
     line, end_of_line, _rest = document.source[document.root.start :].partition(b"\n")
     tag = document.source[document.root.start : document.root.body]
     if line.rstrip() != tag or not end_of_line:
-        yield "", f"{context.scenario.where}: the root start tag shares its line, or has several; the build breaks it"
+        yield Hit(f"{context.scenario.where}: the root start tag shares its line, or has several; the build breaks it")
 
 
 @_rule(
@@ -795,13 +835,13 @@ def _root_line(context: Context) -> Iterator[tuple[str, str]]:
     "correct or remove it; state exact replaces all regions",
     "state present leaves alone what it does not understand, and ACRN's build may fail on it",
 )
-def _region_unreadable(context: Context) -> Iterator[tuple[str, str]]:
+def _region_unreadable(context: Context) -> Iterator[Hit]:
     document = context.scenario.document
     lines = [document.line(node) for node in context.scenario.unreadable]
     for line in lines[:10]:
-        yield "", f"{document.where}: line {line} holds a region that is not readable, or there twice"
+        yield Hit(f"{document.where}: line {line} holds a region that is not readable, or there twice")
     if len(lines) > 10:
-        yield "", f"{document.where}: so do {len(lines) - 10} more lines"
+        yield Hit(f"{document.where}: so do {len(lines) - 10} more lines")
 
 
 @_rule(
@@ -812,7 +852,7 @@ def _region_unreadable(context: Context) -> Iterator[tuple[str, str]]:
     "else the hypervisor is built without regions (CONFIG_IVSHMEM_ENABLED in hypervisor/dm/vpci/ivshmem.c)",
     until=_V2_LAST,
 )
-def _region_disabled(context: Context) -> Iterator[tuple[str, str]]:
+def _region_disabled(context: Context) -> Iterator[Hit]:
     scenario = context.scenario
     names = [region.name for region in scenario.regions if region.name not in context.declared]
     if scenario.block and names and not scenario.enabled:
@@ -820,9 +860,16 @@ def _region_disabled(context: Context) -> Iterator[tuple[str, str]]:
         line = scenario.document.line(scenario.block.first("IVSHMEM_ENABLED") or scenario.block)
         switch = f"{scenario.where}: IVSHMEM_ENABLED (line {line}) is not y"
         if wanted.intersection(names):
-            yield "", f"{switch}, and the declared regions switch on what else the file lists: {some(names)}"
+            yield Hit(f"{switch}, and the declared regions switch on what else the file lists: {some(names)}")
         else:
-            yield "", f"{switch}, so ACRN ignores what the file lists: {some(names)}"
+            yield Hit(f"{switch}, so ACRN ignores what the file lists: {some(names)}")
+
+
+def _finding(rule: Rule, severity: str, hit: Hit) -> Finding:
+    region = hit.region
+    # One of the file alone has no place in a declaration.
+    place = f"{region.place}.{hit.key}" if region and region.place and hit.key else region.place if region else ""
+    return Finding(rule.id, severity, region.name if region else "", hit.text, rule.mend, place)
 
 
 def check(
@@ -842,7 +889,7 @@ def check(
     for rule in RULES:
         severity = rule.severity_for(version, scenario.dialect)
         if severity:
-            findings += [Finding(rule.id, severity, region, text, rule.mend) for region, text in rule.check(context)]
+            findings += [_finding(rule, severity, hit) for hit in rule.check(context)]
     return sorted(findings, key=lambda finding: finding.severity != ERROR)
 
 
@@ -859,4 +906,6 @@ def refuse(findings: Iterable[Finding], where: str, unreadable: Iterable[str] = 
         total = len(mistakes) + len(more)
         count = f"{total} mistakes" if total > 1 else "a mistake"
         told = some([*mistakes, *more], 50, "\n")
-        raise IvshmemError(f"{where}: {count}{'' if more else ' in the regions'}; nothing was changed\n{told}")
+        raise IvshmemError(
+            f"{count}{'' if more else ' in the regions'}, held against {where}; nothing was changed\n{told}"
+        )

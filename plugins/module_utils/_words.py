@@ -39,9 +39,14 @@ def convert(name: str, spec: Spec, value: Any) -> Any:
     if kind == "list":
         inner = {"type": spec.get("elements", "raw"), "options": spec.get("options")}
         return [convert(f"{name}[{index}]", inner, each) for index, each in enumerate(_list(name, spec, value))]
+    if kind in ("str", "path") and isinstance(value, (list, tuple, Mapping)):
+        raise IvshmemError(
+            f"{name} is {value!r}: write {'a path' if kind == 'path' else 'text'}, and no list or mapping"
+        )
     if kind == "dict":
         options = spec.get("options") or {}
         found = _mapping(name, value)
+        _known_keys(name, options, found)
         return {
             key: convert(f"{name}.{key}", options[key], each) if key in options else each for key, each in found.items()
         }
@@ -106,22 +111,37 @@ def _mapping(name: str, value: Any) -> dict[str, Any]:
     return dict(value)
 
 
-def joined(values: Mapping[str, Any]) -> tuple[list[Any], str]:
-    """The regions of several variables one behind the other, and why they say nothing of what a host shall have.
+def _known_keys(name: str, options: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    for key in found if options else ():
+        if key not in options:
+            near = difflib.get_close_matches(str(key).lower(), list(options), 1, 0.7)
+            guess = f"; did you mean {near[0]}?" if near else ""
+            raise IvshmemError(f"{name}: unknown key {key!r}; the keys are {', '.join(options)}{guess}")
 
-    ``values``: by the names of the variables; False stands for one that is not set. The reason is empty where one of
-    them is set and none is null: only an empty list says that a host shall have no region. Raises IvshmemError.
+
+def joined(values: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """The ``regions`` of several variables one behind the other, and with ``declared_in`` where each of them stands.
+
+    ``values``: names of variables with what they are; False stands for one that is not set. ``unset`` says why all of
+    them say nothing of what a host shall have. It is empty where one of them is set and none is null: only an empty
+    list says that a host shall have no region. Raises IvshmemError.
     """
     regions: list[Any] = []
-    for name, value in values.items():
+    places: list[str] = []
+    every = list(values)
+    for name, value in every:
         if value is not None and value is not False:
-            regions += convert(name, {"type": "list", "elements": "raw"}, value)
-    empty = [name for name, value in values.items() if value is None]
+            found = convert(name, {"type": "list", "elements": "raw"}, value)
+            regions += found
+            places += [f"{name}[{index}]" for index in range(len(found))]
+    empty = [name for name, value in every if value is None]
+    unset = ""
     if empty:
-        return regions, f"{' and '.join(empty)} {'is' if len(empty) == 1 else 'are'} empty (null), which says nothing"
-    if all(value is False for value in values.values()):
-        return regions, f"no variable says which regions this host shall have ({', '.join(values)})"
-    return regions, ""
+        unset = f"{' and '.join(empty)} {'is' if len(empty) == 1 else 'are'} empty (null), which says nothing"
+    elif all(value is False for _name, value in every):
+        names = ", ".join(name for name, _value in every)
+        unset = f"no variable says which regions this host shall have ({names})"
+    return {"regions": regions, "declared_in": places, "unset": unset}
 
 
 def problems(specs: Mapping[str, Spec], values: Mapping[str, Any]) -> list[str]:

@@ -75,6 +75,21 @@ options:
     type: list
     elements: raw
     required: true
+  declared_in:
+    description:
+      - Where each of O(regions) is declared, in the same order, such as C(ivshmem_host_regions[0]). Mistakes are told
+        with it.
+    type: list
+    elements: str
+    default: []
+    version_added: 0.1.0
+  names:
+    description:
+      - What O(src), O(board_path), O(launch_src) and O(regions) are called where they were set, by option, such as
+        C(acrn_scenario). Files that cannot be read are told with it.
+    type: dict
+    default: {}
+    version_added: 0.1.0
   unset:
     description:
       - Why O(regions) says nothing of what the scenario shall have, such as the names of variables that are not set.
@@ -342,6 +357,9 @@ findings:
     region:
       description: The region, or an empty string.
       type: str
+    place:
+      description: What is to be mended, such as C(ivshmem_host_regions[0].size), or an empty string.
+      type: str
     message:
       description: What was found.
       type: str
@@ -392,14 +410,16 @@ MOST_WARNINGS = 30
 
 def run(module):
     params = module.params
+    if params["src"] == "":
+        raise IvshmemError(f"{(params['names'] or {}).get('src', 'src')} is not set; give the path of the scenario XML")
     path, src = params["path"], params["src"] or params["path"]
     launch_path, launch_src = params["launch_path"], params["launch_src"] or params["launch_path"]
     found = find_version(os.path.join(params["acrn_source"] or "/", "VERSION")) or find_version(src)
     version = parse_version(params["acrn_version"]) if params["acrn_version"] else found
     board_path = params["board_path"]
-    board = read_board(read_file(board_path), board_path) if board_path else None
-    data = read_file(src)
-    launch = read_file(launch_src) if launch_src else None
+    board = read_board(_read(params, "board_path", board_path), board_path) if board_path else None
+    data = _read(params, "src", src)
+    launch = _read(params, "launch_src", launch_src) if launch_src else None
     before = data if src == path else existing(path)
     launch_before = launch if launch_src == launch_path else existing(launch_path)
     if params["unset"] and params["state"] == "exact":
@@ -417,6 +437,7 @@ def run(module):
         earlier=before,
         known=[_places(kept), params["known_places"] or {}],
         others=lambda scenario: _mistakes(params, scenario, version),
+        declared_in=params["declared_in"] or _places_in(params),
     )
     regions = [placed.as_dict() for placed in outcome.regions]
     chosen = [
@@ -488,6 +509,19 @@ def run(module):
             for name, old, new in changes
         ]
     return result
+
+
+def _places_in(params):
+    name = (params["names"] or {}).get("regions", "regions")
+    return [f"{name}[{index}]" for index in range(len(params["regions"]))]
+
+
+def _read(params, option, path):
+    try:
+        return read_file(path)
+    except IvshmemError as exc:
+        name = (params["names"] or {}).get(option)
+        raise IvshmemError(f"{name}: {exc}" if name else str(exc)) from None
 
 
 def _refuse_loss(unset, src, texts):
@@ -569,6 +603,8 @@ ARGUMENTS = {
         "launch_src": {"type": "path"},
         "acrn_version": {"type": "str"},
         "acrn_source": {"type": "path"},
+        "declared_in": {"type": "list", "elements": "str", "default": []},
+        "names": {"type": "dict", "default": {}},
         "unset": {"type": "str", "default": ""},
         "places_path": {"type": "path"},
         "known_places": {"type": "dict", "default": {}},

@@ -9,12 +9,16 @@ Read once per run, by the process that starts the workers: the action plugins im
 
 from __future__ import annotations
 
+import difflib
+import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _words
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
 _ROOT = pathlib.Path(__file__).parents[2]
 
@@ -24,7 +28,7 @@ def _load(path: pathlib.Path) -> Any:
         return yaml.load(handle, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # nosec B506  # both are safe loaders
 
 
-def _read() -> tuple[dict[str, Any], dict[str, Any], frozenset[str]]:
+def _read() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], frozenset[str]]:
     own = _load(_ROOT / "meta" / "inventory_variables.yml")
     specs: dict[str, Any] = dict(own["options"])
     roles = {}
@@ -32,10 +36,12 @@ def _read() -> tuple[dict[str, Any], dict[str, Any], frozenset[str]]:
         roles[path.parts[-3]] = _load(path)["argument_specs"]
         for entry in roles[path.parts[-3]].values():
             specs.update(entry.get("options") or {})
-    return specs, roles, frozenset(own["facts"])
+    return specs, dict(own["options"]), roles, frozenset(own["facts"])
 
 
-SPECS, _ROLES, FACTS = _read()
+# All variables, those that belong to no role, and those of each role.
+SPECS, OWN, _ROLES, FACTS = _read()
+GROUPS = {"acrn_hosts": "the Service VMs", "acrn_builders": "where the ACRN trees are", "acrn_guests": "the VMs"}
 KNOWN = frozenset({*SPECS, *FACTS})
 
 
@@ -51,3 +57,52 @@ def word(value: Any, name: str) -> Any:
 def of_role(role: str, entry: str) -> dict[str, Any]:
     """The specs of the variables that an entry point of a role has."""
     return dict(_ROLES[role][entry]["options"])
+
+
+def controller_path(value: Any, name: str, base: str) -> str:
+    """The path that a variable names on the controller, or an empty text where it names none.
+
+    A relative one is seen from ``base``, the directory of the inventory, where the files of a fleet lie; of an
+    inventory that is no file, from the current directory. ``~`` is left for whoever opens the file.
+
+    Raises IvshmemError.
+    """
+    if value is None:
+        return ""
+    if not isinstance(value, (str, int, float)) or isinstance(value, bool):
+        raise IvshmemError(f"{name} is {value!r}: write a path")
+    text = str(value).strip()
+    if not text or text[0] == "~":
+        return text
+    # Without slashes at the end: what comes of it is named after its last part.
+    return os.path.join(os.path.abspath(base or "."), text).rstrip("/") or "/"
+
+
+def known_group(groups: Mapping[str, Any], name: str) -> str:
+    """The name of a group that has hosts.
+
+    Raises IvshmemError where it has none: a play would do nothing, and be green.
+    """
+    # A check of the syntax has no inventory.
+    if groups.get(name) or not groups.get("all"):
+        return name
+    if name in groups:
+        raise IvshmemError(f"the group {name} of the inventory ({GROUPS[name]}) has no hosts")
+    near = difflib.get_close_matches(name, [_plain(each) for each in groups], 1, 0.75)
+    meant = [each for each in groups if near and _plain(each) == near[0]]
+    guess = f"rename the group {meant[0]}" if meant else "put them in it"
+    raise IvshmemError(f"the inventory has no group {name}, which holds {GROUPS[name]}; {guess}")
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_")
+
+
+def misspelt_groups(groups: Mapping[str, Any]) -> list[str]:
+    """A sentence for each group that is nearly one of ours, and has hosts that are not in that one."""
+    found = _words.misspelt(GROUPS, groups)
+    return [
+        f"{name} is no group of this collection; did you mean {meant} ({GROUPS[meant]})?"
+        for name, meant in found.items()
+        if not set(groups[name]) <= set(groups.get(meant) or [])
+    ]

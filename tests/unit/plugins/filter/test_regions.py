@@ -148,7 +148,7 @@ def test_plan_table_tells_of_each_region_and_of_each_host():
     hosts = [
         planned(**info, **vms),
         {"inventory_hostname": "b", "scenario_plan": empty, "plan_error": "no\n  such script"},
-        {"inventory_hostname": "c", "plan_error": "c: no such file"},
+        {"inventory_hostname": "c", "plan_error": "no such file"},
         {"inventory_hostname": "not-planned"},
     ]
     results = {"one": {"hypervisor_build_results": [{"directory": "/a/k1", "key": "k1", "hosts": ["press-1"]}]}}
@@ -161,9 +161,19 @@ def test_plan_table_tells_of_each_region_and_of_each_host():
         "",
         "HOST     BUILD     BUILD KEY  REBOOT       VMS",
         "press-1  to build  k1         by this run  restart HMI",
-        "b        -         -          -            no such script",
-        "c        -         -          -            c: no such file",
+        "b        -         -          -            error, told below",
+        "c        -         -          -            error, told below",
     ]
+
+
+def test_a_mistake_of_several_hosts_is_told_once_with_all_of_them():
+    hosts = [
+        {"inventory_hostname": "a", "scenario_error": "size 3"},
+        {"inventory_hostname": "b", "scenario_error": ""},
+        {"inventory_hostname": "c", "plan_error": "no script"},
+        {"inventory_hostname": "d", "scenario_error": "size 3"},
+    ]
+    assert filters.told_once(hosts) == ["a, d: size 3", "c: no script"]
 
 
 def test_plan_table_says_what_scripts_and_memory_lose():

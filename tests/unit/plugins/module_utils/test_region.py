@@ -76,7 +76,7 @@ def mapping(**changes):
         (mapping(size="\u0662"), ["size"]),
         (mapping(size="9" * 5000), ["size"]),
         (mapping(size=None), ["size", "None"]),
-        (mapping(provided_by="hv"), ["'r'", "hypervisor", "device_model", "'hv'"]),
+        (mapping(provided_by="service"), ["'r'", "hypervisor", "device_model", "'service'"]),
         (mapping(provided_by=["hypervisor"]), ["provided_by"]),
         (mapping(name="dm:/r", provided_by="hypervisor"), ["dm:/r", "device_model", "remove one"]),
         (mapping(region_id="id"), ["'r'", "region_id", "'id'"]),
@@ -99,7 +99,7 @@ def mapping(**changes):
         ("hv:/r", ["hv:/r", "hv:/NAME, SIZE_MB, VM:VM"]),
         ("r, 2, 0:1", ["r, 2, 0:1", "hv:/NAME"]),
         ("xx:/r, 2, 0:1", ["hv:/NAME"]),
-        ("hv:/r, 2, 0:1, 4096", ["hv:/NAME"]),
+        ("hv:/r, 2, 0:1, 4096", ["hv:/NAME", "region_id", "need the mapping"]),
         ("hv:/r, , 0:1", ["hv:/NAME"]),
         ("hv:/r, 2, 0::1", ["empty VM"]),
         ("hv:/r, 2MB, 0:1", ["hv:/r", "'2MB'"]),
@@ -111,6 +111,39 @@ def test_a_bad_declaration_is_told_with_its_value_and_the_mend(value, words):
     with pytest.raises(IvshmemError) as caught:
         parse_region(value)
     assert [word for word in words if word not in str(caught.value)] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "provider"),
+    [
+        (["hypervisor", "Hypervisor", "HV", "hv", "hv-land"], HYPERVISOR),
+        (["device_model", "Device Model", "device-model", "DM", "dm", "dm-land", " dm "], DEVICE_MODEL),
+    ],
+)
+def test_a_provider_in_the_words_of_acrn_and_of_its_guide(words, provider):
+    assert {parse_region(mapping(provided_by=word)).provided_by for word in words} == {provider}
+
+
+def test_every_mistake_of_a_region_is_told_with_its_place():
+    wrong = mapping(
+        size="4M", provided_by="x", region_id="y", vms=["A", {"name": "B", "vbdf": 8, "nme": 1}, {"id": 3, "slot": 99}]
+    )
+    _good, told = parse_regions(["hv:/a, 2, 0:1", wrong, 7], ["all[0]", "own[0]", "own[1]"])
+    assert [line.split(": ")[0] for line in told] == [
+        "own[0].provided_by",
+        "own[0].size",
+        "own[0].vms[1]",
+        "own[0].vms[1].vbdf",
+        "own[0].vms[2].slot",
+        "own[0].region_id",
+        "own[1]",
+    ]
+
+
+def test_a_region_knows_where_it_is_declared_and_is_the_same_region():
+    (region,), _told = parse_regions(["hv:/a, 2, 0:1"], ["own[0]"])
+    assert region.place == "own[0]"
+    assert region == parse_region("hv:/a, 2, 0:1")
 
 
 def test_a_number_of_5000_digits_is_no_vm_id():

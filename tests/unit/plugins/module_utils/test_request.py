@@ -57,8 +57,8 @@ def test_declarations_and_rules_are_told_at_once():
     with pytest.raises(IvshmemError) as caught:
         decide(V3, "f", ["junk", "hv:/a", {"name": "b"}, "hv:/c, 3, 0:2"], version=(3, 3))
     first, *told = str(caught.value).splitlines()
-    assert first == "f: 4 mistakes in the regions; nothing was changed"
-    assert [word in line for word, line in zip(["'junk'", "'hv:/a'", "'b'", "'c'"], told)] == [True] * 4
+    assert first == "5 mistakes in the regions, held against f; nothing was changed"
+    assert [word in line for word, line in zip(["'junk'", "'hv:/a'", "'b'", "'b'", "'c'"], told)] == [True] * 5
     with pytest.raises(IvshmemError) as caught:
         decide(V3, "f", ["hv:/a, 3, 0:2", "hv:/a, 2, 0:9"], version=(3, 3))
     assert [line.split("[")[-1] for line in str(caught.value).splitlines()[1:]] == [

@@ -9,7 +9,11 @@ import dataclasses
 import pytest
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._board import read_board
-from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError, parse_region
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
+    IvshmemError,
+    parse_region,
+    parse_regions,
+)
 from ansible_collections.acrn.ivshmem.plugins.module_utils._rules import ERROR, RULES, WARNING, check, refuse
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import read_scenario
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils import scenarios
@@ -69,7 +73,7 @@ BREAKING = [
     ("region-name", [region("a" * 28)], {}, ["28 characters"]),
     ("region-name", [region("a-b")], {}, []),
     ("region-name", [region("gr\u00f6\u00dfe")], {}, []),
-    ("region-name", [region("a\n")], {}, []),
+    ("region-name", [region("a b")], {}, []),
     ("region-duplicate", [region("r"), dm("r")], {}, ["2 times"]),
     *[("region-size", [region(size=size)], {}, [f"is {size} MB"]) for size in (-2, 0, 1, 3, 24, 1024, 4098)],
     *[
@@ -333,9 +337,27 @@ def test_everything_is_told_at_once_errors_first():
     with pytest.raises(IvshmemError) as caught:
         refuse(told, "line.xml")
     lines = str(caught.value).splitlines()
-    assert lines[0] == "line.xml: 4 mistakes in the regions; nothing was changed"
+    assert lines[0] == "4 mistakes in the regions, held against line.xml; nothing was changed"
     assert [line.split("[")[-1] for line in lines[1:]] == [f"{rule}]" for rule in errors]
     refuse([finding for finding in told if finding.severity == WARNING], "line.xml")
+
+
+def test_a_finding_names_what_is_to_be_mended_in_the_declaration():
+    values = [
+        {"name": "a-b", "size": 3, "vms": ["PRE0", "post2"]},
+        {"name": "c", "size": 2, "vms": ["PRE0", {"name": "POST2", "vbdf": "00:01.0"}]},
+        {"name": "c", "size": 2, "vms": ["PRE0", {"name": "POST2", "id": 3}]},
+    ]
+    regions, _problems = parse_regions(values, ["all[0]", "all[1]", "own[0]"])
+    told = {finding.rule: str(finding) for finding in findings(regions)}
+    assert "error: all[0].name: region 'a-b': its name" in told["region-name"]
+    assert "error: all[0].size: region 'a-b': its size" in told["region-size"]
+    assert "error: all[1].vms[1].vbdf: region 'c': device 01" in told["vbdf-reserved"]
+    assert "own[0].name: region 'c': is declared 2 times: all[1] and own[0];" in told["region-duplicate"]
+    unknown = [str(finding) for finding in findings(regions) if finding.rule == "vm-unknown"]
+    assert "all[0].vms[1]: region 'a-b': VM 'post2' is not in the scenario" in unknown[0]
+    assert "did you mean 'POST2'?" in unknown[0]
+    assert "own[0].vms[1].id: region 'c': VM 'POST2' has the ID 2, and not 3" in unknown[1]
 
 
 @pytest.mark.parametrize(("path", "_dialect"), scenarios.real_files() or [pytest.param(None, "", id="none")])

@@ -88,7 +88,8 @@ def test_every_documented_list_is_json_or_refused_by_its_name(path):
 
 @pytest.mark.parametrize("path", documented("dict"))
 def test_every_documented_mapping_is_json_or_refused_by_its_name(path):
-    assert meaning(path, '{"a": 1}') == {"a": 1}
+    known = path[-1][1].get("options") or {"a": {}}
+    assert meaning(path, json.dumps(dict.fromkeys(known))) == dict.fromkeys(known)
     for wrong in ("a=1", ["a"], 7):
         with pytest.raises(IvshmemError, match=f"{path[-1][0]} is .*must be a mapping"):
             meaning(path, wrong)
@@ -165,14 +166,79 @@ def test_names_of_others_are_left_alone():
     assert _words.misspelt({*_variables.SPECS, *_variables.FACTS}, names) == {}
 
 
+def joined(**values):
+    names = ("ivshmem_regions", "ivshmem_group_regions", "ivshmem_host_regions")
+    found = _words.joined([(name, values.get(name, False)) for name in names])
+    return found["regions"], found["unset"], found["declared_in"]
+
+
 def test_only_a_list_says_which_regions_a_host_shall_have():
-    every = {"ivshmem_regions": False, "ivshmem_group_regions": False, "ivshmem_host_regions": False}
-    regions, unset = _words.joined(every)
+    regions, unset, _places = joined()
     assert regions == [] and "ivshmem_regions, ivshmem_group_regions, ivshmem_host_regions" in unset
-    assert _words.joined({**every, "ivshmem_regions": []}) == ([], "")
-    assert _words.joined({**every, "ivshmem_regions": ["a"], "ivshmem_host_regions": ["b"]}) == (["a", "b"], "")
-    regions, unset = _words.joined({**every, "ivshmem_regions": ["a"], "ivshmem_host_regions": None})
+    assert joined(ivshmem_regions=[]) == ([], "", [])
+    places = ["ivshmem_regions[0]", "ivshmem_host_regions[0]", "ivshmem_host_regions[1]"]
+    assert joined(ivshmem_regions=["a"], ivshmem_host_regions=["b", "c"]) == (["a", "b", "c"], "", places)
+    regions, unset, _places = joined(ivshmem_regions=["a"], ivshmem_host_regions=None)
     assert regions == ["a"] and unset == "ivshmem_host_regions is empty (null), which says nothing"
-    assert _words.joined({**every, "ivshmem_regions": '["a"]'}) == (["a"], "")
+    assert joined(ivshmem_regions='["a"]')[:2] == (["a"], "")
     with pytest.raises(IvshmemError, match=r"ivshmem_regions is .*must be a list"):
-        _words.joined({**every, "ivshmem_regions": {"name": "a"}})
+        joined(ivshmem_regions={"name": "a"})
+
+
+def test_text_is_no_list_and_a_key_that_nobody_knows_is_told():
+    with pytest.raises(IvshmemError, match=r"acrn_source is \['/a'\]: write text"):
+        _variables.word(["/a"], "acrn_source")
+    with pytest.raises(IvshmemError, match=r"launch_dir is .*: write a path"):
+        _variables.word({}, "launch_dir")
+    with pytest.raises(
+        IvshmemError, match=r"acrn_build: unknown key 'releas'; the keys are release.*; did you mean release\?"
+    ):
+        _variables.word({"releas": True}, "acrn_build")
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        ("a/b.xml", "/fleet/a/b.xml"),
+        (" ./b.xml/ ", "/fleet/./b.xml"),
+        ("/a/b/", "/a/b"),
+        ("~/b.xml", "~/b.xml"),
+        (33, "/fleet/33"),
+        ("/", "/"),
+        ("", ""),
+        (None, ""),
+    ],
+)
+def test_a_path_of_the_controller_is_seen_from_the_inventory(value, path):
+    assert _variables.controller_path(value, "acrn_board", "/fleet") == path
+
+
+def test_a_path_without_an_inventory_file_is_seen_from_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert _variables.controller_path("b.xml", "acrn_board", "") == f"{tmp_path}/b.xml"
+
+
+@pytest.mark.parametrize("value", [["a"], {"a": 1}, True])
+def test_what_is_no_path_is_refused_by_its_name(value):
+    with pytest.raises(IvshmemError, match=r"acrn_board is .*: write a path"):
+        _variables.controller_path(value, "acrn_board", "/fleet")
+
+
+def test_a_group_that_is_misspelt_or_empty_is_refused():
+    all_hosts = {"all": ["a"], "ungrouped": []}
+    assert _variables.known_group({**all_hosts, "acrn_hosts": ["a"]}, "acrn_hosts") == "acrn_hosts"
+    assert _variables.known_group({"all": [], "ungrouped": []}, "acrn_hosts") == "acrn_hosts"
+    for name in ("acrn_host", "acrn-hosts", "ACRN_Hosts", "acrnhosts"):
+        with pytest.raises(IvshmemError, match=rf"no group acrn_hosts, .*; rename the group {name}"):
+            _variables.known_group({**all_hosts, name: ["a"]}, "acrn_hosts")
+    with pytest.raises(IvshmemError, match=r"no group acrn_hosts, .*; put them in it"):
+        _variables.known_group({**all_hosts, "machines": ["a"]}, "acrn_hosts")
+    with pytest.raises(IvshmemError, match=r"acrn_hosts .* has no hosts"):
+        _variables.known_group({**all_hosts, "acrn_hosts": []}, "acrn_hosts")
+
+
+def test_a_group_that_is_nearly_ours_is_told_unless_its_hosts_are_in_ours():
+    groups = {"acrn_guest": ["g"], "acrn_hosts1": ["a"], "acrn_hosts": ["a", "b"], "press": ["g"]}
+    assert _variables.misspelt_groups(groups) == [
+        "acrn_guest is no group of this collection; did you mean acrn_guests (the VMs)?"
+    ]

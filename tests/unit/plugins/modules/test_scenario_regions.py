@@ -246,7 +246,10 @@ def test_what_cannot_be_a_file_is_refused(capsys, tmp_path, path):
             {"regions": ["hv:/a, 3, 0:2", "hv:/b, 2, 0:9"]},
             ["2 mistakes", "[region-size]", "[vm-unknown]", "'a'", "'b'"],
         ),
-        ({"regions": ["junk", {"name": "b"}]}, ["2 mistakes", "junk", "region 'b'"]),
+        (
+            {"regions": ["junk", {"name": "b"}]},
+            ["3 mistakes", "regions[0]: region 'junk'", "regions[1].vms: region 'b'"],
+        ),
         ({"regions": [A], "acrn_version": "2.7"}, ["[version-dialect]"]),
         ({"regions": [A], "acrn_version": "latest"}, ["acrn_version 'latest'"]),
         ({"regions": [None], "state": "absent"}, ["a region to remove"]),

@@ -1,0 +1,144 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a user reads who has made a mistake in the inventory: which variable, where in it, and how it is mended."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import yaml
+
+from ansible_collections.acrn.ivshmem.tests.integration_acrn.controller import ROOT, command, sample
+
+
+def region(**more):
+    return {"name": "log", "size": 4, "vms": ["VM1", "VM2"], **more}
+
+
+# Variables of a host, and what is told of it; None where the input is right.
+INPUTS = {
+    "size": ({"ivshmem_host_regions": [region(size="4M")]}, "ivshmem_host_regions[0].size: region 'log': size must be"),
+    "place": (
+        {"ivshmem_host_regions": ["hv:/a, 2, 2:3", region(vms=["VM1", {"name": "VM2", "vbdf": 8}])]},
+        "ivshmem_host_regions[1].vms[1].vbdf: region 'log': vbdf of VM 'VM2' is 8: write it in quotes",
+    ),
+    "several": ({"ivshmem_host_regions": [region(size=3, vms=["vm1", "VM2"])]}, "2 mistakes in the regions"),
+    "letter-case": ({"ivshmem_host_regions": [region(vms=["vm1", "VM2"])]}, "did you mean 'VM1'?"),
+    "twice": (
+        {"ivshmem_group_regions": [region()], "ivshmem_host_regions": [region()]},
+        "is declared 2 times: ivshmem_group_regions[0] and ivshmem_host_regions[0]",
+    ),
+    "mapping": ({"ivshmem_host_regions": region()}, "ivshmem_host_regions is {'name': 'log'"),
+    "acrn-words": ({"ivshmem_host_regions": [region(provided_by="Device Model")]}, None),
+    "id-and-name": (
+        {"ivshmem_host_regions": [region(vms=["VM1", {"name": "VM2", "id": 2}])]},
+        "has the ID 3, and not 2",
+    ),
+    "no-scenario": ({"acrn_scenario": None}, "acrn_scenario is not set"),
+    "scenario-missing": ({"acrn_scenario": "x/none.xml"}, "acrn_scenario: FOLDER/x/none.xml: cannot be read"),
+    "scenario-list": ({"acrn_scenario": ["scenario.xml"]}, "acrn_scenario is ['scenario.xml']: write"),
+    "board-missing": ({"acrn_board": "none.xml"}, "acrn_board: FOLDER/none.xml: cannot be read"),
+    "slash": ({"acrn_scenario": "./scenario.xml/", "ivshmem_host_regions": []}, None),
+    "key": ({"acrn_build": {"releas": True}}, "acrn_build: unknown key 'releas'"),
+    "source-list": ({"acrn_source": ["tree"]}, "acrn_source is ['tree']: write a path"),
+}
+
+
+def plan(folder, inventory, *options, playbook="plan"):
+    (folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
+    words = ("ansible-playbook", "-i", "hosts.yml", f"acrn.ivshmem.{playbook}", "-e", "plan_ask=false", *options)
+    return command(folder, *words)
+
+
+def test_every_mistake_names_variable_place_and_mend(tmp_path):
+    common = {**sample(tmp_path), "ivshmem_regions": []}
+    hosts = {name: variables for name, (variables, _told) in INPUTS.items()}
+    done = plan(tmp_path, {"acrn_hosts": {"vars": common, "hosts": hosts}}, "-e", "plan_json=plan.json")
+    assert done.returncode == 2, done.stdout
+    found = {each["host"]: each["error"] for each in json.loads((tmp_path / "plan.json").read_text())}
+    for name, (_variables, told) in INPUTS.items():
+        if told is None:
+            assert found[name] is None, (name, found[name])
+        else:
+            assert told.replace("FOLDER", str(tmp_path)) in found[name], name
+
+
+def test_a_mistake_of_several_hosts_is_told_once(tmp_path):
+    common = {**sample(tmp_path), "ivshmem_regions": [region(size=3)]}
+    inventory = {"acrn_hosts": {"vars": common, "hosts": {"line-1": {}, "line-2": {}, "line-3": {}}}}
+    done = plan(tmp_path, inventory, playbook="site")
+    assert done.returncode == 2
+    # Newer versions of ansible-core tell each failure by two lines.
+    assert done.stdout.count("fatal:") == 1, done.stdout
+    assert "error: ivshmem_regions[0].size: region 'log': its size is 3 MB" in " ".join(done.stdout.split())
+    assert "line-1, line-2, line-3: a mistake in the regions, held against" in " ".join(done.stdout.split())
+    assert not (tmp_path / ".acrn-ivshmem").exists()
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_regions_of_all_groups_of_a_host_are_joined(tmp_path, beside):
+    common = sample(tmp_path)
+    values = {"plant": [region(name="of_plant")], "hall_a": [region(name="of_a")], "hall_b": "{{ [of_b] }}"}
+    inventory = {
+        "acrn_hosts": {"vars": common, "hosts": {"line-1": {}, "line-2": {"ivshmem_group_regions": []}}},
+        "plant": {"children": {"hall_a": {"hosts": {"line-1": {}}}}},
+        "hall_b": {"vars": {"of_b": region(name="of_b")}, "hosts": {"line-1": {}, "line-2": {}}},
+    }
+    if beside:
+        (tmp_path / "group_vars").mkdir()
+        for name, value in values.items():
+            (tmp_path / "group_vars" / f"{name}.yml").write_text(yaml.safe_dump({"ivshmem_group_regions": value}))
+    else:
+        inventory["plant"]["vars"] = {"ivshmem_group_regions": values["plant"]}
+        inventory["plant"]["children"]["hall_a"]["vars"] = {"ivshmem_group_regions": values["hall_a"]}
+        inventory["hall_b"]["vars"]["ivshmem_group_regions"] = values["hall_b"]
+    done = plan(tmp_path, inventory, "-e", "plan_json=plan.json")
+    assert done.returncode == 0, done.stdout
+    found = {each["host"]: each["regions"] for each in json.loads((tmp_path / "plan.json").read_text())}
+    assert sorted(each["name"] for each in found["line-1"]) == ["of_a", "of_b", "of_plant"]
+    assert found["line-2"] == []
+
+
+def test_a_relative_path_is_seen_from_the_inventory_in_every_variable(tmp_path):
+    fleet = tmp_path / "fleet"
+    fleet.mkdir()
+    common = {**sample(fleet), "ivshmem_regions": [region()], "acrn_source": "tree", "scenario_directory": "results"}
+    del common["acrn_version"]
+    shutil.copytree(ROOT / "tests/standin_tree", fleet / "tree")
+    builder = {name: common[name] for name in ("ansible_connection", "ansible_python_interpreter")}
+    builder.update({f"hypervisor_{name}": str(tmp_path / name) for name in ("artifacts_dir", "work_dir")})
+    builder["hypervisor_python"] = common["ansible_python_interpreter"]
+    inventory = {
+        "acrn_hosts": {"vars": common, "hosts": {"line-1": {}}},
+        "acrn_builders": {"hosts": {"builder": builder}},
+    }
+    (fleet / "hosts.yml").write_text(yaml.safe_dump(inventory))
+
+    def play(name, *options):
+        words = ("ansible-playbook", "-i", "fleet/hosts.yml", f"acrn.ivshmem.{name}", *options)
+        done = command(tmp_path, *words)
+        assert done.returncode == 0, done.stdout
+
+    play("site", "-e", "plan_ask=false")
+    assert (fleet / "results/line-1/scenario.xml").exists()
+    assert list((tmp_path / "artifacts_dir").glob("*/manifest.json"))
+    play("plan", "-e", "plan_ask=false", "-e", "plan_json=plan.json")
+    (told,) = json.loads((fleet / "plan.json").read_text())
+    assert told["build"]["needed"] is False
+    play("report", "-e", "report_ask=false", "-e", "report_directory=pages", "--check")
+    (fleet / "pages").mkdir()
+    play("report", "-e", "report_ask=false", "-e", "report_directory=pages/")
+    assert (fleet / "pages/report.html").exists()
+
+
+@pytest.mark.parametrize("name", ["acrn_host", "acrn-hosts"])
+def test_an_inventory_without_the_group_of_hosts_is_refused(tmp_path, name):
+    done = plan(tmp_path, {name: {"vars": sample(tmp_path), "hosts": {"line-1": {}}}}, playbook="site")
+    assert done.returncode != 0
+    assert f"the inventory has no group acrn_hosts, which holds the Service VMs; rename the group {name}" in " ".join(
+        done.stdout.split()
+    )

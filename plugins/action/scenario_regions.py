@@ -34,6 +34,7 @@ class ActionModule(LightAction):
         found = _words.misspelt(_variables.KNOWN, variables)
         told = [f"{name} is no variable of this collection; did you mean {meant}?" for name, meant in found.items()]
         told += _variables.misspelt_groups(variables.get("groups") or {})
+        told += _variables.unknown_board(variables.get("acrn_board"), self._task.args.get("acrn_source"))
         if told:
             result["warnings"] = [*result.get("warnings", []), *told]
         return result

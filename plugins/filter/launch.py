@@ -12,7 +12,7 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.acrn.ivshmem.plugins.filter.regions import vm_devices
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _adopt, _launch_vm, _takeover
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _adopt, _fit, _launch_vm, _takeover
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
 
@@ -48,6 +48,11 @@ def adopted_guest(text: str, persistent: bool = False) -> dict[str, Any]:
     return {"variables": variables, "notes": notes}
 
 
+def unfit_scripts(found: Mapping[str, Any], builds: Mapping[str, Any], key: Any = None) -> list[str]:
+    """The devices of launch scripts that a hypervisor lacks, of what launch_info and hypervisor_info returned."""
+    return _fit.unfit(found, builds, key or None)
+
+
 class FilterModule:
     """The filters of launch scripts."""
 
@@ -55,6 +60,7 @@ class FilterModule:
         return {
             "launch_wish": launch_wish,
             "places_in_use": places_in_use,
+            "unfit_scripts": unfit_scripts,
             "adopted": adopted,
             "adopted_guest": adopted_guest,
         }

@@ -92,6 +92,8 @@ def of_host(host: Values, built: Values | None, waits: Sequence[Values] = ()) ->
     return {
         "host": host["inventory_hostname"],
         "error": error_of(host),
+        # Why nobody knows which hypervisor runs.
+        "unasked": host.get("plan_unasked") or None,
         "acrn_version": plan.get("acrn_version"),
         "scenario": plan.get("scenario"),
         "scenario_changed": plan.get("changed"),
@@ -213,6 +215,9 @@ def table(plans: Sequence[Values]) -> list[str]:
             rows.append(((*start, "-", "(none)" if plan["scenario"] else "?", "-", "-"), ["-"]))
     changed = _change_rows(plans)
     lost = ["", *_aligned(changed)] if changed else []
+    unasked = [((plan["host"],), str(plan["unasked"]).split()) for plan in plans if plan["unasked"]]
+    if unasked:
+        lost += ["", *_aligned([(("HOST",), ["NOT", "KNOWN", "WHAT", "RUNS,", "SINCE"]), *unasked])]
     steps = _waiting.table(wait for plan in plans for wait in plan["waits"])
     hosts = _aligned([HOST_HEADS, *(_host_row(plan) for plan in plans)])
     return [*_aligned(rows), "", *hosts, *lost, *(["", *steps] if steps else [])]

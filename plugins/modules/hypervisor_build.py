@@ -310,6 +310,11 @@ def run(module):
     params = module.params
     places = [params[name] for name in ("source", "python") if is_path(params[name])]
     if module.check_mode and not all(os.path.exists(place) for place in places):
+        if not os.path.exists(params["source"]):
+            module.warn(
+                f"{params['source']}: there is no ACRN tree yet, so this build could not be looked at; it needs the "
+                "tree there (acrn_source of its hosts), or hypervisor_repo to clone it from"
+            )
         return {"changed": True, "built": False, "seconds": 0.0}
     todo = plan(request_of(params))
     regions = [region.as_dict() for region in todo.regions]

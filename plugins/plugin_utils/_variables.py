@@ -106,3 +106,15 @@ def misspelt_groups(groups: Mapping[str, Any]) -> list[str]:
         for name, meant in found.items()
         if not set(groups[name]) <= set(groups.get(meant) or [])
     ]
+
+
+def unknown_board(board: Any, tree: Any) -> list[str]:
+    """A sentence for the name of a board that the ACRN tree does not know, where the tree is on the controller."""
+    folder = os.path.join(str(tree or "/"), "misc/config_tools/data")
+    if not isinstance(board, str) or not board or set("/.{") & set(board) or not os.path.isdir(folder):
+        return []
+    known = sorted(each for each in os.listdir(folder) if os.path.exists(os.path.join(folder, each, f"{each}.xml")))
+    if board in known:
+        return []
+    near = _words.meant(board, known)
+    return [f"acrn_board: the ACRN tree {tree} has no board {board}, but {', '.join(known) or 'none'}{near}"]

@@ -166,6 +166,14 @@ def test_plan_table_tells_of_each_region_and_of_each_host():
     ]
 
 
+def test_plan_table_says_why_a_host_was_not_asked():
+    found = plan_of(plan_unasked="/opt/nopython: not\nfound")
+    assert found["unasked"] == "/opt/nopython: not\nfound"
+    lines = filters.plan_table([found])
+    assert lines[-2:] == ["HOST     NOT KNOWN WHAT RUNS, SINCE", "press-1  /opt/nopython: not found"]
+    assert "SINCE" not in filters.plan_table([plan_of()])[-2]
+
+
 def test_a_mistake_of_several_hosts_is_told_once_with_all_of_them():
     hosts = [
         {"inventory_hostname": "a", "scenario_error": "size 3"},

@@ -356,7 +356,7 @@ def test_a_finding_names_what_is_to_be_mended_in_the_declaration():
     assert "own[0].name: region 'c': is declared 2 times: all[1] and own[0];" in told["region-duplicate"]
     unknown = [str(finding) for finding in findings(regions) if finding.rule == "vm-unknown"]
     assert "all[0].vms[1]: region 'a-b': VM 'post2' is not in the scenario" in unknown[0]
-    assert "did you mean 'POST2'?" in unknown[0]
+    assert "did you mean POST2?" in unknown[0]
     assert "own[0].vms[1].id: region 'c': VM 'POST2' has the ID 2, and not 3" in unknown[1]
 
 

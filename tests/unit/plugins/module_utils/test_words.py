@@ -237,6 +237,17 @@ def test_a_group_that_is_misspelt_or_empty_is_refused():
         _variables.known_group({**all_hosts, "acrn_hosts": []}, "acrn_hosts")
 
 
+def test_a_board_that_the_tree_does_not_know_is_told(tmp_path):
+    for name in ("whl-ipc-i5", "qemu"):
+        (tmp_path / "misc/config_tools/data" / name).mkdir(parents=True)
+        (tmp_path / "misc/config_tools/data" / name / f"{name}.xml").write_text("")
+    (told,) = _variables.unknown_board("whl-ipc-i6", str(tmp_path))
+    assert told.endswith("has no board whl-ipc-i6, but qemu, whl-ipc-i5; did you mean whl-ipc-i5?")
+    for board in ("qemu", "./board.xml", "", None):
+        assert _variables.unknown_board(board, str(tmp_path)) == []
+    assert _variables.unknown_board("whl-ipc-i6", None) == []
+
+
 def test_a_group_that_is_nearly_ours_is_told_unless_its_hosts_are_in_ours():
     groups = {"acrn_guest": ["g"], "acrn_hosts1": ["a"], "acrn_hosts": ["a", "b"], "press": ["g"]}
     assert _variables.misspelt_groups(groups) == [

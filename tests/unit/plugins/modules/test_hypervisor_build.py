@@ -162,6 +162,12 @@ def test_two_builds_of_a_key_are_equal_wherever_they_are_made(bench):
         assert second["manifest"]["outputs"][name] == first["manifest"]["outputs"][name]
 
 
+def test_check_mode_tells_of_a_tree_that_is_not_there(bench):
+    found = bench.run(check=True, source=str(bench.folder / "none"))
+    assert found["changed"] is True
+    assert f"{bench.folder}/none: there is no ACRN tree yet" in str(found["warnings"])
+
+
 def test_force_builds_again_and_damage_is_repaired(bench):
     first = bench.run()
     forced = bench.run(force=True)

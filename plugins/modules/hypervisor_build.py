@@ -183,7 +183,7 @@ key:
   sample: 5d1f6a7c0b1e4c9b8f3f0a2b6d9c7e11
 directory:
   description: The directory of the artefact. It may not exist yet in check mode or with O(validate_only=true).
-  returned: success
+  returned: success, but not in check mode while source or Python are missing
   type: str
 built:
   description: Whether make was run to the end in this call.
@@ -202,20 +202,20 @@ manifest:
   type: dict
 name:
   description: The scenario name in the binary.
-  returned: success
+  returned: success, but not in check mode while source or Python are missing
   type: str
 board:
   description: The board name in the binary.
-  returned: success
+  returned: success, but not in check mode while source or Python are missing
   type: str
 version:
   description: The version of the tree.
-  returned: success
+  returned: success, but not in check mode while source or Python are missing
   type: str
   sample: "3.3"
 regions:
   description: The regions that are compiled in.
-  returned: success
+  returned: success, but not in check mode while source or Python are missing
   type: list
   elements: dict
   contains:
@@ -230,7 +230,7 @@ regions:
       type: int
 validation:
   description: The warnings of ACRN's validator.
-  returned: success
+  returned: success, but not in check mode while source or Python are missing
   type: list
   elements: str
 seconds:

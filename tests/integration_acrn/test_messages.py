@@ -27,7 +27,7 @@ INPUTS = {
         "ivshmem_host_regions[1].vms[1].vbdf: region 'log': vbdf of VM 'VM2' is 8: write it in quotes",
     ),
     "several": ({"ivshmem_host_regions": [region(size=3, vms=["vm1", "VM2"])]}, "2 mistakes in the regions"),
-    "letter-case": ({"ivshmem_host_regions": [region(vms=["vm1", "VM2"])]}, "did you mean 'VM1'?"),
+    "letter-case": ({"ivshmem_host_regions": [region(vms=["vm1", "VM2"])]}, "did you mean VM1?"),
     "twice": (
         {"ivshmem_group_regions": [region()], "ivshmem_host_regions": [region()]},
         "is declared 2 times: ivshmem_group_regions[0] and ivshmem_host_regions[0]",
@@ -76,7 +76,7 @@ def test_a_mistake_of_several_hosts_is_told_once(tmp_path):
     assert done.stdout.count("fatal:") == 1, done.stdout
     assert "error: ivshmem_regions[0].size: region 'log': its size is 3 MB" in " ".join(done.stdout.split())
     assert "line-1, line-2, line-3: a mistake in the regions, held against" in " ".join(done.stdout.split())
-    assert not (tmp_path / ".acrn-ivshmem").exists()
+    assert not list((tmp_path / ".acrn-ivshmem").rglob("*.xml"))
 
 
 @pytest.mark.parametrize("beside", [False, True])

@@ -660,14 +660,14 @@ def _emulated_mmio(context: Context) -> Iterator[Hit]:
     "static_allocators/bdf.py (find_unused_bdf); hypervisor/dm/vpci/ivshmem.c writes no subsystem ID up to v3.2",
     until=_V2_LAST,
 )
-def _region_alike(context: Context) -> Iterator[tuple[str, str]]:
+def _region_alike(context: Context) -> Iterator[Hit]:
     first: dict[tuple[int, int], str] = {}
-    for region, vm, _vbdf in context.vms():
+    for region, vm, _vbdf, key in context.vms():
         if region.provided_by == HYPERVISOR and vm.load_order != POST_LAUNCHED:
             other = first.setdefault((vm.id, region.size), region.name)
             if other != region.name:
                 alike = f"only the order of its functions tells it from region '{other}', of {region.size} MB too"
-                yield region.name, f"in VM '{vm.name}' {alike}"
+                yield Hit(f"in VM '{vm.name}' {alike}", region, key)
 
 
 # -- memory ----------------------------------------------------------------------------------------------------------

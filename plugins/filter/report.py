@@ -11,20 +11,23 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _report
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _report, _report_page
 
 
 def report_page(
     hosts: Iterable[Mapping[str, Any]],
     verified: Mapping[str, Any],
     made: str,
-    style: str,
-    script: str,
     absent: Iterable[str] = (),
+    template: str = "",
 ) -> str:
     """A page of HTML about hosts."""
-    return _report.page(_report.hosts_of(hosts, verified), verified, made, style, script, list(absent))
+    page = _report_page.view(_report.hosts_of(hosts, verified), verified, made, list(absent))
+    try:
+        return _report_page.render(page, template)
+    except IvshmemError as exc:
+        raise AnsibleFilterError(str(exc)) from None
 
 
 def report_markdown(hosts: Iterable[Mapping[str, Any]], made: str, absent: Iterable[str] = ()) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils.test_report import (
+from ansible_collections.acrn.ivshmem.tests.unit.plugins.plugin_utils.test_report import (
     FAST,
     LOG,
     host,

@@ -64,6 +64,17 @@ def test_a_proof_is_read_from_the_current_directory(fleet):
     assert "The proof of noon failed" in written(fleet)[0]
 
 
+def test_a_template_of_the_user(fleet):
+    own = '{% extends "report.html.j2" %}{% block head %}<h1>Hall 7: {{ page.totals }}</h1>{% endblock %}'
+    (fleet / "own.html.j2").write_text(own)
+    done = report(fleet, "-e", "report_template=own.html.j2")
+    assert done.returncode == 0, done.stdout
+    assert "<h1>Hall 7: 2 machines, 1 region. Machines: " in written(fleet)[0]
+    done = report(fleet, "-e", "report_template=gone.html.j2")
+    assert done.returncode != 0
+    assert f"report_template: {fleet}/gone.html.j2: No such file" in " ".join(done.stdout.split())
+
+
 @pytest.mark.parametrize("content", [None, "no JSON"])
 def test_a_proof_that_cannot_be_read_is_refused(fleet, content):
     if content:

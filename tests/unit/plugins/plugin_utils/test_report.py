@@ -7,15 +7,13 @@ from __future__ import annotations
 import json
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _report
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _report, _report_page
 
-FILES = Path(__file__).resolve().parents[4] / "playbooks/files"
 HOSTILE = '"><script>alert(1)</script>&{x}'
 
 
@@ -77,8 +75,7 @@ def verified(*of, problems=(), **more):
 
 def page(hosts, verified=None, made="now", absent=()):
     verified = verified or {}
-    style, script = ((FILES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
-    return _report.page(_report.hosts_of(hosts, verified), verified, made, style, script, absent)
+    return _report_page.render(_report_page.view(_report.hosts_of(hosts, verified), verified, made, absent))
 
 
 def words(*args, **more):
@@ -139,9 +136,14 @@ def test_every_host_vm_and_region_is_there():
     assert all(each["scope"] == "col" for each in reader.all("th"))
 
 
+def svg(text):
+    """The one drawing of a page."""
+    (found,) = re.findall(r"<svg.*?</svg>", text, re.S)
+    return ElementTree.fromstring(found)
+
+
 def test_the_drawing_has_an_end_for_each_vm_of_a_region():
-    (found,) = _report.hosts_of([host("m", FAST, LOG)], {})
-    drawing = ElementTree.fromstring(_report.drawing(found)).find("svg")
+    drawing = svg(page([host("m", FAST, LOG)]))
     assert drawing.attrib["role"] == "img"
     assert "fast (2 MB) of VM0, VM2" in drawing.find("title").text
     classes = [each.attrib["class"] for each in drawing.iter("path")]
@@ -156,8 +158,7 @@ def test_the_drawing_has_an_end_for_each_vm_of_a_region():
 
 def test_no_label_of_a_full_drawing_lies_on_another():
     every = [region("r" * 27, *((vm, "post_launched", 8) for vm in range(8))) for _number in range(8)]
-    (found,) = _report.hosts_of([host("m", *every)], {})
-    drawing = ElementTree.fromstring(_report.drawing(found)).find("svg")
+    drawing = svg(page([host("m", *every)]))
     places = [(float(t.attrib["x"]), float(t.attrib["y"])) for t in drawing.iter("text") if "slot" in t.attrib["class"]]
     assert len(set(places)) == 64
     for x, y in places:
@@ -450,3 +451,40 @@ def test_a_file_that_is_no_report_is_refused_whatever_it_lacks():
     for text in bad:
         with pytest.raises(IvshmemError, match=r"^f: this is no"):
             _report.proof(text, "f")
+
+
+def rendered(tmp_path, text, hosts, name="own.html.j2"):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    return _report_page.render(_report_page.view(_report.hosts_of(hosts, {}), {}, "now"), str(tmp_path / name))
+
+
+OWN_HEAD = '{% extends "report.html.j2" %}{% block head %}<h1>Hall 7, {{ page.hosts[0].name }}</h1>{% endblock %}'
+
+
+@pytest.mark.parametrize("name", ["own.html.j2", "report.html.j2"])
+def test_a_template_of_the_user_extends_that_of_the_collection(tmp_path, name):
+    text = rendered(tmp_path, OWN_HEAD, [host(HOSTILE, FAST)], name)
+    reader = Reader(text)
+    assert f"Hall 7, {HOSTILE}" in reader.texts
+    assert len(reader.all("script")) == 1
+    assert len(reader.all("svg")) == 1
+    assert "Shared memory of the fleet" not in [each for each in reader.texts if "Made" in each]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (None, r"No such file or directory"),
+        ("\n\n{% if %}", r"own\.html\.j2:3: "),
+        ("{{ page.hots }}", r"own\.html\.j2: .*hots"),
+        ("{% extends 'other.j2' %}", r"own\.html\.j2: there is no template other\.j2"),
+        ("{{ page.hosts.__class__.__mro__ }}", r"unsafe"),
+        ("{{ 1 / 0 }}", r"division by zero"),
+    ],
+)
+def test_a_template_that_cannot_be_used_is_named(tmp_path, text, told):
+    if text is not None:
+        (tmp_path / "own.html.j2").write_text(text, encoding="utf-8")
+    page = _report_page.view(_report.hosts_of([host("m", FAST)], {}), {}, "now")
+    with pytest.raises(IvshmemError, match=rf"^report_template: .*{told}"):
+        _report_page.render(page, str(tmp_path / "own.html.j2"))

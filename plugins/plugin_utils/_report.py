@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A picture of a fleet: one page of HTML that needs nothing else, and its drawings as Markdown with Mermaid.
+"""What a report says of a fleet: the state of each host and region, and their drawings as Markdown.
 
-This module util is PRIVATE to the collection: it can change at any time.
+This plugin util is PRIVATE to the collection: it can change at any time.
 
-It runs on the controller. All text comes from inventories and machines, so all of it is escaped.
+All text comes from inventories and machines. What shows it has to escape it.
 """
 
 from __future__ import annotations
@@ -34,11 +34,6 @@ STATES = {
 # What a report of the role verify has for each host.
 PARTS = ("regions", "pairs", "problems", "doorbells", "skipped")
 NOTHING: Mapping[str, Sequence[Any]] = dict.fromkeys(PARTS, ())
-# Measures of the drawing, in pixels: the pills of regions on the left, the boxes of VMs on top.
-LETTER, HEIGHT, ROW = 8, 30, 42
-COLUMN, BOX, HEAD = 122, 42, 54
-# A drawing gets no smaller than this, and is scrolled then.
-LEAST = 640
 # Mermaid draws no more than 500 edges and 50000 letters at a time. An edge with its region and VM is some 100.
 EDGES = 400
 # So many names are told of hosts of which there is nothing to show.
@@ -95,12 +90,12 @@ class Host:
 
     @cached_property
     def _by_place(self) -> Mapping[str, Mapping[str, Sequence[Any]]]:
-        return _grouped(self.said, _place)
+        return _grouped(self.said, place_of)
 
     def proof(self, region: Mapping[str, Any]) -> Proof:
         """What is proved of a region: the whole of it only if each of its VMs has taken part, and with this plan."""
         said = self._by_place.get(self.place(region), NOTHING)
-        problems = tuple(_problem(row) for row in said["problems"])
+        problems = tuple(problem_line(row) for row in said["problems"])
         if not (said["regions"] or said["pairs"] or problems):
             return Proof("unknown", ())
         if not said["regions"] or not _fits(said["regions"][0], region):
@@ -127,21 +122,21 @@ class Host:
     def others(self) -> list[str]:
         """Problems that are those of no region of the plan: of whole guests, and of regions that are gone."""
         places = {self.place(region) for region in self.regions}
-        return [_problem(row, _place(row)) for row in self.said["problems"] if _place(row) not in places]
+        return [problem_line(row, place_of(row)) for row in self.said["problems"] if place_of(row) not in places]
 
 
-def _place(row: Any) -> str:
+def place_of(row: Any) -> str:
     """The region that a row of the report of the role verify is about, as ``hv:/NAME on HOST``, or ``-``."""
     # What was skipped is said in lines, which begin with the region.
     return row.partition(": ")[0] if isinstance(row, str) else str(row["region"])
 
 
-def _host(row: Any) -> str:
+def host_of(row: Any) -> str:
     told = "" if isinstance(row, str) else row.get("acrn_host")
-    return str(told or _place(row).partition(" on ")[2])
+    return str(told or place_of(row).partition(" on ")[2])
 
 
-def _problem(row: Mapping[str, Any], place: str = "") -> str:
+def problem_line(row: Mapping[str, Any], place: str = "") -> str:
     where = "" if place in ("", "-") else f"{place}: "
     text = f"{where}{row['vm']}: {row['what']}: expected {row['expected']}, found {row['found']}"
     return f"{text}; {row['mend']}" if row.get("mend") else text
@@ -230,7 +225,7 @@ def proof(text: str, path: str) -> dict[str, Any]:
 
 def hosts_of(variables: Iterable[Mapping[str, Any]], verified: Mapping[str, Any]) -> list[Host]:
     """Hosts from their variables (those that the playbook report sets) and from what the role verify reported."""
-    said = _grouped(verified, _host)
+    said = _grouped(verified, host_of)
     found = []
     for each in variables:
         name = str(each["inventory_hostname"])
@@ -259,181 +254,19 @@ def _grouped(said: Mapping[str, Any], key: Callable[[Any], str]) -> dict[str, di
     return found
 
 
-def _count(number: int, word: str) -> str:
+def counted(number: int, word: str) -> str:
     return f"{number} {word}{'' if number == 1 else 's'}"
 
 
-def _absent(names: Sequence[str]) -> str:
+def absent_hosts(names: Sequence[str]) -> str:
     """Who is not in this run, with as many names as one likes to read."""
     more = f" and {len(names) - NAMES} more" if len(names) > NAMES else ""
-    return f"{_count(len(names), 'host')} not in this run: {', '.join(names[:NAMES])}{more}." if names else ""
+    return f"{counted(len(names), 'host')} not in this run: {', '.join(names[:NAMES])}{more}." if names else ""
 
 
-def _text(value: Any) -> str:
-    return html.escape(str(value), quote=True)
-
-
-def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def drawing(host: Host) -> str:
-    """Which VM shares which region, as SVG: a column for each VM, a row for each region, the slot where they meet.
-
-    Lines cross at right angles only and no label lies on another, however many there are.
-    """
-    vms = {vm["id"]: vm for region in host.regions for vm in region["vms"]}
-    names = [_cut(region["name"], 27) for region in host.regions]
-    pill = 90 + LETTER * max(map(len, names))
-    left = pill + 12
-    columns = {vm: left + COLUMN * index + COLUMN / 2 for index, vm in enumerate(sorted(vms))}
-    rows = [HEAD + ROW * index + ROW / 2 for index in range(len(host.regions))]
-    width, height = left + COLUMN * len(vms), HEAD + ROW * len(rows)
-    title = f"Regions of {host.name}: " + "; ".join(
-        f"{region['name']} ({region['size']} MB) of {', '.join(vm['name'] for vm in region['vms'])}"
-        for region in host.regions
-    )
-    parts = [
-        f'<svg class="drawing" role="img" viewBox="0 0 {width} {height}" width="{width}" '
-        f'style="min-width:{min(width, LEAST)}px">',
-        f"<title>{_text(title)}</title>",
-    ]
-    for vm, x in columns.items():
-        last = max(y for y, region in zip(rows, host.regions) if vm in [each["id"] for each in region["vms"]])
-        parts.append(f'<path class="line" d="M{x:g},{BOX} V{last:g}"/>')
-    for y, region, name in zip(rows, host.regions, names):
-        land = LANDS[region["provided_by"]][0]
-        end = max(columns[vm["id"]] for vm in region["vms"])
-        parts.append(f'<path class="edge {land}" d="M{pill},{y:g} H{end:g}"/>')
-        top = y - HEIGHT / 2
-        parts.append(f'<rect class="region {land}" x="1" y="{top:g}" width="{pill - 1}" height="{HEIGHT}" rx="15"/>')
-        parts.append(f'<text class="name" x="14" y="{y + 5:g}">{_text(name)}</text>')
-        parts.append(f'<text class="size" x="{pill - 12}" y="{y + 5:g}">{_text(region["size"])} MB</text>')
-        for vm in region["vms"]:
-            x = columns[vm["id"]]
-            label = "by build" if vm["slot"] is None else f"slot {vm['slot']}"
-            parts.append(f'<circle class="end {land}" cx="{x:g}" cy="{y:g}" r="5"/>')
-            parts.append(f'<text class="slot" x="{x + 8:g}" y="{y - 7:g}">{_text(label)}</text>')
-    for vm_id, x in columns.items():
-        vm, name = vms[vm_id], _cut(vms[vm_id]["name"], 15)
-        order = _text(vm["load_order"])
-        # Fonts differ: a long name is made to fit.
-        fit = f' textLength="{COLUMN - 16}" lengthAdjust="spacingAndGlyphs"' if len(name) > 12 else ""
-        start, wide = x - COLUMN / 2 + 3, COLUMN - 6
-        parts.append(
-            f'<rect class="vm {order}" x="{start:g}" y="1" width="{wide}" height="{BOX - 1}" rx="5"/>'
-            f'<text class="number" x="{x:g}" y="17">VM {_text(vm_id)}</text>'
-            f'<text class="vmname" x="{x:g}" y="34"{fit}>{_text(name)}<title>{_text(vm["name"])}</title></text>'
-        )
-    return f'<div class="wide">{"".join(parts)}</svg></div>'
-
-
-def _table(host: Host) -> str:
-    rows = []
-    for region, proof in zip(host.regions, host.proofs):
-        land, words = LANDS[region["provided_by"]]
-        vms = ", ".join(
-            f"{vm['name']} ({'place chosen by the build' if vm['slot'] is None else vm['vbdf']})"
-            for vm in region["vms"]
-        )
-        cells = [f"{land}:/{region['name']}", words, f"{region['size']} MB", region["region_id"] or "-", vms]
-        said = f'<span class="state {proof.state}">{STATES[proof.state]}</span>'
-        said += "".join(f"<div>{_text(line)}</div>" for line in proof.lines)
-        rows.append(f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in cells)}<td>{said}</td></tr>")
-    heads = ("Region", "Provided by", "Size", "ID", "VMs and addresses", "Proof")
-    head = "".join(f'<th scope="col">{text}</th>' for text in heads)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-
-
-def _list(kind: str, title: str, lines: Iterable[Any]) -> str:
-    points = "".join(f"<li>{_text(line)}</li>" for line in lines)
-    return f'<div class="{kind}">{_text(title)}<ul>{points}</ul></div>' if points else ""
-
-
-def _hypervisor(host: Host) -> str:
-    if not host.info:
-        return ""
-    names = (("running_key", "runs"), ("default_key", "default"), ("next", "next boot"))
-    facts = [f"{words} <code>{_text(host.info[key])}</code>" for key, words in names if host.info.get(key)]
-    return f'<p class="keys">Hypervisor: {", ".join(facts) or "none of this collection"}</p>'
-
-
-def _section(host: Host) -> str:
-    words = [host.name, host.board, str(host.plan.get("acrn_version") or "")]
-    for region in host.regions:
-        words += [region["name"], *(vm["name"] for vm in region["vms"])]
-    lands = {LANDS[region["provided_by"]][0] for region in host.regions}
-    facts = [_count(len(host.regions), "region"), f"{sum(region['size'] for region in host.regions)} MB"]
-    if host.plan.get("acrn_version"):
-        facts.append(f"ACRN v{host.plan['acrn_version']}")
-    if host.board:
-        facts.append(host.board.rsplit("/", 1)[-1])
-    if host.error:
-        facts = facts[2:]
-        body = f'<p class="error">{_text(host.error)}</p>'
-    elif host.regions:
-        body = drawing(host) + _table(host)
-    else:
-        body = "<p>No region is declared.</p>"
-    if host.plan.get("changed"):
-        body = "<p>The files of this host differ from this plan: acrn.ivshmem.site applies it.</p>" + body
-    body += _list("error", "The proof found:", host.others) + _hypervisor(host)
-    body += _list("dim", "It waits:", (f"{wait['what']} (ends with: {wait['end']})" for wait in host.waits))
-    body += _list("dim", "The proof left out:", host.said["skipped"])
-    return (
-        f'<details class="host" data-words="{_text(" ".join(words).lower())}" data-state="{host.state}" '
-        f'data-lands="{" ".join(sorted(lands))}"><summary><span class="title">{_text(host.name)}</span>'
-        f'<span class="facts">{_text(" · ".join(facts))}</span>'
-        f'<span class="state {host.state}">{STATES[host.state]}</span></summary>{body}</details>'
-    )
-
-
-def _verdict(hosts: Sequence[Host], verified: Mapping[str, Any]) -> str:
-    """What the whole proof says, as the role verify has judged it, and how much of this page it covers."""
-    if not verified:
-        return "There is no proof yet: acrn.ivshmem.verify makes one."
-    problems = len(verified.get("problems") or [])
-    good = verified.get("ok", not problems)
-    count = sum(len(host.regions) for host in hosts)
-    proved = sum(proof.state == "ok" for host in hosts for proof in host.proofs)
-    said = f"{proved} of {_count(count, 'region')} proved"
-    if good:
-        return f"Proof of {_text(verified.get('time') or 'an unknown time')}: no problem, {said}."
-    words = f"The proof of {_text(verified.get('time') or 'an unknown time')} failed"
-    return f'<span class="error">{words}</span>: {_count(problems, "problem")}, {said}.'
-
-
-def _totals(hosts: Sequence[Host]) -> str:
-    return f"{_count(len(hosts), 'machine')}, {_count(sum(len(host.regions) for host in hosts), 'region')}"
-
-
-def page(
-    hosts: Sequence[Host], verified: Mapping[str, Any], made: str, style: str, script: str, absent: Sequence[str] = ()
-) -> str:
-    """The page. ``verified`` is the report of the role verify, or empty; ``absent`` are hosts that were not in the run.
-
-    CSS and script go in as they are.
-    """
-    states = [host.state for host in hosts]
-    counts = {state: states.count(state) for state in STATES}
-    told = ", ".join(f"{counts[state]} {words}" for state, words in STATES.items() if counts[state])
-    totals = _totals(hosts) + (f". Machines: {told}" if told else "")
-    options = "".join(f'<option value="{key}">{text} ({counts[key]})</option>' for key, text in STATES.items())
-    few = " open" if len(hosts) <= 4 else ""
-    sections = "".join(_section(host) for host in hosts).replace('<details class="host"', f'<details class="host"{few}')
-    names = {host.name for host in hosts}
-    elsewhere = [_problem(row, _place(row)) for row in verified.get("problems") or [] if _host(row) not in names]
-    return _PAGE.format(
-        style=style,
-        script=script,
-        totals=_text(totals),
-        made=_text(made),
-        proof=_verdict(hosts, verified),
-        absent=f'<p class="dim">{_text(_absent(absent))}</p>' if absent else "",
-        elsewhere=_list("error", "The proof found on machines that are not on this page:", elsewhere),
-        options=options,
-        sections=sections,
-    )
+def totals(hosts: Sequence[Host]) -> str:
+    """How much a report is about."""
+    return f"{counted(len(hosts), 'machine')}, {counted(sum(len(host.regions) for host in hosts), 'region')}"
 
 
 def _flowcharts(host: Host) -> list[str]:
@@ -484,9 +317,9 @@ def markdown(hosts: Sequence[Host], made: str, absent: Sequence[str] = ()) -> st
     for host in hosts:
         if not host.error:
             alike.setdefault(tuple(_flowcharts(host)), []).append(host)
-    blocks = ["# Shared memory of the fleet", f"{_totals(hosts)}. Made {plain(made)}."]
+    blocks = ["# Shared memory of the fleet", f"{totals(hosts)}. Made {plain(made)}."]
     if absent:
-        blocks.append(plain(_absent(absent)))
+        blocks.append(plain(absent_hosts(absent)))
     for charts, same in alike.items():
         names = ", ".join(plain(host.name) for host in same)
         blocks += [f"## {names}"] if len(same) <= 4 else [f"## {len(same)} machines alike", names]
@@ -495,40 +328,3 @@ def markdown(hosts: Sequence[Host], made: str, absent: Sequence[str] = ()) -> st
     if errors:
         blocks += ["## Without a plan", "\n".join(errors)]
     return "\n\n".join(blocks) + "\n"
-
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width,initial-scale=1">
-<title>Shared memory of the fleet</title>
-<style>
-{style}</style>
-</head>
-<body>
-<header>
-<div><h1>Shared memory of the fleet</h1><p>{totals}. {proof} <span class="dim">Made {made}.</span></p>{absent}</div>
-<button type="button" id="theme" aria-label="Light or dark">&#x25D0;</button>
-</header>
-<form role="search" onsubmit="return false">
-<input type="search" id="search" placeholder="Host, VM, region, board, version" aria-label="Search">
-<select id="state" aria-label="State"><option value="">every state</option>{options}</select>
-<select id="land" aria-label="Provided by"><option value="">both lands</option>
-<option value="hv">hypervisor</option><option value="dm">device model</option></select>
-<button type="button" id="open">Open all</button><span id="shown" role="status"></span>
-</form>
-<p class="legend">
-<span><i class="edge hv"></i> by the hypervisor</span><span><i class="edge dm"></i> by the device model</span>
-<span><i class="vm pre_launched"></i> pre-launched</span><span><i class="vm service"></i> Service VM</span>
-<span><i class="vm post_launched"></i> post-launched</span>
-</p>
-{elsewhere}
-<main>
-{sections}
-</main>
-<script>
-{script}</script>
-</body>
-</html>
-"""

@@ -206,6 +206,10 @@ def check_shellcheck(context: Context) -> None:
     context.note = f"{len(scripts)} scripts"
 
 
+def check_licences(context: Context) -> None:
+    context.run("reuse", "lint")
+
+
 def check_bandit(context: Context) -> None:
     """What runs on hosts, at every level; what runs on developers' machines, where it could matter."""
     context.run("bandit", "--quiet", "--recursive", "plugins")
@@ -362,26 +366,38 @@ def build(context: Context) -> Path:
     return artefact
 
 
-# What the artefact holds; everything else in it is a mistake in build_ignore.
+# What the artefact holds; everything else in it is a mistake in the manifest of galaxy.yml.
 ARTEFACT = re.compile(
-    r"(FILES\.json|MANIFEST\.json|LICENSE|README\.md|CHANGELOG\.md|CODE_OF_CONDUCT\.md|CONTRIBUTING\.md|MAINTAINERS\.md|SECURITY\.md"
-    r"|changelogs/(config|changelog)\.yaml|(meta|plugins|roles|playbooks|docs|examples)/.*)$"
+    r"(LICENSE|README\.md|CHANGELOG\.md|CODE_OF_CONDUCT\.md|CONTRIBUTING\.md|MAINTAINERS\.md|SECURITY\.md"
+    r"|REUSE\.toml|changelogs/(config|changelog)\.yaml|(LICENSES|meta|plugins|roles|playbooks|docs|examples)/.*)$"
+)
+# What tools and people leave in a clone.
+LITTER = (
+    *(".coverage", ".idea/workspace.xml", ".nox/lint/a.py", ".vscode/settings.json", ".pre-commit-config.yaml"),
+    *("collections/a/b.yml", "docs/.DS_Store", "node_modules/a/a.js", "noxfile.py", "plugins/modules/a.py.orig"),
+    *("plugins/modules/__pycache__/a.cpython-311.pyc", "report.html", "roles/launch/tasks/.main.yml.swp", "venv/a.py"),
 )
 
 
 def check_artefact(context: Context) -> None:
-    """Build the artefact, look what is in it, install it, and use what was installed."""
+    """Build the artefact in a clone that was worked in, look what is in it, install it, and use what was installed."""
+    expected = {p for p in context.files("**/*") if (context.root / p).is_file() and ARTEFACT.match(p)}
+    for path in LITTER:
+        file = context.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
     artefact = build(context)
+    for path in LITTER:
+        (context.root / path).unlink()
     with tarfile.open(artefact) as archive:
         names = {member.name for member in archive.getmembers() if not member.isdir()}
-    wrong = sorted(name for name in names if not ARTEFACT.match(name) or "__pycache__" in name or name.endswith(".pyc"))
-    expected = {p for p in context.files("**/*") if (context.root / p).is_file() and ARTEFACT.match(p)}
+    wrong = sorted(names - expected - {"FILES.json", "MANIFEST.json"})
     lacking = sorted(expected - names)
     for text, paths in (("does not belong in the artefact", wrong), ("is not in the artefact", lacking)):
         for path in paths:
             context.say(f"{path}: {text}")
     if wrong or lacking:
-        raise Failed("galaxy.yml, build_ignore: wrong content of the artefact")
+        raise Failed("galaxy.yml, manifest: wrong content of the artefact")
 
     place = context.base / "installed"
     words = ("collection", "install", "--offline", "--no-deps", "--force", "--collections-path", str(place))
@@ -406,13 +422,10 @@ def check_importer(context: Context) -> None:
 
 def check_molecule(scenario: str) -> Callable[[Context], None]:
     def check(context: Context) -> None:
-        base = context.root / "molecule/config.yml"
-        config = ["-c", str(base)] if base.exists() else []
         context.run(
-            *("molecule", *config, "test", "-s", scenario, *context.options.extra),
+            *("molecule", "test", "-s", scenario, *context.options.extra),
             env={
-                # Without it molecule would rather have the scenarios in extensions/molecule.
-                "MOLECULE_GLOB": "molecule/*/molecule.yml",
+                "MOLECULE_PRERUN": "false",
                 "MOLECULE_COMMAND_BORDERS": "false",
                 "NO_COLOR": "1",
                 "ANSIBLE_NOCOLOR": "1",
@@ -432,6 +445,7 @@ def steps(options: Options) -> list[Step]:
         Step("yamllint", "yamllint", check_yamllint, ("lint",)),
         Step("shellcheck", "shellcheck of all shell scripts", check_shellcheck, ("lint",), apt=("tools",)),
         Step("bandit", "bandit: weaknesses in the Python code", check_bandit, ("lint",), venv="security"),
+        Step("licences", "reuse: every file has a licence", check_licences, ("lint",), venv="security"),
         Step("changelog", "antsibull-changelog lint", check_changelog, ("lint",)),
         Step("meta", "tests/meta: what the files of the project promise each other", check_meta, ("lint", "unit")),
         Step("unit", "tests/unit with pytest", check_unit, ("unit",), apt=("tools",)),

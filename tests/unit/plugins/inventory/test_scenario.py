@@ -129,7 +129,8 @@ def test_the_regions_of_the_file_are_what_site_would_keep(read, tmp_path):
     inventory = read(scenarios=[{"path": "line.xml", "hosts": ["m1"], "acrn_version": "3.3"}])
     assert inventory["all"]["vars"]["ivshmem_regions"] == "{{ acrn_scenario_regions | default([]) }}"
     regions = variables(inventory, "m1")["acrn_scenario_regions"]
-    params = dict.fromkeys(scenario_regions.ARGUMENTS["argument_spec"])
+    spec = scenario_regions.ARGUMENTS["argument_spec"]
+    params = {name: option.get("default") for name, option in spec.items()}
     params.update(path=str(path), regions=regions, state="exact", acrn_version="3.3", backup=False)
     assert call(scenario_regions.main, Light(params))["changed"] is False
     with pytest.raises(Heavy):

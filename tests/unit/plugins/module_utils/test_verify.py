@@ -14,8 +14,9 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _journal, _pci, _probe, _report, _verdict, _verify
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _journal, _pci, _probe, _verdict, _verify
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _report
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils.guest_kernel import FakeKernel
 
 SIZE = 2 << 20

@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import traceback
 from dataclasses import dataclass
@@ -98,6 +99,8 @@ def forked(work, **environment):
                 there.recv(1)
                 os.environ.update(environment)
                 tempfile.tempdir = None
+                # A first run would write what later ones only read, and no run would be like another.
+                sys.dont_write_bytecode = True
                 try:
                     said = Done(work())
                 except BaseException:

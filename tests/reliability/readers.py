@@ -166,6 +166,9 @@ def launch_script(data):
         _launch_script.script_vms(data)
     with contextlib.suppress(_region.IvshmemError):
         _launch_script.script_devices(data)
+
+
+def edit_launch_script(data):
     devices = _acrn_dm.make_devices([{"name": "dm:/test", "size": 4, "vbdf": "00:08.0"}], None)
     for state in ("exact", "absent"):
         with contextlib.suppress(_region.IvshmemError):
@@ -339,6 +342,7 @@ READERS = (
     Reader("board", lambda data: _board.read_board(data, "board.xml"), (scenarios.board_xml(["00:02.0"]).encode(),)),
     Reader("launch XML", launch_xml, (scenarios.launch_xml().encode(), *_real("v2.7/*/*launch*.xml")[:3])),
     Reader("launch script", launch_script, (LAUNCH.encode(),)),
+    Reader("launch script edits", edit_launch_script, (LAUNCH.encode(),)),
     Reader("regions", regions, (b"hv:/a, 2, 0:2", b"dm:/log, 64, 2:3", *_json(REGIONS[1]))),
     Reader("arguments of acrn-dm", arguments, (b"-m 1G -s 5,ivshmem,dm:/a,2 -s 00:1f.0,lpc --ovmf x VM1",)),
     Reader("grubenv", grubenv, (b"# GRUB Environment Block\nsaved_entry=x\nother=a\\\nb\n".ljust(1024, b"#"),)),

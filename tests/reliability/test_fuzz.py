@@ -185,12 +185,12 @@ def blown_up(reader):
         yield token, "alone", run
         for cut in cuts:
             yield token, f"at {cut}", sample[:cut] + run + sample[cut:]
-    if reader.name in ("launch script", "grub.cfg"):
+    if reader.name in ("launch script", "launch script edits", "grub.cfg"):
         for token in LINES:
-            run = token * ((SIZE - len(sample)) // len(token))
+            run = token * (SIZE // 8 // len(token))
             yield token, "line in the middle", sample[: cuts[2]] + run + sample[cuts[2] :]
         for first, second in PAIRS:
-            yield first, f"and {second!r}", first * (SIZE // 2 // len(first)) + second * (SIZE // 2 // len(second))
+            yield first, f"and {second!r}", first * (SIZE // 8 // len(first)) + second * (SIZE // 8 // len(second))
     if is_json(sample):
         for opening, closing in ((b"[", b"]"), (b'{"a":', b"}")):
             deep = opening * 5000 + b"1" + closing * 5000

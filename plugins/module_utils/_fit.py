@@ -9,8 +9,7 @@ This module util is PRIVATE to the collection: it can change at any time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Iterator, Mapping
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import HYPERVISOR, PREFIXES
 

@@ -356,9 +356,10 @@ def service_places(
         order = sorted(inside, key=lambda each: -each.size)
         pages = 2 * len(inside) + 2 * _vuarts(scenario, service.id, service.name)
         places = _place_by_tree(board, version, scenario, [each.size for each in order], pages)
-    for each in order:
-        try:
-            yield each, next(places)
-        except NoRoom:
-            yield each, None
-            return
+    placed = 0
+    try:
+        for place in places:
+            yield order[placed], place
+            placed += 1
+    except NoRoom:
+        yield order[placed], None

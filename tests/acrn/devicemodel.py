@@ -74,7 +74,7 @@ def program(tree: Path, version: tuple[int, int], cache: Path) -> Path:
 def _symbols(path: Path, which: str) -> Iterator[tuple[str, str]]:
     """Names and versions of the dynamic symbols that an object defines, or wants."""
     for line in run("nm", "--dynamic", f"--{which}-only", str(path)).splitlines():
-        name, _, version = line.split()[-1].partition("@")
+        name, _at, version = line.split()[-1].partition("@")
         yield name, version.lstrip("@")
 
 

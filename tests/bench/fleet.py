@@ -19,6 +19,7 @@ import shlex
 import shutil
 import struct
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,13 +124,12 @@ def add_function(root: Path, slot: int, region: dict[str, Any], memory: Path, ui
     (links / region["name"]).symlink_to(f"../uio{uio}")
 
 
-def run_vm(root: Path, pid: int, vm: str) -> None:
+def run_vm(root: Path, pid: int, vm: str, regions: Sequence[dict[str, Any]]) -> None:
     """A VM that runs as its launch script starts it, as /proc shows it: guests of one that does not are left alone."""
     words = ["/usr/bin/acrn-dm"]
-    for region in REGIONS:
+    for region, vbdf in devices(regions, vm):
         land = "hv" if region.get("provided_by", "hypervisor") == "hypervisor" else "dm"
-        slot = int(region["vms"][0]["vbdf"][3:5], 16)
-        words += ["-s", f"{slot},ivshmem,{land}:/{region['name']},{region['size']}"]
+        words += ["-s", f"{int(vbdf[3:5], 16)},ivshmem,{land}:/{region['name']},{region['size']}"]
     (root / f"proc/{pid}/fd").mkdir(parents=True)
     (root / f"proc/{pid}/cmdline").write_bytes(b"".join(word.encode() + b"\0" for word in [*words, vm]))
 
@@ -149,9 +149,10 @@ def make(
     directory: Path,
     hosts: int,
     ssh_port: int | None,
-    regions: list[dict[str, Any]] = REGIONS,
-    vm_ids: dict[str, int] = VM_IDS,
+    regions: Sequence[dict[str, Any]] = (),
+    vm_ids: Mapping[str, int] | None = None,
 ) -> None:
+    regions, vm_ids = list(regions or REGIONS), vm_ids or VM_IDS
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     for name in ("scenario.xml", "board.xml"):
@@ -164,15 +165,14 @@ def make(
         root = base / "root"
         make_root(root)
         (root / "sys").mkdir(exist_ok=True)
-        for pid, vm in enumerate(VM_IDS, 100):
-            run_vm(root, pid, vm)
+        for pid, vm in enumerate(vm_ids, 100):
+            run_vm(root, pid, vm, regions)
         acrn_hosts[host] = {"ansible_python_interpreter": wrapper(base / "python", root)}
         for guest, (vm, peer) in zip(guests, vm_ids.items()):
             guest_root = base / vm
             make_root(guest_root)
             (guest_root / "run/udev/control").touch()
-            own = [(region, each["vbdf"]) for region in regions for each in region["vms"] if each["name"] == vm]
-            for index, (region, vbdf) in enumerate(own):
+            for index, (region, vbdf) in enumerate(devices(regions, vm)):
                 slot = int(vbdf[3:5], 16)
                 add_function(guest_root, slot, region, base / region["name"], index, peer)
             python = wrapper(base / f"python-{vm}", guest_root)
@@ -228,16 +228,22 @@ def make(
     (directory / "inventory.yml").write_text(yaml.safe_dump(inventory, sort_keys=False))
 
 
-def names(number: int, vm_ids: dict[str, int] = VM_IDS) -> list[str]:
+def devices(regions: Sequence[dict[str, Any]], vm: str) -> list[tuple[dict[str, Any], str]]:
+    """The regions of a VM, each with the vBDF."""
+    return [(region, each["vbdf"]) for region in regions for each in region["vms"] if each["name"] == vm]
+
+
+def names(number: int, vm_ids: Mapping[str, int] | None = None) -> list[str]:
     """The hosts that make up a Service VM and its guests."""
-    return [f"h{number:03}", *(f"h{number:03}-{vm.lower()}" for vm in vm_ids)]
+    return [f"h{number:03}", *(f"h{number:03}-{vm.lower()}" for vm in vm_ids or VM_IDS)]
 
 
-def clone(directory: Path, hosts: int, vm_ids: dict[str, int] = VM_IDS) -> None:
+def clone(directory: Path, hosts: int, vm_ids: Mapping[str, int] | None = None) -> None:
     """Give all machines the files that the first one has got, as a run on each of them would."""
+    vm_ids = vm_ids or VM_IDS
     for number in range(2, hosts + 1):
         for part in ("root", *vm_ids):
-            source, target = (directory / "machines" / names(each)[0] / part for each in (1, number))
+            source, target = (directory / "machines" / names(each, vm_ids)[0] / part for each in (1, number))
             for name in ("etc", "run", "var"):
                 if (source / name).exists():
                     shutil.copytree(source / name, target / name, symlinks=True, dirs_exist_ok=True)

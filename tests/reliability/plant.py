@@ -69,7 +69,8 @@ def why_not():
 class Plant:
     """``hosts`` Service VMs in a directory, with scripts and drivers as ``site`` leaves them if ``made``."""
 
-    def __init__(self, folder, hosts, made=False, vms=VMS, regions=REGIONS):
+    def __init__(self, folder, hosts, made=False, vms=None, regions=None):
+        vms, regions = vms or VMS, regions or REGIONS
         self.folder = folder / "plant"
         self.hosts, self.vms = hosts, vms
         fleet.make(self.folder, hosts, None, regions, vms)
@@ -115,7 +116,7 @@ class Plant:
 
     def root(self, name):
         """The root directory of a machine."""
-        host, _, vm = name.partition("-")
+        host, _dash, vm = name.partition("-")
         return self.folder / "machines" / host / (vm.upper() or "root")
 
     def state(self, name):

@@ -18,7 +18,7 @@ from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _light_action
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils import scenarios
 
 EMPTY = {"refused": [], "scripts": [], "files": [], "regions": [], "absent": [], "vms": [], "started": []}
-EMPTY_STATE = {"wish": {**EMPTY, "acrn_version": None, "directory": "/dev/shm"}}
+EMPTY_STATE = {"wish": {**EMPTY, "acrn_version": None, "directory": "/dev/shm", "hypervisor": None, "others": []}}
 
 
 def run_script(action, params, monkeypatch, magic=None):
@@ -40,7 +40,10 @@ def test_the_script_is_all_that_the_target_needs(magic, monkeypatch):
     assert run_script(guest_probe, params, monkeypatch, magic) == {"changed": False, "results": []}
     result = run_script(launch_state, EMPTY_STATE, monkeypatch, magic)
     assert isinstance(result.pop("vms"), list)  # those of the machine that the tests run on
-    assert result == {"changed": False, "same": True, "differences": [], "changes": []}
+    found = result.pop("hypervisor")
+    assert (found["known"], found["lacking"], found["missing"]) == (True, [], [])
+    quiet = {"changed": False, "same": True, "waits": False}
+    assert result == {**quiet, **{key: [] for key in ("differences", "changes", "launched", "others")}}
 
 
 def test_a_mistake_of_ours_is_left_to_the_module(monkeypatch):

@@ -148,7 +148,8 @@ def test_scenario_regions(drift, changed, tmp_path, agree, capsys):
 def test_a_file_that_has_to_change_needs_ansible_module(tmp_path):
     path = tmp_path / "line.xml"
     path.write_text(V3)
-    params = dict.fromkeys(scenario_regions.ARGUMENTS["argument_spec"])
+    spec = scenario_regions.ARGUMENTS["argument_spec"]
+    params = {name: option.get("default") for name, option in spec.items()}
     params.update(path=str(path), regions=REGIONS, state="exact", acrn_version="3.3", backup=False, known_places={})
     with pytest.raises(Heavy):
         call(scenario_regions.main, Light(params))

@@ -366,4 +366,6 @@ def test_files_of_acrn_break_no_rule(path, _dialect):
         pytest.skip(f"no reference data in {scenarios.SHARED}")
     version = tuple(int(part) for part in path.parts[-3][1:].split("."))
     scenario = read_scenario(path.read_bytes(), str(path))
-    assert [str(finding) for finding in check(scenario, scenario.regions, version)] == []
+    # Without its board nobody can tell the memory of these, which is what that warning says.
+    found = [str(finding) for finding in check(scenario, scenario.regions, version) if finding.rule != "memory-guess"]
+    assert found == []

@@ -44,7 +44,7 @@ def look(running="k1", installed=("k1",), lacking=(), missing=(), **more):
     }
 
 
-def waits(build=BUILD, builders=("one",), looked=None, **values):
+def waits(build=True, builders=("one",), looked=None, **values):
     host = {
         "inventory_hostname": "line-1",
         "scenario_plan": {"vms": VMS, "regions": REGIONS, "start": []},
@@ -52,7 +52,7 @@ def waits(build=BUILD, builders=("one",), looked=None, **values):
         "__launch_compared": look() if looked is None else looked,
         **values,
     }
-    return _waiting.Host(host, lambda: GUESTS, build, builders).waits()
+    return _waiting.Host(host, lambda: GUESTS, BUILD if build is True else build, builders).waits()
 
 
 def told(*args, **values):

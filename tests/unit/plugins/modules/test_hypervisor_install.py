@@ -286,7 +286,10 @@ def test_a_look_that_fails_judges_no_hypervisor(machine, artifact, monkeypatch, 
     machine.call(artifact=good, trial=True)
     entry = machine.boot()
     before = machine.command
-    failing = lambda words: answer if words[0] == "systemd-detect-virt" else before(words)  # noqa: E731
+
+    def failing(words):
+        return answer if words[0] == "systemd-detect-virt" else before(words)
+
     with monkeypatch.context() as patch:
         patch.setattr(machine, "command", failing)
         with pytest.raises(IvshmemError, match=f"systemd-detect-virt --vm ends with code {answer[0]}"):

@@ -128,7 +128,7 @@ def dm_region(fleet, size):
 
 
 REGION = """<IVSHMEM><IVSHMEM_REGION>
-  <NAME>log</NAME><PROVIDED_BY>Hypervisor</PROVIDED_BY><IVSHMEM_SIZE>2</IVSHMEM_SIZE>
+  <NAME>same_log</NAME><PROVIDED_BY>Hypervisor</PROVIDED_BY><IVSHMEM_SIZE>2</IVSHMEM_SIZE>
   <IVSHMEM_VMS>
     <IVSHMEM_VM><VM_NAME>SAME_1</VM_NAME><VBDF>00:08.0</VBDF></IVSHMEM_VM>
     <IVSHMEM_VM><VM_NAME>SAME_2</VM_NAME><VBDF>00:08.0</VBDF></IVSHMEM_VM>
@@ -145,6 +145,8 @@ def test_each_host_waits_for_its_own_step_and_the_run_ends_well(fleet):
     # Its hypervisor is that of a scenario which has the region already.
     scenario = fleet.add("same") / "scenario.xml"
     scenario.write_text(scenario.read_text().replace("<IVSHMEM/>", REGION))
+    # All hosts are this machine, where a VM that runs with a region shows that the hypervisor has it.
+    fleet.hosts["same"]["ivshmem_regions"] = [{"name": "same_log", "size": 2, "vms": fleet.vms}]
     # dm-land needs no hypervisor.
     fleet.add("dm")
     fleet.hosts["dm"]["ivshmem_regions"] = dm_region(fleet, 2)

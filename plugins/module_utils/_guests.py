@@ -65,7 +65,8 @@ def claims(
     """
     found: dict[str, dict[str, Any]] = {}
     lost = []
-    for guest, said in guests.items():
+    # Ansible has a group in no order that would be the same in the next run.
+    for guest, said in sorted(guests.items()):
         problem = said.get("error") or host_problem(said.get(HOST), hosts, every)
         if problem:
             lost.append(f"guest {guest}: {problem}")
@@ -79,7 +80,7 @@ def _one_vm(guests: Mapping[str, Any], known: Known) -> list[tuple[str, list[str
     # Digits are an ID unless a VM has that name, as in the regions.
     names = {**{number: name for name, number in known}, **{name: name for name, _number in known}}
     found: dict[str, list[str]] = {}
-    for guest, value in guests.items():
+    for guest, value in sorted(guests.items()):
         vm = _text(value)
         found.setdefault(names.get(vm, vm), []).append(guest)
     return [(vm, those) for vm, those in found.items() if len(those) > 1]

@@ -139,7 +139,7 @@ def just_started(guests: Iterable[str], hostvars: Mapping[str, Any]) -> list[str
     found = []
     for guest in guests:
         own = hostvars[guest]
-        host = hostvars.get(own.get("acrn_host"), {})
+        host = _guests.variables_of(hostvars, own.get("acrn_host"))
         vms = (host.get("scenario_plan") or {}).get("vms", [])
         names = {str(own.get("acrn_vm")), *(vm["name"] for vm in vms if str(vm["id"]) == str(own.get("acrn_vm")))}
         if names & set(host.get("launch_just_started") or []):

@@ -20,6 +20,13 @@ HOST, VM = "acrn_host", "acrn_vm"
 Known = Sequence[Tuple[str, str]]
 
 
+def variables_of(hostvars: Mapping[str, Any], name: Any) -> Mapping[str, Any]:
+    """The variables of a host, and none where the inventory has no such host: hostvars.get does not find that out."""
+    host = _text(name)
+    found: Mapping[str, Any] = hostvars[host] if host and host in hostvars else {}
+    return found
+
+
 def known_vms(vms: Iterable[Mapping[str, Any]]) -> Known:
     """The VMs of a plan, as the functions below take them."""
     return [(str(vm["name"]), str(vm["id"])) for vm in vms]

@@ -201,7 +201,7 @@ def fleet(
         right = {name: who for name, who in found["guests"].items() if who["acrn_host"] == host and not who["error"]}
         here = {name: who["vm"] for name, who in right.items()}
         if len(here) > 1:
-            vms = (hostvars.get(host, {}).get("scenario_plan") or {}).get("vms") or []
+            vms = (_guests.variables_of(hostvars, host).get("scenario_plan") or {}).get("vms") or []
             for guest, problem in _guests.same_problems(here, vms).items():
                 found["guests"][guest]["error"] = problem
     for host in hosts:
@@ -465,7 +465,7 @@ def proof(hostvars: Mapping[str, Any], host: str, guests: Iterable[str]) -> str:
 
     Empty where that is not known: of a guest that could not say which boot this is, or without a plan.
     """
-    plan = hostvars.get(host, {}).get("scenario_plan") or {}
+    plan = _guests.variables_of(hostvars, host).get("scenario_plan") or {}
     boots = {}
     for guest in guests:
         variables = hostvars[guest]

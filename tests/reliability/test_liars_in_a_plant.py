@@ -182,6 +182,7 @@ def card(folder, host):
     return re.search(rf'<details class="host"[^>]*data-words="{host} .*?</details>', page, re.S).group()
 
 
+@pytest.mark.long
 def test_liars_beside_their_honest_twins(tmp_path):
     """Two machines, from the first run on. One tells all harmless-looking lies at once: it must look like the other."""
     canary = tmp_path / "canary"

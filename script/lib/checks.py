@@ -297,10 +297,10 @@ def check_core(context: Context) -> None:
 
 
 def syntax(context: Context, env: Mapping[str, str] | None = None) -> None:
-    """ansible-playbook --syntax-check of every playbook, by its full name."""
+    """ansible-playbook --syntax-check of every playbook, by its full name, without an inventory."""
     for playbook in context.files("playbooks/*.yml"):
         name = f"acrn.ivshmem.{Path(playbook).stem}"
-        context.run("ansible-playbook", "--syntax-check", "-i", "localhost,", name, cwd=context.base, env=env)
+        context.run("ansible-playbook", "--syntax-check", name, cwd=context.base, env=env)
 
 
 def spell(minors: Iterable[str]) -> str:

@@ -135,6 +135,7 @@ ANSWERS = {
                     "vms": [{"name": "VM2", "uuid": None, "line": 1, "devices": [DEVICE]}],
                 }
             ],
+            "units": [],
             "running": [{"name": "VM2", "pid": 1, "devices": [DEVICE]}],
             "installed": {"path": "/b", "regions": [LEDGER]},
             **{

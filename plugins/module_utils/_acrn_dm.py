@@ -317,6 +317,11 @@ def check_scenario(devices: Iterable[IvshmemDevice], scenario: Scenario, vm: Vm)
                     f"{known}); "
                     "add it to the scenario and rebuild, or correct the name"
                 )
+            elif f"hv:/{device.name}" in regions:
+                problems.append(
+                    f"{told} is provided by the hypervisor in the scenario, as 'hv:/{device.name}': acrn-dm would take "
+                    "other memory, a file in /dev/shm; correct the prefix or the name"
+                )
             continue
         if region.size != device.size:
             problems.append(f"{told} has {device.size} MB, but {region.size} MB in the scenario; make them equal")

@@ -8,6 +8,7 @@ The regions are not written here: that is the work of the collection. What diffe
 - ACPI_PARSE_ENABLED is n: the board XML says all that ACRN would read from DMAR and FADT.
 - RDT, UC_LOCK and SPLIT_LOCK detection and HYPERV are off: the processor has none of them.
 - The RAM of pre-launched VMs lies above 4 GB.
+- VMs that acrn-dm starts have no serial port of the hypervisor: it would take what they write before acrn-dm sees it.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def _os_config(vm: Vm, version: tuple[int, int]) -> tuple[str, object]:
     return "os_config", [("name", "Linux"), *fields] if version < (3, 0) else fields
 
 
-def _capacities(count: int, version: tuple[int, int]) -> tuple[str, object]:
+def _capacities(count: int, version: tuple[int, int], handlers: int) -> tuple[str, object]:
     old = [("IOMMU_BUS_NUM", "0x100"), ("MAX_IR_ENTRIES", 256)] if version < (3, 0) else []
     return "CAPACITIES", [
         ("MAX_VM_NUM", count),
@@ -87,16 +88,23 @@ def _capacities(count: int, version: tuple[int, int]) -> tuple[str, object]:
         ("MAX_IOAPIC_LINES", 24),
         ("MAX_PT_IRQ_ENTRIES", 64),
         ("MAX_MSIX_TABLE_NUM", 16),
-        ("MAX_EMULATED_MMIO", 16),
+        ("MAX_EMULATED_MMIO", handlers),
     ]
 
 
 _RDT = ("RDT", [("RDT_ENABLED", "n"), ("CDP_ENABLED", "n"), ("VCAT_ENABLED", "n")])
 
 
-def _hv_v3(count: int, console: int | None, ram_start: int | None) -> tuple[str, object]:
+def _hv_v3(
+    version: tuple[int, int], count: int, console: int | None, ram_start: int | None, handlers: int
+) -> tuple[str, object]:
     shown = [] if console is None else [("CONSOLE_VM", console)]
     start = [] if ram_start is None else [("HV_RAM_START", f"{ram_start:#x}")]
+    locks = [("SPLIT_LOCK_DETECTION_ENABLED", "n"), ("UC_LOCK_DETECTION_ENABLED", "n")]
+    checks = ("MCE_ON_PSC_ENABLED", "n")
+    if version == (3, 0):
+        locks = [("ENFORCE_TURNOFF_AC", "y"), ("ENFORCE_TURNOFF_GP", "n")]
+        checks = ("MCE_ON_PSC_DISABLED", "n")
     return "hv", [
         ("BUILD_TYPE", "debug"),
         (
@@ -115,20 +123,19 @@ def _hv_v3(count: int, console: int | None, ram_start: int | None) -> tuple[str,
                 ("RELOC_ENABLED", "y"),
                 ("SCHEDULER", "SCHED_BVT"),
                 ("MULTIBOOT2_ENABLED", "y"),
-                ("SPLIT_LOCK_DETECTION_ENABLED", "n"),
-                ("UC_LOCK_DETECTION_ENABLED", "n"),
+                *locks,
                 ("SECURITY_VM_FIXUP", "n"),
                 _RDT,
                 ("HYPERV_ENABLED", "n"),
                 ("IOMMU_ENFORCE_SNP", "n"),
                 ("ACPI_PARSE_ENABLED", "n"),
                 ("L1D_VMENTRY_ENABLED", "n"),
-                ("MCE_ON_PSC_ENABLED", "n"),
+                checks,
                 ("IVSHMEM", ""),
             ],
         ),
         ("MEMORY", [("STACK_SIZE", "0x2000"), *start]),
-        _capacities(count, (3, 0)),
+        _capacities(count, (3, 0), handlers),
         ("MISC_CFG", [("GPU_SBDF", "0x00000010")]),
         ("vuart_connections", ""),
     ]
@@ -143,13 +150,13 @@ def _vm_v3(vm: Vm, address: int | None) -> list[tuple[str, object]]:
         fields.append(("memory", [("hpa_region", region)]))
     if vm.order != POST:
         fields.append(_os_config(vm, (3, 0)))
-    fields.append(("console_vuart", "COM Port 1"))
+    fields.append(("console_vuart", "None" if vm.order == POST else "COM Port 1"))
     if vm.order == PRE:
         fields.append(("mmio_resources", [("TPM2", "n")]))
     return fields
 
 
-def _hv_v2(count: int) -> tuple[str, object]:
+def _hv_v2(count: int, handlers: int) -> tuple[str, object]:
     return "hv", [
         (
             "DEBUG_OPTIONS",
@@ -186,7 +193,7 @@ def _hv_v2(count: int) -> tuple[str, object]:
             "MEMORY",
             [("STACK_SIZE", "0x2000"), ("LOW_RAM_SIZE", "0x00010000"), ("PLATFORM_RAM_SIZE", "0x180000000")],
         ),
-        _capacities(count, (2, 7)),
+        _capacities(count, (2, 7), handlers),
         ("MISC_CFG", [("GPU_SBDF", "0x00000010")]),
     ]
 
@@ -211,9 +218,10 @@ def _vm_v2(number: int, vm: Vm, address: int | None) -> list[tuple[str, object]]
         fields.append(_os_config(vm, (2, 7)))
     target = [("target_vm_id", other), ("target_uart_id", 1)]
     legacy = ("type", "VUART_LEGACY_PIO")
+    console = "INVALID_COM_BASE" if vm.order == POST else "COM1_BASE"
     return [
         *fields,
-        ('legacy_vuart id="0"', [legacy, ("base", "COM1_BASE"), ("irq", "COM1_IRQ")]),
+        ('legacy_vuart id="0"', [legacy, ("base", console), ("irq", "COM1_IRQ")]),
         ('legacy_vuart id="1"', [legacy, ("base", "INVALID_COM_BASE"), ("irq", "COM2_IRQ"), *target]),
         ('console_vuart id="0"', [("base", "INVALID_PCI_BASE")]),
         ('communication_vuart id="1"', [("base", "INVALID_PCI_BASE"), *target]),
@@ -223,15 +231,21 @@ def _vm_v2(number: int, vm: Vm, address: int | None) -> list[tuple[str, object]]
 
 
 def scenario_xml(
-    version: tuple[int, int], vms: Sequence[Vm], *, console: int | None = None, ram_start: int | None = None
+    version: tuple[int, int],
+    vms: Sequence[Vm],
+    *,
+    console: int | None = None,
+    ram_start: int | None = None,
+    handlers: int = 16,
 ) -> str:
     """A scenario without regions.
 
     ``console``: ID of the VM whose console is shown from the start (v3.x; None is the hypervisor's own).
+    ``handlers``: how many address ranges of a VM the hypervisor emulates.
     ``ram_start``: where the hypervisor's own memory begins, if it is not to be chosen by ACRN's tools (v3.x).
     """
     where = _where(vms)
-    hv = _hv_v2(len(vms)) if version < (3, 0) else _hv_v3(len(vms), console, ram_start)
+    hv = _hv_v2(len(vms), handlers) if version < (3, 0) else _hv_v3(version, len(vms), console, ram_start, handlers)
     content: list[tuple[str, object]] = [hv]
     for number, vm in enumerate(vms):
         address = where.get(vm.name)

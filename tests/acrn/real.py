@@ -104,6 +104,14 @@ class Wanted:
     trials: Mapping[str, str] = field(default_factory=dict)
     # Whether the VMs that are launched are started in the end.
     start: bool = True
+    # Declarations that the file had before: what it has now is a change of the last of them.
+    before: Sequence[Sequence[Mapping[str, Any]]] = ()
+    # Whether the collection knows the board when it judges the regions.
+    judged: bool = True
+    # How many address ranges of a VM the hypervisor emulates (MAX_EMULATED_MMIO).
+    handlers: int = 16
+    # Peers and vectors that the first VM of each region rings in the end, and that do not exist.
+    stray: Sequence[tuple[int, int]] = ()
 
     @property
     def service(self) -> int | None:
@@ -169,12 +177,17 @@ def _tasks(wanted: Wanted, folder: Path, tree: Path) -> list[dict[str, Any]]:
         "name": "emulated",
         "make_args": compiler,
     }
-    regions = {
-        "path": str(folder / "scenario.xml"),
-        "board_path": str(folder / "board.xml"),
-        "acrn_version": wanted.text,
-        "regions": [dict(region) for region in wanted.regions],
-    }
+    scenario = {"path": str(folder / "scenario.xml"), "acrn_version": wanted.text}
+    if wanted.judged:
+        scenario["board_path"] = str(folder / "board.xml")
+    edits = [
+        {
+            "name": "Set the regions",
+            "acrn.ivshmem.scenario_regions": {**scenario, "regions": [dict(region) for region in regions]},
+            "register": "plan",
+        }
+        for regions in (*wanted.before, wanted.regions)
+    ]
     kept = {
         "dest": str(folder / "result.json"),
         "content": "{{ {'plan': plan, 'build': build, 'launch': __launch_wish | default(none)} | to_json }}",
@@ -183,7 +196,7 @@ def _tasks(wanted: Wanted, folder: Path, tree: Path) -> list[dict[str, Any]]:
     # Public, so that what it compares a Service VM with can be kept.
     launch = {"name": "Launch", "ansible.builtin.include_role": {"name": "acrn.ivshmem.launch", "public": True}}
     return [
-        {"name": "Set the regions", "acrn.ivshmem.scenario_regions": regions, "register": "plan"},
+        *edits,
         {"name": "Build the hypervisor", "acrn.ivshmem.hypervisor_build": build, "register": "build"},
         *([] if wanted.service is None else [launch]),
         {"name": "Keep what was said", "ansible.builtin.copy": kept},
@@ -197,7 +210,9 @@ def made(wanted: Wanted, folder: Path) -> Built:
         raise RealError(f"ACRN_SRC has no ACRN v{wanted.text}")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "board.xml").write_text(board.board_xml(wanted.machine))
-    (folder / "scenario.xml").write_text(frame.scenario_xml(wanted.version, wanted.vms, console=wanted.console))
+    (folder / "scenario.xml").write_text(
+        frame.scenario_xml(wanted.version, wanted.vms, console=wanted.console, handlers=wanted.handlers)
+    )
     play = {
         "name": "Make a machine",
         "hosts": "localhost",
@@ -231,12 +246,16 @@ def made(wanted: Wanted, folder: Path) -> Built:
 
 def job(built: Built) -> dict[str, Any]:
     """What the guests are told: each region with its VMs, and where its function is to be found in each of them."""
-    regions = []
+    regions: list[dict[str, Any]] = []
+    sizes = [region["size"] for region in built.regions]
     for region in built.regions:
         vms = {vm["id"]: vm for vm in region["vms"]}
         devices = {}
         for number, vm in vms.items():
             device = {"name": region["name"], "bdf": vm["vbdf"], "size": region["size"]}
+            if built.wanted.version < (3, 0) and sizes.count(region["size"]) > 1:
+                # Nothing but their order tells them apart: the n-th region of a VM is its n-th function.
+                device["bdf"] = f"00:{1 + sum(number in other['vms'] for other in regions):02x}.0"
             if region.get("region_id"):
                 device["region_id"] = region["region_id"]
             devices[str(number)] = device
@@ -248,7 +267,7 @@ def job(built: Built) -> dict[str, Any]:
                 "doorbell": region["provided_by"] == "hypervisor",
             }
         )
-    found = {"regions": regions, "patience": 3000, "console": built.wanted.console}
+    found = {"regions": regions, "patience": 3000, "console": built.wanted.console, "stray": built.wanted.stray}
     if built.scripts:
         found["launch"] = {
             "by": built.wanted.service,
@@ -347,7 +366,7 @@ def _read(lines: Sequence[emulator.Line]) -> list[dict[str, Any]]:
 def boot(
     built: Built,
     folder: Path,
-    seconds: float = 300,
+    seconds: float = 1200,
     *,
     shown: Callable[[str], None] | None = None,
     commands: Sequence[str] = (),
@@ -374,5 +393,7 @@ def boot(
             regions[each["vm"], each["region"]] = each
         elif each["what"] == "peer":
             regions[each["peer"], each["told"]["region"]] = each["told"]
+        elif each["what"] == "memory":
+            regions.update({(int(vm), each["region"]): theirs for vm, theirs in each["told"].items()})
     devices: Mapping[str, Any] = next((each["result"] for each in told if each["what"] == "guest_device"), {})
     return Told(devices, regions, cpu, told)

@@ -12,13 +12,11 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import board
-import frame
+import machines
 import pytest
-import real
-import test_real
+from machines import VM2
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._acrn_dm import check_manifest, make_devices
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch_script import launch
@@ -28,11 +26,6 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import read
 pytestmark = pytest.mark.skipif(
     not os.environ.get("ACRN_SRC"), reason="no ACRN source: set ACRN_SRC to a clone with its tags, or to a tree"
 )
-
-VM1, VM2 = "POST_STD_VM1", "POST_STD_VM2"
-MEMORY = 128 * board.MB
-SERVICE = frame.Vm("ACRN_Service_VM", frame.SERVICE, bootargs="vmid=0")
-ALL = (SERVICE.name, VM1, VM2)
 
 
 @dataclass(frozen=True)
@@ -91,27 +84,12 @@ REFUSALS = {
     ),
     "memory of another size that is there": Refusal("8,ivshmem,dm:/table,8", "shm size is different, cur 8388608", ""),
 }
-LAUNCHED = real.Wanted(
-    (3, 3),
-    [
-        SERVICE,
-        frame.Vm(VM1, frame.POST, cpus=(0,), memory=MEMORY, bootargs="vmid=1"),
-        frame.Vm(VM2, frame.POST, cpus=(1,), memory=MEMORY, bootargs="vmid=2"),
-    ],
-    [
-        test_real.region("state", 2, *ALL, region_id=4097),
-        test_real.region("own", 2, *ALL[:2]),
-        test_real.region("table", 4, VM1, VM2, provided_by="device_model", region_id=4098),
-    ],
-    board.Machine(memory=2 * board.GB),
-    trials={name: each.arguments for name, each in REFUSALS.items()},
-    start=False,
-)
+REFUSED = replace(machines.LAUNCHED, trials={name: each.arguments for name, each in REFUSALS.items()}, start=False)
 
 
 @pytest.fixture(name="booted")
 def _booted(boots):
-    return boots("3.3-launched", LAUNCHED)
+    return boots("3.3-refused", REFUSED)
 
 
 def told_by_the_collection(built, refusal):

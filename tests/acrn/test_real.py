@@ -3,59 +3,40 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """ACRN itself, built by the collection from regions that a user declares, boots and does what the plan says.
 
-Each test is one boot of the emulator: one to two minutes of processor time. They need ``ACRN_SRC``; see README.md.
+Each machine is one boot of the emulator: one to five minutes of processor time. They need ``ACRN_SRC``; see README.md.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
+import re
 
 import board
-import frame
+import machines
 import pytest
-import real
 
 VECTORS = 8
-PRE0 = frame.Vm("PRE_STD_VM0", cpus=(0,), bootargs="vmid=0")
-PRE1 = frame.Vm("PRE_STD_VM1", cpus=(1,), bootargs="vmid=1")
-BEHIND = frame.Vm("PRE_STD_VM0", cpus=(1,), bootargs="vmid=0")
-SERVICE = frame.Vm("ACRN_Service_VM", frame.SERVICE, bootargs="vmid=1")
+MARK = "a process of the Service VM was here"
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("ACRN_SRC"), reason="no ACRN source: set ACRN_SRC to a clone with its tags, or to a tree"
 )
+CASES = {**machines.CASES, **machines.MORE}
 
 
-def region(name, size, *vms, **more):
-    return {"name": name, "size": size, "vms": list(vms), **more}
-
-
-TWO = ("PRE_STD_VM0", "PRE_STD_VM1")
-CASES = {
-    "3.3-two-pre-launched": real.Wanted(
-        (3, 3),
-        [PRE0, PRE1],
-        [region("shm_region_0", 2, *TWO), region("big", 8, *TWO, region_id=4097)],
-    ),
-    "2.7-two-pre-launched": real.Wanted(
-        (2, 7),
-        [PRE0, PRE1],
-        [region("shm_region_0", 2, *TWO), region("big", 8, *TWO)],
-        board.Machine(display=True),
-    ),
-    "3.3-service-vm": real.Wanted(
-        (3, 3),
-        [BEHIND, SERVICE],
-        [region("state", 2, "ACRN_Service_VM", "PRE_STD_VM0")],
-    ),
-}
-
-
-@pytest.fixture(name="booted", params=CASES)
+@pytest.fixture(
+    name="booted",
+    params=[pytest.param(name, marks=[pytest.mark.long] if name in machines.MORE else []) for name in CASES],
+)
 def _booted(request, boots):
     """The machine of a case, as the collection has made it, and what its VMs said."""
     return boots(request.param, CASES[request.param])
+
+
+@pytest.fixture(name="launched")
+def _launched(boots):
+    return boots("3.3-launched", machines.LAUNCHED)
 
 
 def of_each(built, told):
@@ -74,13 +55,16 @@ def test_function_is_where_the_plan_says_with_its_size_and_registers(booted):
         assert function["size"] == planned["size"]
         assert function["bar2"]["size"] == planned["size"] * board.MB
         assert function["bar0"]["size"] == 256
-        assert function["vectors"] == VECTORS
+        assert function["vectors"] == (VECTORS if planned["provided_by"] == "hypervisor" else 0)
         assert function["driver"] == "uio_pci_generic"
 
 
 def test_every_vm_reads_its_own_id_as_its_peer_id_from_3_3_on(booted):
     built, told = booted
-    for _planned, vm, said in of_each(built, told):
+    for planned, vm, said in of_each(built, told):
+        if planned["provided_by"] == "device_model":
+            assert said["function"]["iv_position"] == 0
+            continue
         # v2.7 shows 0 in every VM; its doorbells go by the VM ID all the same.
         assert said["function"]["iv_position"] == (vm["id"] if built.wanted.version >= (3, 3) else 0)
 
@@ -117,6 +101,9 @@ def test_bytes_arrive_in_all_directions_and_are_put_back(booted):
 def test_doorbells_ring_in_the_peer_on_each_vector_and_nowhere_else(booted):
     built, told = booted
     for planned, vm, said in of_each(built, told):
+        if planned["provided_by"] == "device_model":
+            assert said["bells"] is None
+            continue
         members = sorted(other["id"] for other in planned["vms"])
         heard = {(bell["from"], bell["to"]): bell for bell in said["bells"]}
         assert list(heard) == list(itertools.permutations(members, 2))
@@ -125,3 +112,53 @@ def test_doorbells_ring_in_the_peer_on_each_vector_and_nowhere_else(booted):
             if sender != vm["id"]:
                 assert bell["receivable"], bell["reason"]
                 assert bell["counts"] == [1 if receiver == vm["id"] else 0] * VECTORS
+
+
+def test_doorbells_of_what_does_not_exist_ring_nowhere(booted):
+    built, told = booted
+    if not built.wanted.stray:
+        pytest.skip("nothing of the kind is rung")
+    heard = [said["stray"] for _planned, vm, said in of_each(built, told) if vm["id"] != 0]
+    assert heard == [{"counts": [0] * VECTORS, "problems": []}] * len(built.regions)
+
+
+@pytest.mark.long
+def test_every_launched_vm_has_its_regions_at_the_slots_of_its_script(launched):
+    built, told = launched
+    found = 0
+    for planned, vm, said in of_each(built, told):
+        if vm["load_order"] != "post_launched":
+            continue
+        (script,) = [path.read_text() for path in built.scripts if path.stem == vm["name"]]
+        prefix = "hv" if planned["provided_by"] == "hypervisor" else "dm"
+        (slot,) = re.findall(rf"'(\d+),ivshmem,{prefix}:/{planned['name']},{planned['size']}\b", script)
+        assert said["function"]["bdf"] == f"00:{int(slot):02x}.0"
+        found += 1
+    assert found == 5
+
+
+@pytest.mark.long
+def test_memory_of_the_device_model_is_a_file_of_the_service_vm(launched):
+    _built, told = launched
+    memory = told.one("memory")
+    assert memory["size"] == 4 * board.MB
+    for vm in (1, 2):
+        # Written by a process of the Service VM before acrn-dm came, read in the guest.
+        assert told.regions[vm, "table"]["mark"] == MARK
+
+
+@pytest.mark.long
+def test_launch_state_sees_that_the_vms_run_as_they_should(launched):
+    _built, told = launched
+    result = told.one("launch_state")["result"]
+    assert result["differences"] == []
+    assert result["same"] is True
+    assert sorted((vm["name"], vm["fits"]) for vm in result["vms"]) == [(machines.VM1, True), (machines.VM2, True)]
+
+
+@pytest.mark.long
+def test_memory_of_another_size_is_told_before_acrn_refuses_it(launched):
+    _built, told = launched
+    result = told.one("launch_state_resized")["result"]
+    assert result["same"] is False
+    assert "/dev/shm/table" in "\n".join(result["differences"])

@@ -14,9 +14,9 @@ import subprocess
 
 import emulator
 import image
+import machines
 import pytest
 import real
-import test_launched
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot as core
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.modules.test_hypervisor_install import Machine
@@ -69,7 +69,7 @@ class Disk(Machine):
 
     def power_on(self, folder, pattern):
         """Boot the disk, wait for a line on the console, and switch off. Returns the line; the disk is read back."""
-        with emulator.Emulator(folder, self.path, test_launched.LAUNCHED.machine) as machine:
+        with emulator.Emulator(folder, self.path, machines.LAUNCHED.machine) as machine:
             found = machine.wait(pattern, 120)
             print(f"{found.group()!r} after {machine.cpu():.0f} CPU s")
         (self.root / "boot/grub/grubenv").write_bytes(image.read_disk(self.path, "/boot/grub/grubenv"))
@@ -77,7 +77,7 @@ class Disk(Machine):
 
 
 def test_trial_of_a_hypervisor_that_panics_comes_back_to_the_host(tmp_path):
-    wanted = test_launched.LAUNCHED
+    wanted = machines.LAUNCHED
     if real.source(wanted.version) is None:
         pytest.skip(f"ACRN_SRC has no ACRN v{wanted.text}")
     built = real.made(wanted, tmp_path / "made")

@@ -7,7 +7,6 @@ mount -t devtmpfs dev /dev
 mkdir -p /dev/shm
 mount -t tmpfs shm /dev/shm
 mount -t tmpfs run /run
-mount -t tmpfs tmp /tmp
 echo "acrn-test: init"
 # What acrn-dm of a Service VM wants.
 export TMPDIR=/tmp

@@ -289,6 +289,7 @@ def test_devices_follow_from_the_scenario(scenario):
         ("POST1", {"name": "hv:/shm", "size": 4}, "has 4 MB, but 2 MB in the scenario"),
         ("POST1", {"name": "dm:/soft", "size": 2}, "has 2 MB, but 4 MB in the scenario"),
         ("POST2", {"name": "hv:/shm", "size": 2}, "does not list VM 'POST2' (ID 3)"),
+        ("POST1", {"name": "dm:/shm", "size": 2}, "is provided by the hypervisor in the scenario, as 'hv:/shm'"),
         ("POST1", {"name": "hv:/shm", "size": 2, "slot": 10}, "is at vBDF 00:10.0 (slot 16)"),
     ],
 )

@@ -1,0 +1,98 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The machines that the tests boot: VMs, and the regions as a user would declare them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import board
+import frame
+import real
+
+PRE0 = frame.Vm("PRE_STD_VM0", cpus=(0,), bootargs="vmid=0")
+PRE1 = frame.Vm("PRE_STD_VM1", cpus=(1,), bootargs="vmid=1")
+BEHIND = frame.Vm("PRE_STD_VM0", cpus=(1,), bootargs="vmid=0")
+SERVICE_BEHIND = frame.Vm("ACRN_Service_VM", frame.SERVICE, bootargs="vmid=1")
+SERVICE = frame.Vm("ACRN_Service_VM", frame.SERVICE, bootargs="vmid=0")
+POST1 = frame.Vm("POST_STD_VM1", frame.POST, cpus=(0,), memory=128 * board.MB, bootargs="vmid=1")
+POST2 = frame.Vm("POST_STD_VM2", frame.POST, cpus=(1,), memory=128 * board.MB, bootargs="vmid=2")
+
+TWO = (PRE0.name, PRE1.name)
+VM1, VM2 = POST1.name, POST2.name
+ALL = (SERVICE.name, VM1, VM2)
+
+
+def region(name: str, size: int, *vms: str | Mapping[str, str], **more: object) -> dict[str, Any]:
+    return {"name": name, "size": size, "vms": list(vms), **more}
+
+
+def at(vbdf: str) -> list[Mapping[str, str]]:
+    """Both pre-launched VMs, with a region at this address."""
+    return [{"name": name, "vbdf": vbdf} for name in TWO]
+
+
+# Peer and vector of doorbells for what is not there: vectors behind the last, peers without a VM.
+STRAY = ((1, 8), (1, 255), (1, 0xFFFF), (2, 0), (15, 0), (16, 3), (0xFFFF, 0))
+
+TWO_PRE_LAUNCHED = real.Wanted(
+    (3, 3),
+    [PRE0, PRE1],
+    [region("shm_region_0", 2, *TWO), region("big", 8, *TWO, region_id=4097)],
+    stray=STRAY,
+)
+LAUNCHED = real.Wanted(
+    (3, 3),
+    [PRE0, PRE1],
+    [region("shm_region_0", 2, *TWO), region("big", 8, *TWO, region_id=4097)],
+    stray=STRAY,
+)
+OLD_TWO = [region("shm_region_0", 2, *TWO), region("big", 8, *TWO)]
+LAUNCHED = real.Wanted(
+    (3, 3),
+    [SERVICE, POST1, POST2],
+    [
+        region("state", 2, *ALL, region_id=4097),
+        region("own", 2, *ALL[:2]),
+        region("table", 4, VM1, VM2, provided_by="device_model", region_id=4098),
+    ],
+    board.Machine(memory=2 * board.GB),
+)
+
+CASES = {
+    "3.3-two-pre-launched": TWO_PRE_LAUNCHED,
+    # No vBDF, no region ID: regions of one size are told apart by their order.
+    "2.7-two-pre-launched": real.Wanted(
+        (2, 7),
+        [PRE0, PRE1],
+        [region("shm_region_0", 2, *TWO), region("big", 8, *TWO), region("alike", 2, *TWO)],
+        board.Machine(display=True),
+    ),
+    "3.3-service-vm": real.Wanted(
+        (3, 3), [BEHIND, SERVICE_BEHIND], [region("state", 2, SERVICE_BEHIND.name, BEHIND.name)]
+    ),
+}
+# Under --long.
+MORE = {
+    "3.3-launched": LAUNCHED,
+    # The first case after a change of its declaration: a region moved and resized, one gone, seven new. Each of these
+    # takes two of the address ranges that the hypervisor emulates for a VM.
+    "3.3-changed": real.Wanted(
+        (3, 3),
+        [PRE0, PRE1],
+        [
+            region("big", 4, *at("00:14.0"), region_id=4098),
+            *[region(f"new_{size}", size, *TWO) for size in (2, 8, 16, 32, 64, 128, 256)],
+        ],
+        before=[TWO_PRE_LAUNCHED.regions],
+        handlers=32,
+    ),
+    **{
+        f"{major}.{minor}-two-pre-launched": real.Wanted(
+            (major, minor), [PRE0, PRE1], [region("shm_region_0", 2, *TWO), region("big", 8, *TWO)]
+        )
+        for major, minor in ((3, 0), (3, 1), (3, 2))
+    },
+}

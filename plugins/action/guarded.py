@@ -23,8 +23,6 @@ _MORE: dict[str, dict[str, _door.Spec]] = {
         "stderr_lines": {"type": "list", "elements": "str"},
     },
 }
-# Without a way of its own a connection gives a file as text.
-_FILE = 1 << 28
 
 
 @functools.cache
@@ -62,7 +60,7 @@ class ActionModule(_door.DoorAction):
         self._path = str(found.plugin_resolved_path)
         self._given = dict(arguments or {})
         short = self._name.rpartition(".")[2]
-        self.most = _FILE if short in ("fetch", "slurp") else _door.BYTES
+        self.most = _door.FILE if short in ("fetch", "slurp") else _door.BYTES
         self.contract = _contract(self._path, short)
         if self._task.check_mode:
             # By the controller's own wish, so no host can hide a task by it.

@@ -49,6 +49,8 @@ DEFAULT_EPOCH = 1577836800
 BUILD_USER = "acrn"
 MARKER = ".acrn-ivshmem-build"
 MANIFEST = "manifest.json"
+# In every artefact, whatever else.
+IMAGE, LOG = "acrn.bin", "build.log"
 HEADER = "ivshmem_cfg.h"
 
 # What the hypervisor build reads of a tree, and what lies between but is not read: board and scenario data (they are
@@ -833,21 +835,41 @@ def _sha256(path: str) -> str:
     return total.hexdigest()
 
 
+# What readers of a manifest rely on. Who can write to the store can write anything there.
+_MANIFEST = {"key": str, "name": str, "board": str, "regions": list, "warnings": list, "inputs": dict, "outputs": dict}
+_NOT_ONE = (OSError, IvshmemError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
+def _manifest_in(folder: str) -> dict[str, Any]:
+    """The manifest of an artefact. Raises one of _NOT_ONE where there is none."""
+    value = json.loads(read_file(os.path.join(folder, MANIFEST)))
+    for name, kind in _MANIFEST.items():
+        if not isinstance(value[name], kind):
+            raise ValueError(name)
+    if not all({"name", "size", "region_id"} <= set(region) for region in value["regions"]):
+        raise ValueError("regions")
+    for name in (IMAGE, LOG):
+        if name not in value["outputs"]:
+            raise ValueError(name)
+    return dict(value)
+
+
 def find_artifact(artifacts_dir: str, key: str) -> dict[str, Any] | None:
     """The manifest of a finished artefact, or None. Every file that it lists is checked by size and digest."""
     folder = os.path.join(artifacts_dir, key)
     try:
-        with open(os.path.join(folder, MANIFEST), encoding="utf-8") as handle:
-            manifest = json.load(handle)
+        manifest = _manifest_in(folder)
         if manifest["key"] != key or manifest["inputs"]["format"] != FORMAT:
             return None
         for name, facts in manifest["outputs"].items():
             path = os.path.join(folder, name)
-            if os.stat(path).st_size != facts["size"] or _sha256(path) != facts["sha256"]:
+            about = os.stat(path)
+            # A look into a pipe would wait for ever.
+            if not stat.S_ISREG(about.st_mode) or about.st_size != facts["size"] or _sha256(path) != facts["sha256"]:
                 return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except _NOT_ONE:
         return None
-    return dict(manifest)
+    return manifest
 
 
 def last_manifest(artifacts_dir: str, board: str, name: str) -> dict[str, Any] | None:
@@ -858,14 +880,12 @@ def last_manifest(artifacts_dir: str, board: str, name: str) -> dict[str, Any] |
     except OSError:
         return None
     for entry in entries:
-        path = os.path.join(entry.path, MANIFEST)
         try:
-            with open(path, encoding="utf-8") as handle:
-                manifest = json.load(handle)
+            manifest = _manifest_in(entry.path)
             if (manifest["board"], manifest["name"], manifest["key"]) == (board, name, entry.name):
-                when = os.stat(path).st_mtime
+                when = os.stat(os.path.join(entry.path, MANIFEST)).st_mtime
                 newest = max(newest or (when, manifest), (when, manifest), key=lambda pair: pair[0])
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except _NOT_ONE:
             continue
     return newest[1] if newest else None
 
@@ -886,7 +906,7 @@ class _Place:
 
     @property
     def log(self) -> str:
-        return os.path.join(self.root, "build.log")
+        return os.path.join(self.root, LOG)
 
 
 def _prepare(todo: Plan, place: _Place) -> tuple[list[list[str]], list[list[str]], dict[str, str]]:
@@ -1165,7 +1185,7 @@ def _collect(todo: Plan, place: _Place, folder: str) -> None:
     for name, data in (("board.xml", todo.board), ("scenario.xml", todo.scenario)):
         with open(os.path.join(folder, name), "wb") as out:
             out.write(data)
-    shutil.copyfile(place.log, os.path.join(folder, "build.log"))
+    shutil.copyfile(place.log, os.path.join(folder, LOG))
 
 
 def _outputs(folder: str) -> dict[str, dict[str, Any]]:

@@ -254,6 +254,7 @@ import time
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._build import (
+    LOG,
     MANIFEST,
     BuildError,
     Request,
@@ -337,7 +338,7 @@ def run(module):
         result["validation"] = validate(todo, module.tmpdir)
     if manifest is not None:
         artifacts = {name: os.path.join(todo.path, name) for name in [*manifest["outputs"], MANIFEST]}
-        facts = {"manifest": manifest, "artifacts": artifacts, "log": artifacts["build.log"]}
+        facts = {"manifest": manifest, "artifacts": artifacts, "log": artifacts[LOG]}
         result.update(facts, validation=manifest["warnings"])
     changed = built or (needed and module.check_mode)
     return dict(result, changed=changed, built=built, seconds=round(time.monotonic() - began, 2))

@@ -16,6 +16,10 @@ import contextlib
 import json
 import math
 import re
+import resource
+import signal
+import sys
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -26,6 +30,12 @@ from ansible.utils.unsafe_proxy import wrap_var
 
 # Of one command: output and errors, each. The longest honest answer, the files of a large build, is a tenth of it.
 BYTES = 8 << 20
+# Of a file, and of what stands for one. Some connections hold it in memory.
+FILE = 1 << 28
+# What reading may take beside four times of that: connections of ansible-core keep what comes in pieces and as a whole.
+MEMORY = 96 << 20
+# Of what a terminal obeys. To replace millions of places takes a second and a hundred times their length.
+SPOKEN = 100_000
 DEPTH = 40
 # More is an address of no PCI device. Numbers of many digits also take long to print.
 LARGEST = 1 << 64
@@ -282,19 +292,74 @@ _SPELLED = re.compile(
 
 def for_terminals(output: bytes) -> bytes:
     """What a host has printed, without what moves the cursor, changes a colour, or has a terminal answer."""
-    output = _OBEYED.sub("\N{REPLACEMENT CHARACTER}".encode(), output)
+    output, count = _OBEYED.subn("\N{REPLACEMENT CHARACTER}".encode(), output, SPOKEN)
     # In text without any JSON a backslash is one, as in a path of Windows.
-    return _SPELLED.sub(rb"\1\\ufffd", output) if b"{" in output else output
+    if b"{" in output and count < SPOKEN:
+        output, count = _SPELLED.subn(rb"\1\\ufffd", output, SPOKEN)
+    if count == SPOKEN:
+        raise Refused(f"it holds {SPOKEN} control characters or more")
+    return output
+
+
+class _Endless(BaseException):
+    """Too much was read. No Exception: connections take those for a lost connection, and ask again."""
+
+
+def _memory() -> int:
+    """The most that this process has ever taken, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+@contextlib.contextmanager
+def bounded(most: int) -> Iterator[None]:
+    """Stop reading what has no end. No connection of ansible-core has a limit, and each reads in its own way.
+
+    Who reads takes processor time, and by that the clock goes: who waits is left alone, and so is the alarm that is the
+    ``timeout`` of a task. A limit of memory would be one for what is started, too: local builds.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    start = _memory()
+
+    def look(_signal: int, _frame: Any) -> None:
+        if _memory() - start > MEMORY + 4 * most:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            raise _Endless
+
+    before = signal.signal(signal.SIGPROF, look)
+    try:
+        signal.setitimer(signal.ITIMER_PROF, 0.05, 0.05)
+        yield
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    except _Endless:
+        raise Refused(f"it went on after {most} bytes, which are the most that is taken") from None
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before or signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def small_files(most: int) -> Iterator[None]:
+    """No file that is written meanwhile, by this process or one that it starts, gets larger."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if soft == resource.RLIM_INFINITY or soft > most:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @contextlib.contextmanager
 def limited(connection: Any, most: int = BYTES) -> Iterator[None]:
     """Refuse what is too long where it comes in, before it is decoded, cut into lines and parsed; keep it printable."""
-    run, fetch = connection.exec_command, getattr(connection, "fetch_file", None)
+    own: dict[str, Any] = {name: getattr(connection, name, None) for name in ("exec_command", "put_file", "fetch_file")}
     files = 0
 
     def exec_command(*args: Any, **kwargs: Any) -> Any:
-        code, *outputs = run(*args, **kwargs)
+        with bounded(most):
+            code, *outputs = own["exec_command"](*args, **kwargs)
         for number, output in enumerate(outputs):
             if isinstance(output, (bytes, str)) and len(output) > most:
                 raise Refused(f"it is {len(output)} bytes long; {most} are the most that is taken")
@@ -304,24 +369,34 @@ def limited(connection: Any, most: int = BYTES) -> Iterator[None]:
                 outputs[number] = for_terminals(output.encode(errors="surrogatepass")).decode(errors="surrogatepass")
         return (code, *outputs)
 
-    def fetch_file(*args: Any, **kwargs: Any) -> Any:
-        # Some connections get a file by a command. Nothing of it is printed.
+    # Some connections move files by a command. Nothing of it is printed.
+    def put_file(*args: Any, **kwargs: Any) -> Any:
         nonlocal files
         files += 1
         try:
-            return fetch(*args, **kwargs)  # type: ignore[misc]  # it is there, or nobody comes here
+            with bounded(FILE):
+                return own["put_file"](*args, **kwargs)
         finally:
             files -= 1
 
-    connection.exec_command = exec_command
-    if fetch:
-        connection.fetch_file = fetch_file
+    def fetch_file(*args: Any, **kwargs: Any) -> Any:
+        nonlocal files
+        files += 1
+        try:
+            with bounded(most), small_files(most):
+                return own["fetch_file"](*args, **kwargs)
+        finally:
+            files -= 1
+
+    ways = {"exec_command": exec_command, "put_file": put_file, "fetch_file": fetch_file}
+    ways = {name: way for name, way in ways.items() if own[name]}
+    for name, way in ways.items():
+        setattr(connection, name, way)
     try:
         yield
     finally:
-        del connection.exec_command
-        if fetch:
-            del connection.fetch_file
+        for name in ways:
+            delattr(connection, name)
 
 
 class DoorAction(ActionBase):  # type: ignore[misc]

@@ -101,6 +101,12 @@ def lies(canary):
     return keys, texts
 
 
+ENDLESS = {
+    "endless": "exec yes",
+    "endless_errors": "exec yes >&2",
+    "endless_line": "exec cat /dev/zero",
+    "endless_ssh": "exec yes",
+}
 PLAY = """
 - hosts: liars
   gather_facts: false
@@ -145,6 +151,8 @@ def _outcome(tmp_path):
     canary.chmod(0o755)
     keys, texts = lies(str(canary))
     hosts = {"honest": {"ansible_python_interpreter": sys.executable}}
+    # These go on for ever. OpenSSH is read in another way than a process of this machine.
+    texts |= dict.fromkeys(ENDLESS, "")
     for name in (*keys, *texts):
         folder = tmp_path / name
         folder.mkdir()
@@ -153,9 +161,13 @@ def _outcome(tmp_path):
             (folder / way).write_text(f"\nacrn.ivshmem:{text}\n" if way == "light" else text)
         python = folder / "python"
         script = 'cat >/dev/null\ncase " $* " in *" -S "*) way=light;; *) way=heavy;; esac\n'
-        python.write_text(f"#!/bin/sh\n{script}cat {folder}/$way\n")
+        python.write_text(f"#!/bin/sh\n{script}{ENDLESS.get(name, f'cat {folder}/$way')}\n")
         python.chmod(0o755)
         hosts[name] = {"ansible_python_interpreter": str(python)}
+    ssh = tmp_path / "ssh"
+    ssh.write_text('#!/bin/sh\nfor last; do :; done\nexec sh -c "$last"\n')
+    ssh.chmod(0o755)
+    hosts["endless_ssh"] |= {"ansible_connection": "ssh", "ansible_ssh_executable": str(ssh)}
     local = {"ansible_connection": "local"}
     inventory = {"liars": {"hosts": hosts, "vars": local}, "ungrouped": {"hosts": {"localhost": local}}}
     inventory["ungrouped"]["hosts"]["localhost"] = {**local, "ansible_python_interpreter": sys.executable}
@@ -189,13 +201,29 @@ def test_a_lie_harms_nobody_but_who_tells_it(outcome):
     assert not out["hosts"]["honest"]["probe"]["failed"]
     assert not out["hosts"]["honest"]["info"]["failed"]
     refused = {name for name in names for way in ("probe", "info") if out["hosts"][name][way]["failed"]}
-    wrong = {"difference", "warnings", "changed", "failed", "results", "surrogate", *lies("")[1]}
+    wrong = {"difference", "warnings", "changed", "failed", "results", "surrogate", *lies("")[1], *ENDLESS}
     # What a tag is, depends on the version of ansible-core.
     assert refused - {"tagged", "summary"} == wrong
     for name in wrong - {"list", "nothing"}:
         told = [out["hosts"][name][way]["msg"] for way in ("probe", "info") if out["hosts"][name][way]["failed"]]
         assert any(f"{name}: the answer of acrn.ivshmem." in msg for msg in told), told
     figures.add("answers of lying hosts", 2 * len(names), 2 * len(names))
+
+
+def test_a_host_that_never_answers_is_waited_for_as_long_as_is_said(tmp_path):
+    silent = tmp_path / "python"
+    silent.write_text("#!/bin/sh\nexec sleep 20\n")
+    silent.chmod(0o755)
+    hosts = {"honest": sys.executable, "silent": str(silent)}
+    hosts = {name: {"ansible_connection": "local", "ansible_python_interpreter": path} for name, path in hosts.items()}
+    (tmp_path / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts}}))
+    tasks = [{"acrn.ivshmem.guest_probe": {"steps": []}}, {"ansible.builtin.debug": {"msg": "went on"}}]
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([{"hosts": "all", "gather_facts": False, "tasks": tasks}]))
+    settings = ("ANSIBLE_PIPELINING=1", "ANSIBLE_TASK_TIMEOUT=3")
+    done = controller.command(tmp_path, "env", *settings, "ansible-playbook", "-i", "hosts.json", "play.yml")
+    assert done.returncode == 2, done.stdout
+    assert re.search(r"\[silent\].*(failed|fatal|FAILED)", done.stdout), done.stdout
+    assert re.search(r"ok: \[honest\] => \{\s*\"msg\": \"went on\"", done.stdout), done.stdout
 
 
 # The liar's Python: what each module of ansible-core gives when all is well, and facts for the tasks that follow.

@@ -464,9 +464,27 @@ def _artifact(tmp_path):
     folder = tmp_path / key
     folder.mkdir()
     (folder / "acrn.bin").write_bytes(b"bytes")
+    (folder / "build.log").touch()
     manifest = {"key": key, "board": "b", "name": "x", "inputs": INPUTS, "outputs": _build._outputs(str(folder))}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    region = {"name": "hv:/a", "size": 2, "region_id": 0}
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "regions": [region], "warnings": []}))
     return folder
+
+
+def manifest_with(**keys):
+    """What changes keys of an artefact's manifest; one that is None goes."""
+
+    def damage(folder):
+        manifest = {**json.loads((folder / "manifest.json").read_text()), **keys}
+        kept = {key: value for key, value in manifest.items() if value is not None}
+        (folder / "manifest.json").write_text(json.dumps(kept))
+
+    return damage
+
+
+def pipe_for_a_log(folder):
+    (folder / "build.log").unlink()
+    os.mkfifo(folder / "build.log")
 
 
 def test_a_whole_artefact_is_found(artifact):
@@ -483,6 +501,16 @@ def test_a_whole_artefact_is_found(artifact):
         lambda folder: (folder / "manifest.json").write_text("{"),
         lambda folder: (folder / "manifest.json").write_text("[]"),
         lambda folder: (folder / "manifest.json").write_text("null"),
+        lambda folder: (folder / "manifest.json").write_text("[" * 100000),
+        lambda folder: (folder / "manifest.json").write_bytes(b"\xff{}"),
+        lambda folder: (folder / "manifest.json").write_bytes(b" " * (5 << 20) + b"{}"),
+        *(manifest_with(**{key: None}) for key in ("key", "name", "board", "regions", "warnings", "inputs", "outputs")),
+        *(manifest_with(regions=regions) for regions in ("x", [3], [{}], [{"name": "a", "size": 2}])),
+        *(manifest_with(outputs=outputs) for outputs in ([], {}, {"acrn.bin": 3, "build.log": None})),
+        lambda folder: manifest_with(outputs={"acrn.bin": _build._outputs(str(folder))["acrn.bin"]})(folder),
+        manifest_with(warnings="x"),
+        pipe_for_a_log,
+        lambda folder: (folder / "build.log").unlink(),
         lambda folder: (folder / "acrn.bin").unlink(),
         lambda folder: (folder / "acrn.bin").write_bytes(b"byteS"),
         lambda folder: (folder / "acrn.bin").write_bytes(b"byte"),
@@ -492,6 +520,7 @@ def test_a_whole_artefact_is_found(artifact):
 def test_what_is_damaged_is_no_artefact(artifact, damage):
     damage(artifact)
     assert find_artifact(str(artifact.parent), artifact.name) is None
+    last_manifest(str(artifact.parent), "b", "x")
     assert find_artifact(str(artifact.parent), "0" * 32) is None
 
 

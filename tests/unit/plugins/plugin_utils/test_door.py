@@ -7,6 +7,9 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
+import subprocess
 import time
 
 import pytest
@@ -218,6 +221,56 @@ def test_a_long_answer_is_refused_before_anything_reads_it():
                 with pytest.raises(_door.Refused, match=str(size)):
                     connection.exec_command("x")
         assert len(connection.exec_command("x")[1]) == size
+
+
+@pytest.mark.parametrize("stream", ["", " >&2"])
+def test_an_answer_without_an_end_is_not_waited_for(stream):
+    class Endless(Connection):
+        def exec_command(self, command):
+            with subprocess.Popen(command, shell=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+                try:
+                    return 0, *process.communicate()
+                finally:
+                    process.kill()
+
+        put_file = fetch_file = exec_command
+
+    connection = Endless(0)
+    before = signal.getsignal(signal.SIGPROF), signal.getitimer(signal.ITIMER_PROF)
+    memory = _door._memory()
+    with _door.limited(connection):
+        for way in (connection.exec_command, connection.fetch_file):
+            with pytest.raises(_door.Refused, match=f"went on after {_door.BYTES} bytes"):
+                way(f"exec yes{stream}")
+        # What has an end, and takes as long.
+        assert len(connection.exec_command(f"yes | head -c {_door.BYTES}")[1]) == _door.BYTES
+    assert _door._memory() - memory < 4 * _door.MEMORY
+    assert (signal.getsignal(signal.SIGPROF), signal.getitimer(signal.ITIMER_PROF)) == before
+
+
+def test_a_file_without_an_end_does_not_fill_the_disk(tmp_path):
+    class Copying(Connection):
+        def fetch_file(self, path):
+            with open(path, "wb") as handle:
+                return subprocess.run(["head", "-c", "100000", "/dev/zero"], stdout=handle, check=False).returncode
+
+        put_file = fetch_file
+
+    path, connection = tmp_path / "file", Copying(0)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with _door.limited(connection, 50000):
+        assert connection.fetch_file(path) != 0
+        assert path.stat().st_size <= 50000
+        assert connection.put_file(path) == 0
+        assert path.stat().st_size == 100000
+    assert resource.getrlimit(resource.RLIMIT_FSIZE) == before
+    assert connection.fetch_file(path) == 0
+
+
+@pytest.mark.parametrize("said", [b"\0a", b"\r\r", rb'{"\b"}', rb'{"\u001b"}'])
+def test_an_answer_of_control_characters_alone_is_refused(said):
+    with pytest.raises(_door.Refused, match="control characters"):
+        _door.for_terminals(said * 200_000)
 
 
 def test_a_file_is_no_text_for_a_terminal():

@@ -229,7 +229,7 @@ def test_bytes_that_the_memory_does_not_take_back_are_named_and_kept(kernel):
     memory[32:96] = bytes(byte ^ 0xFF for byte in Window(32, 64, SEED).content())
     _journal.overwrite(kernel, A, memory, Window(32, 64, SEED))
     memory.rom = True
-    with pytest.raises(IvshmemError, match=r"does not take back .*offset 32, length 64\); .*0000:00:06.0.json keeps them"):
+    with pytest.raises(IvshmemError, match=r"does not take back .*offset 32, length 64\); .*0000:00:06.0.json keeps"):
         put_back(kernel, memory)
     memory.rom = False
     put_back(kernel, memory)

@@ -30,10 +30,12 @@ class ActionModule(LightAction):
         result: dict[str, Any] = {"failed": True, "msg": wrong} if wrong else super().run(tmp, task_vars)
         # Whatever the way in which a task came to be in check mode: what the result has is in no file then.
         result["written"] = not self._task.check_mode
-        # This module sees every host of a fleet first, and a variable that nobody reads does nothing in silence.
-        found = _words.misspelt(_variables.KNOWN, variables)
-        told = [f"{name} is no variable of this collection; did you mean {meant}?" for name, meant in found.items()]
-        told += _variables.misspelt_groups(variables.get("groups") or {})
+        told = []
+        if "__limit_unread" not in variables:
+            # A play of somebody's own; the playbooks have told already what nobody reads.
+            told += _variables.unread(
+                {str(variables.get("inventory_hostname")): variables}, variables.get("groups") or {}
+            )
         told += _variables.unknown_board(variables.get("acrn_board"), self._task.args.get("acrn_source"))
         if told:
             result["warnings"] = [*result.get("warnings", []), *told]

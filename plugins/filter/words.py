@@ -67,6 +67,11 @@ def known_group(groups: Mapping[str, Any], name: str) -> str:
         raise AnsibleFilterError(str(exc)) from None
 
 
+def unread(hosts: Iterable[str], hostvars: Mapping[str, Any], groups: Mapping[str, Any]) -> list[str]:
+    """What of an inventory nobody reads, because it is misspelt."""
+    return _variables.unread({host: list(hostvars[host]) for host in hosts}, groups)
+
+
 class FilterModule:
     """The filters that give variables their meaning."""
 
@@ -76,5 +81,6 @@ class FilterModule:
             "told_true": told_true,
             "controller_path": controller_path,
             "known_group": known_group,
+            "unread": unread,
             "builder_settings": builder_settings,
         }

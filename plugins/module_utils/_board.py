@@ -71,6 +71,8 @@ class Board:
     named: tuple[Bdf, ...] = ()
     iomem: tuple[tuple[Span, str], ...] = ()
     resources: tuple[Resource, ...] = ()
+    # The first and the last ACRN version whose board_inspector writes such a file, where that can be told.
+    made_by: tuple[tuple[int, int], tuple[int, int]] | None = None
 
     @property
     def ram(self) -> tuple[Span, ...]:
@@ -115,6 +117,15 @@ def _resources(root: Node) -> Iterator[Resource]:
             )
 
 
+def _made_by(root: Node) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """By the parts that came with a version, and that each board has from then on."""
+    if not root.all("BIOS_INFO"):
+        return None  # written by hand
+    if not root.all("processors"):
+        return (2, 2), (2, 4)
+    return ((3, 0), (9999, 0)) if any(node.tag == "ioapics" for node in root.walk()) else ((2, 5), (2, 7))
+
+
 def read_board(data: bytes, where: str) -> Board:
     """Read the bytes of a board XML. Raises IvshmemError for a file that is none.
 
@@ -140,4 +151,6 @@ def read_board(data: bytes, where: str) -> Board:
         for first, last, text in _IOMEM_LINE.findall(node.text)
     )
     name = root.attributes.get("board", "")
-    return Board(name, tuple(sorted(native)), tuple(sorted(named - native)), iomem, tuple(_resources(root)))
+    return Board(
+        name, tuple(sorted(native)), tuple(sorted(named - native)), iomem, tuple(_resources(root)), _made_by(root)
+    )

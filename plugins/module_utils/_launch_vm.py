@@ -56,6 +56,7 @@ class Settings:
     enabled: bool
     started: bool
     can_start: bool
+    hsm: Sequence[str]
     absent: Sequence[str]
     exclusive: bool = False
     # Whether the hypervisor will be that of the plan when the scripts are used, as in check mode before a reboot.
@@ -273,6 +274,8 @@ def wish(
             absent=list(settings.absent),
             vms=[{"name": name, "devices": own} for name, own in result["devices"].items()],
             started=list(result["devices"]) if settings.started and settings.can_start else [],
+            starter="units" if settings.units else "commands" if settings.can_start else "nobody",
+            hsm=list(settings.hsm),
         )
     return result
 

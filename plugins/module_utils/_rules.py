@@ -637,6 +637,21 @@ def _board_unknown(context: Context) -> Iterator[Hit]:
 
 
 @_rule(
+    "board-version",
+    WARNING,
+    "The board XML is one that the board_inspector of the ACRN version writes.",
+    "make it anew on the host with misc/config_tools/board_inspector of the ACRN tree that is built",
+    "board_inspector: processors from v2.5 on, ioapics (extractors/40-acpi-tables.py) from v3.0 on",
+)
+def _board_version(context: Context) -> Iterator[Hit]:
+    board, version = context.board, context.version
+    if board and board.made_by and version and not board.made_by[0] <= version <= board.made_by[1]:
+        first, last = board.made_by
+        words = f"{_text(first)} and later" if last > LAST else f"{_text(first)} to {_text(last)}"
+        yield Hit(f"board '{board.name}' is written as ACRN {words} does, and this is {_text(version)}")
+
+
+@_rule(
     "emulated-mmio",
     WARNING,
     "A VM has MMIO handlers for about six hypervisor regions.",

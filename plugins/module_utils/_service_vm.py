@@ -67,6 +67,7 @@ Module = Union["AnsibleModule", Light]
 
 CMDLINE = "/proc/cmdline"
 # Devices of a kernel under ACRN, from v2.5 on and before.
+SYSTEMD = "/run/systemd/system"
 HSM = ("/dev/acrn_hsm", "/dev/acrn_vhm")
 # What hypervisor_install's boot entries have on their command line (_boot.py): KEY.REVISION.
 _ENTRY = re.compile(r"(?:^|\s)acrn_ivshmem\.entry=([0-9a-z_-]+)\.[0-9a-f]{8}(?=\s|$)")
@@ -513,6 +514,15 @@ def _others(
     return found
 
 
+def _start(params: Mapping[str, Any]) -> str:
+    """Who can start VMs here: units, commands, nobody, or why units cannot: no_systemd, no_acrn."""
+    if params["starter"] != "units":
+        return str(params["starter"])
+    if not os.path.isdir(SYSTEMD):
+        return "no_systemd"
+    return "no_acrn" if params["hsm"] and not any(map(os.path.exists, params["hsm"])) else "units"
+
+
 def compare(module: Module) -> dict[str, Any]:
     """Whether a Service VM is as its plan has it; nothing is changed. Raises IvshmemError, as the modules would."""
     params = module.params["wish"]
@@ -564,4 +574,5 @@ def compare(module: Module) -> dict[str, Any]:
         "others": _others(params["others"], params["acrn_version"], processes.vms()),
         "hypervisor": hypervisor,
         "waits": bool(hypervisor["lacking"]),
+        "start": _start(params),
     }

@@ -42,6 +42,14 @@ TITLE = ("WHO", "WAITS", "WHAT ENDS IT")
 NAMES = 24
 
 
+# What starts a VM where launch_started=true would not.
+_STARTS = {
+    "nobody": "start it by its script",
+    "no_systemd": "start it by its script; there is no systemd for launch_units",
+    "no_acrn": "boot ACRN, then -e launch_started=true",
+}
+
+
 @dataclass(frozen=True)
 class Wait:
     """One who waits. ``vm`` is empty for the host itself; ``guests`` are left alone until the wait has ended."""
@@ -74,10 +82,11 @@ class Host:
         self.build = build or {}
         self.builders = builders
         self.install, self.reboot = (_is(values, name) for name in ("hypervisor_install", "hypervisor_reboot"))
-        self.can_start = values.get("launch_can_start") is not False
         self.restart = _is(values, "launch_restart")
         look = values.get("__launch_compared") or {}
         self.look: Values = look if "hypervisor" in look else {}
+        # Who can start VMs, as launch_state has it.
+        self.start = str(self.look.get("start") or "units")
         info = values.get("plan_hypervisor") or values.get("report_hypervisor") or {}
         self.info: Values = info if "running_key" in info else {}
         self._guests = guests
@@ -204,12 +213,11 @@ class Host:
             if name in outdated and name not in restarted:
                 found.append(self._vm(name, OUTDATED, "runs the old script", self._restart(name)))
             elif name not in running and name not in started:
-                end = "-e launch_started=true" if self.can_start else "start it by its script"
-                found.append(self._vm(name, STOPPED, "does not run", end))
+                found.append(self._vm(name, STOPPED, "does not run", _STARTS.get(self.start, "-e launch_started=true")))
         return [*found, *self._unlaunched()]
 
     def _restart(self, name: str) -> str:
-        if not self.can_start:
+        if self.start in ("nobody", "no_systemd"):
             return "stop it and start it by hand"
         if self.restart and name in (self.look.get("hypervisor") or {}).get("unsure", ()):
             return "if the hypervisor has its regions: -e launch_hypervisor_manifest="

@@ -123,6 +123,16 @@ options:
         type: list
         elements: str
         default: []
+      starter:
+        description: What starts VMs and stops them.
+        type: str
+        choices: [units, commands, nobody]
+        default: commands
+      hsm:
+        description: Devices of which one is there where ACRN runs; units ask for them.
+        type: list
+        elements: path
+        default: []
       others:
         description: VMs that others start, and the devices that they are to run with.
         type: list
@@ -263,6 +273,13 @@ waits:
   description: Whether scripts and VMs have to stay as they are until another hypervisor runs.
   returned: success
   type: bool
+start:
+  description:
+    - What can start VMs here, V(units), V(commands) or V(nobody), as O(wish.starter) says. V(no_systemd) and V(no_acrn)
+      are why units cannot.
+  returned: success
+  type: str
+  sample: units
 hypervisor:
   description: The hypervisor that runs.
   returned: success
@@ -351,6 +368,8 @@ ARGUMENTS = {
                     },
                 },
                 "started": {"type": "list", "elements": "str", "default": []},
+                "starter": {"type": "str", "choices": ["units", "commands", "nobody"], "default": "commands"},
+                "hsm": {"type": "list", "elements": "path", "default": []},
                 "others": {
                     "type": "list",
                     "elements": "dict",

@@ -12,13 +12,13 @@ from __future__ import annotations
 import difflib
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import yaml
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _words
-from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError, some
 
 _ROOT = pathlib.Path(__file__).parents[2]
 
@@ -106,6 +106,22 @@ def misspelt_groups(groups: Mapping[str, Any]) -> list[str]:
         for name, meant in found.items()
         if not set(groups[name]) <= set(groups.get(meant) or [])
     ]
+
+
+def unread(hosts: Mapping[str, Iterable[str]], groups: Mapping[str, Any]) -> list[str]:
+    """A sentence for each name of a variable, of a host or a group, that is nearly one of ours and does nothing.
+
+    ``hosts`` have the names of their variables.
+    """
+    seen: dict[str, list[str]] = {}
+    for host, names in hosts.items():
+        for name in names:
+            seen.setdefault(name, []).append(host)
+    told = [
+        f"{some(sorted(seen[name]))}: {name} is no variable of this collection; did you mean {meant}?"
+        for name, meant in _words.misspelt(KNOWN, seen).items()
+    ]
+    return [*told, *misspelt_groups(groups)]
 
 
 def unknown_board(board: Any, tree: Any) -> list[str]:

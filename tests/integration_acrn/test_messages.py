@@ -135,10 +135,27 @@ def test_a_relative_path_is_seen_from_the_inventory_in_every_variable(tmp_path):
     assert (fleet / "pages/report.html").exists()
 
 
-@pytest.mark.parametrize("name", ["acrn_host", "acrn-hosts"])
-def test_an_inventory_without_the_group_of_hosts_is_refused(tmp_path, name):
-    done = plan(tmp_path, {name: {"vars": sample(tmp_path), "hosts": {"line-1": {}}}}, playbook="site")
+PLAYBOOKS = sorted(path.stem for path in (ROOT / "playbooks").glob("*.yml"))
+
+
+@pytest.mark.parametrize("playbook", PLAYBOOKS)
+def test_an_inventory_without_the_group_of_hosts_is_refused_by_each_playbook(tmp_path, playbook):
+    name = {"site": "acrn-hosts"}.get(playbook, "acrn_host")
+    done = plan(tmp_path, {name: {"vars": sample(tmp_path), "hosts": {"line-1": {}}}}, playbook=playbook)
     assert done.returncode != 0
     assert f"the inventory has no group acrn_hosts, which holds the Service VMs; rename the group {name}" in " ".join(
         done.stdout.split()
     )
+
+
+@pytest.mark.parametrize("playbook", PLAYBOOKS)
+def test_what_nobody_reads_is_told_by_each_playbook(tmp_path, playbook):
+    # A host without a scenario ends most of them early; nothing is touched.
+    own = {**sample(tmp_path), "acrn_scenario": None, "acrn_scenaro": "scenario.xml"}
+    guest = {"acrn_host": "line-1", "acrn_vm": "VM1", "guest_drivr": "vfio-pci", "ansible_connection": "local"}
+    inventory = {"acrn_hosts": {"hosts": {"line-1": own}}, "acrn_guest": {"hosts": {"panel": guest}}}
+    switches = [f"remove_{phase}=false" for phase in ("guests", "launch", "hypervisor", "builder", "controller")]
+    done = plan(tmp_path, inventory, "--check", "-e", " ".join(switches), playbook=playbook)
+    flat = " ".join(done.stdout.split())
+    assert flat.count("line-1: acrn_scenaro is no variable of this collection; did you mean acrn_scenario?") == 1
+    assert flat.count("acrn_guest is no group of this collection; did you mean acrn_guests") == 1

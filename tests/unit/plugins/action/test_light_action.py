@@ -18,7 +18,17 @@ from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _light_action
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils import scenarios
 
 EMPTY = {"refused": [], "scripts": [], "files": [], "regions": [], "absent": [], "vms": [], "started": []}
-EMPTY_STATE = {"wish": {**EMPTY, "acrn_version": None, "directory": "/dev/shm", "hypervisor": None, "others": []}}
+EMPTY_STATE = {
+    "wish": {
+        **EMPTY,
+        "acrn_version": None,
+        "directory": "/dev/shm",
+        "hypervisor": None,
+        "others": [],
+        "starter": "commands",
+        "hsm": [],
+    }
+}
 
 
 def run_script(action, params, monkeypatch, magic=None):
@@ -42,7 +52,7 @@ def test_the_script_is_all_that_the_target_needs(magic, monkeypatch):
     assert isinstance(result.pop("vms"), list)  # those of the machine that the tests run on
     found = result.pop("hypervisor")
     assert (found["known"], found["lacking"], found["missing"]) == (True, [], [])
-    quiet = {"changed": False, "same": True, "waits": False}
+    quiet = {"changed": False, "same": True, "waits": False, "start": "commands"}
     assert result == {**quiet, **{key: [] for key in ("differences", "changes", "launched", "others")}}
 
 

@@ -47,6 +47,12 @@ def test_ram_is_the_largest_block():
     assert board.largest_ram == 3
 
 
+def test_which_version_has_written_a_board():
+    old = '<acrn-config board="b"><BIOS_INFO/><PCI_DEVICE/></acrn-config>'
+    assert read_board(old.encode(), "f").made_by == ((2, 2), (2, 4))
+    assert read_board(old.replace("<BIOS_INFO/>", "").encode(), "f").made_by is None
+
+
 @pytest.mark.parametrize("text", [scenarios.scenario("v3"), scenarios.launch_xml(), "<board><PCI_DEVICE/></board>"])
 def test_no_board(text):
     with pytest.raises(IvshmemError, match=r"^f: is no board XML .* board_inspector\.py"):
@@ -62,3 +68,4 @@ def test_boards_of_acrn(version):
     assert board.name == "whl-ipc-i5"
     assert {Bdf(0, 0, 0), Bdf(0, 2, 0), Bdf(0, 0x14, 0)} <= set(board.native)
     assert 1024 < board.largest_ram < 65536
+    assert board.made_by[0] == ((2, 5) if version == "v2.7" else (3, 0))

@@ -57,6 +57,7 @@ def settings(**changes):
         "enabled": True,
         "started": False,
         "can_start": True,
+        "hsm": ["/dev/acrn_hsm"],
         "absent": [],
     }
     return Settings(**{**values, **changes})

@@ -51,6 +51,8 @@ V3_ONE_LINE = scenarios.scenario("v3").replace("\n", "")
 V3_TWO_LINE_TAG = scenarios.scenario("v3").replace("<acrn-config ", "<acrn-config\n")
 BOARD = scenarios.board_xml(["00:02.0", "00:14.3", "01:09.0"])
 NAMING = scenarios.board_xml(["00:02.0"], tree='<device address="0xb0004"/>')
+MADE_2 = '<acrn-config board="b"><BIOS_INFO/><PCI_DEVICE/><processors/></acrn-config>'
+MADE_3 = MADE_2.replace("<processors/>", "<processors/><ioapics/>")
 SMALL = scenarios.board_xml(ram=((1 << 20, 512 << 20),))
 HOLED = scenarios.board_xml(ram=((4 << 20, 484 << 20), (1 << 32, 2 << 30)))
 WINDOW = scenarios.board_xml(ram=((1 << 20, 1 << 30), (1 << 32, 2 << 30)), windows=((0x80000000, 0x9FFFFFFF),))
@@ -152,6 +154,8 @@ BREAKING = [
     ("bar-size", [region(vms=[0, 2])], {"version": (2, 3), "vms": (VMS[0], (2, "WaaG", "post"))}, ["WaaG"]),
     ("bar-size", [region(vms=[0, 2])], {"version": (2, 2), "more": {"PRE0": ZEPHYR}}, ["PRE0"]),
     ("board-unknown", [region(vms=["SVC", "POST2"])], {}, ["SVC"]),
+    ("board-version", [], {"board": MADE_2}, ["board 'b'", "v2.5 to v2.7", "this is v3.3"]),
+    ("board-version", [], {"board": MADE_3, "version": (2, 7)}, ["v3.0 and later", "this is v2.7"]),
     ("emulated-mmio", eight(7), {}, ["7 hypervisor regions", "room for 6"]),
     (
         "emulated-mmio",
@@ -249,6 +253,11 @@ KEEPING = [
     ("board-unknown", [region(vms=["PRE0", "POST2"])], {}),
     ("board-unknown", [region(vms=["SVC", "POST2"])], {"board": BOARD}),
     ("board-unknown", [region(vms=["SVC", "POST2"])], {"version": (2, 7)}),
+    ("board-version", [], {"board": MADE_2, "version": (2, 6)}),
+    ("board-version", [], {"board": MADE_3}),
+    ("board-version", [], {"board": MADE_3, "version": (3, 4)}),
+    ("board-version", [], {"board": MADE_2, "version": None}),
+    ("board-version", [], {"board": BOARD}),
     ("emulated-mmio", [*eight(6), dm()], {}),
     ("emulated-mmio", eight(7), {"hv": "<CAPACITIES><MAX_EMULATED_MMIO>18</MAX_EMULATED_MMIO></CAPACITIES>"}),
     ("memory-budget", [*eight(1, size=256), dm(vms=[2, 3], size=512)], {"version": (2, 7)}),

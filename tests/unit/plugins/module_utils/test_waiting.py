@@ -141,8 +141,9 @@ def test_vms_that_wait():
         ("VM2", "outdated", "-e launch_restart=true", ("g-2",)),
     ]
     assert told(**{**outdated, "launch_restarted": ["VM1", "VM2"]}) == []
-    by_hand = told(**outdated, launch_can_start=False)
-    assert by_hand[0] == ("VM1", "outdated", "stop it and start it by hand", ("g-1",))
+    for start in ("nobody", "no_systemd"):
+        by_hand = told(**outdated, looked={**look(), "start": start})
+        assert by_hand[0] == ("VM1", "outdated", "stop it and start it by hand", ("g-1",))
     unsure = look()
     unsure["hypervisor"]["unsure"] = ["VM1"]
     assert told(**outdated, looked=unsure, launch_restart="yes")[0][2].endswith("-e launch_hypervisor_manifest=")
@@ -150,6 +151,13 @@ def test_vms_that_wait():
     stopped = look(vms=RUNS[1:])
     assert told(looked=stopped) == [("VM1", "stopped", "-e launch_started=true", ("g-1",))]
     assert told(looked=stopped, launch_just_started=["VM1"]) == []
+    for start, end in (
+        ("nobody", "start it by its script"),
+        ("no_systemd", "start it by its script; there is no systemd for launch_units"),
+        ("no_acrn", "boot ACRN, then -e launch_started=true"),
+        ("commands", "-e launch_started=true"),
+    ):
+        assert told(looked={**stopped, "start": start})[0][2] == end
 
 
 @pytest.mark.parametrize(

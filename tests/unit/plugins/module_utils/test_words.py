@@ -253,3 +253,13 @@ def test_a_group_that_is_nearly_ours_is_told_unless_its_hosts_are_in_ours():
     assert _variables.misspelt_groups(groups) == [
         "acrn_guest is no group of this collection; did you mean acrn_guests (the VMs)?"
     ]
+
+
+def test_what_nobody_reads_is_told_with_its_hosts():
+    groups = {"acrn_hosts": ["a", "b"], "acrn_guest": ["g"]}
+    hosts = {"b": ["acrn_scenaro", "press_size"], "a": ["acrn_scenaro", "ivshmem_regions"], "g": ["guest_drivr"]}
+    assert _variables.unread(hosts, groups) == [
+        "a, b: acrn_scenaro is no variable of this collection; did you mean acrn_scenario?",
+        "g: guest_drivr is no variable of this collection; did you mean guest_driver?",
+        *_variables.misspelt_groups(groups),
+    ]

@@ -79,6 +79,11 @@ def held(*subjects: str, limit: float = LIMIT, what: str = "") -> Iterator[tuple
             os.close(handle)
 
 
+def path_of(name: str) -> str:
+    """The lock file of root for a subject without a slash, for programs that take the same lock in another way."""
+    return f"{_RUN}/acrn-ivshmem/lock/name{_word(name)}"
+
+
 # -- what is locked ----------------------------------------------------------------------------------------------------
 
 

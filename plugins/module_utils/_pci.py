@@ -31,6 +31,8 @@ UIO = "uio_pci_generic"
 # Emptied at every boot.
 RUN = "/run/acrn-ivshmem"
 PROOF = f"{RUN}/proof"
+LOCKDOWN = "/sys/kernel/security/lockdown"
+SYSTEM = "/etc/os-release"
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 VFIO = "vfio-pci"
 DRIVERS = (UIO, VFIO)
@@ -50,6 +52,7 @@ RUN_RULES = "/run/udev/rules.d/70-acrn-ivshmem.rules"
 NOIOMMU_CONF = "/etc/modprobe.d/acrn-ivshmem.conf"
 NOIOMMU_PARAMETER = "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
 FILES = (RULES, RUN_RULES, NOIOMMU_CONF)
+FOLDERS = tuple(os.path.dirname(path) for path in FILES)
 # What a guest's modules hold while they read, change and write its files or its memory.
 LOCK = "ivshmem of this guest"
 MARKER = "# Managed by the Ansible module acrn.ivshmem.guest_device: changes made by hand are lost."
@@ -548,8 +551,8 @@ def _own_file(kernel: Kernel, path: str) -> str | None:
 
 def observe(kernel: Kernel, wish: Wish) -> State:
     functions = scan(kernel)
-    lockdown = re.search(r"\[(\w+)\]", kernel.text("/sys/kernel/security/lockdown") or "")
-    system = re.search(r'^ID="?([\w.-]+)', kernel.text("/etc/os-release") or "", re.MULTILINE)
+    lockdown = re.search(r"\[(\w+)\]", kernel.text(LOCKDOWN) or "")
+    system = re.search(r'^ID="?([\w.-]+)', kernel.text(SYSTEM) or "", re.MULTILINE)
     access = {}
     for function in functions:
         paths = [f"{function.sysfs}/{name}" for name in RESOURCES]
@@ -957,25 +960,56 @@ def told(exc: OSError, what: str) -> IvshmemError:
     return IvshmemError(f"{what}: {exc.strerror}")
 
 
+def failure(action: Action, release: str, why: str, detail: str) -> IvshmemError:
+    """A step that failed: ``why`` is a word for what was wrong, ``detail`` what the guest says of it."""
+    target, value = action.target, action.value
+    log = "see the guest's kernel log (dmesg)"
+    if why == "unbound":
+        found, _blank, said = detail.partition(" ")
+        found = "None" if found == "-" else found
+        hint = f"has the guest an IOMMU? {log.capitalize()}" if value == VFIO else log
+        return IvshmemError(
+            f"function {short(target)} was not bound to {value} ({said or 'the kernel gives no reason'}; "
+            f"driver now: {found}): {hint}"
+        )
+    if why == "module":
+        mend = module_mend(target, State(release=release))
+        return IvshmemError(f"modprobe {target} failed ({detail or 'no driver appeared'}): {mend}")
+    if why == "noiommu":
+        return IvshmemError(
+            f"kernel {release} was built without CONFIG_VFIO_NOIOMMU: give the guest an IOMMU, "
+            "or a kernel with that option"
+        )
+    if why == "group":
+        group = value.split(" ")[0]
+        return IvshmemError(f"the guest has no group '{group}': create it first (ansible.builtin.group)")
+    if why == "nodeless":
+        return IvshmemError(f"function {short(target)} is bound, but has no uio node: {log}")
+    if why == "nameless":
+        return IvshmemError(f"udev has not made /dev/ivshmem/{value} for {detail}: see 'udevadm test' on the guest")
+    hint = ": root is needed (become: true)" if re.search(r"permission denied|not permitted", detail.lower()) else ""
+    return IvshmemError(f"{action.describe()}: {detail or 'it failed'}{hint}")
+
+
+class _Failed(Exception):
+    """A step that failed: the last two arguments of ``failure``."""
+
+
 def _bind(kernel: Kernel, address: str, driver: str) -> None:
     """Bind what new_id or the override has made bindable, unless that write has bound it already."""
     base = f"{SYSFS}/devices/{address}"
     if kernel.link(f"{base}/driver") == driver:
         return
-    failure = "the kernel gives no reason"
+    said = ""
     try:
         # An id that was there before binds nothing when it is written again, hence the explicit bind.
         kernel.write(f"{SYSFS}/drivers/{driver}/bind", address)
     except OSError as exc:
         if exc.errno != errno.EBUSY:
-            failure = str(exc.strerror)
+            said = str(exc.strerror)
     found = kernel.link(f"{base}/driver")
-    if found == driver:
-        return
-    hint = "see the guest's kernel log (dmesg)"
-    if driver == VFIO:
-        hint = "has the guest an IOMMU? See the guest's kernel log (dmesg)"
-    raise IvshmemError(f"function {short(address)} was not bound to {driver} ({failure}; driver now: {found}): {hint}")
+    if found != driver:
+        raise _Failed("unbound", f"{found or '-'} {said}")
 
 
 def _remove_id(kernel: Kernel, driver: str, text: str) -> None:
@@ -991,20 +1025,14 @@ def _remove_id(kernel: Kernel, driver: str, text: str) -> None:
 
 def _modprobe(kernel: Kernel, driver: str) -> None:
     status, output = kernel.run("modprobe", driver)
-    if status == 0 and kernel.exists(f"{SYSFS}/drivers/{driver}"):
-        return
-    state = State(release=kernel.release())
-    mend = module_mend(driver, state)
-    raise IvshmemError(f"modprobe {driver} failed ({output or 'no driver appeared'}): {mend}")
+    if status != 0 or not kernel.exists(f"{SYSFS}/drivers/{driver}"):
+        raise _Failed("module", output)
 
 
 def _noiommu(kernel: Kernel) -> None:
     kernel.run("modprobe", "vfio")
     if not kernel.exists(NOIOMMU_PARAMETER):
-        raise IvshmemError(
-            f"kernel {kernel.release()} was built without CONFIG_VFIO_NOIOMMU: give the guest an IOMMU, "
-            "or a kernel with that option"
-        )
+        raise _Failed("noiommu", "")
     kernel.write(NOIOMMU_PARAMETER, "1")
 
 
@@ -1018,7 +1046,7 @@ def _give(kernel: Kernel, target: str, value: str) -> None:
         path = f"/dev/{function.uio}"
     gid = kernel.group_id(group) if group else -1
     if gid is None:
-        raise IvshmemError(f"the guest has no group '{group}': create it first (ansible.builtin.group)")
+        raise _Failed("group", "")
     kernel.give(path, gid, int(mode, 8))
 
 
@@ -1026,14 +1054,14 @@ def _link(kernel: Kernel, address: str, name: str) -> None:
     kernel.run("udevadm", "settle", "--timeout=10")
     function = read_function(kernel, address)
     if function.uio is None:
-        raise IvshmemError(f"function {function.bdf} is bound, but has no uio node: see the guest's kernel log (dmesg)")
+        raise _Failed("nodeless", "")
     if kernel.link(f"/dev/ivshmem/{name}") == function.uio:
         return
     # udev has named the node before the rule was there: let it look again.
     kernel.run("udevadm", "trigger", "--action=change", "--subsystem-match=uio", f"--sysname-match={function.uio}")
     kernel.run("udevadm", "settle", "--timeout=10")
     if kernel.link(f"/dev/ivshmem/{name}") != function.uio:
-        raise IvshmemError(f"udev has not made /dev/ivshmem/{name} for {function.uio}: see 'udevadm test' on the guest")
+        raise _Failed("nameless", function.uio)
 
 
 def _act(kernel: Kernel, action: Action) -> None:
@@ -1071,28 +1099,29 @@ def _act(kernel: Kernel, action: Action) -> None:
         raise AssertionError(kind)
 
 
+def undo(todo: Plan, state: State) -> tuple[Action, ...]:
+    """What gives the files of this collection their earlier content when a step fails."""
+    before = {path: state.files.get(path) for path in todo.files}
+    actions = [Action("remove", path) if old is None else Action("replace", path, old) for path, old in before.items()]
+    return (*actions, Action("reload")) if actions else ()
+
+
 def apply(kernel: Kernel, todo: Plan, state: State) -> None:
     """Carry out a plan. When a step fails, the files of this collection get their earlier content back."""
-    for folder in dict.fromkeys(os.path.dirname(path) for path in FILES):
+    for folder in FOLDERS:
         kernel.sweep(folder)
     try:
         for action in todo.actions:
             try:
                 _act(kernel, action)
+            except _Failed as exc:
+                raise failure(action, kernel.release(), *exc.args) from exc
             except OSError as exc:
                 raise told(exc, action.describe()) from exc
     except IvshmemError:
-        for path in todo.files:
-            before = state.files.get(path)
-            try:
-                if before is None:
-                    kernel.remove(path)
-                else:
-                    kernel.replace(path, before)
-            except OSError:
-                continue
-        if todo.files:
-            kernel.run("udevadm", "control", "--reload")
+        for action in undo(todo, state):
+            with contextlib.suppress(OSError):
+                _act(kernel, action)
         raise
 
 

@@ -125,9 +125,17 @@ options:
         C(CONFIG_VFIO_NOIOMMU) and taints it, because a program can then make the function reach any memory.
     type: bool
     default: false
+  python:
+    description:
+      - Whether the guest has Python 3.8 or later.
+      - Without it, a POSIX shell tells the controller what the guest has, the controller decides as it would with
+        Python, and the shell carries that out. Nothing is copied, and nothing stays behind. It needs C(stat -c),
+        C(cksum), and C(od) or C(hexdump), which busybox has, too. The register RV(devices[].iv_position) is not read
+        then.
+    type: bool
+    default: true
 notes:
-  - Needs root in the guest, and Python 3.8 or later. The role P(acrn.ivshmem.guest#role) does the same in guests
-    without.
+  - Needs root in the guest.
 seealso:
   - module: acrn.ivshmem.guest_probe
 """
@@ -237,7 +245,7 @@ devices:
     iv_position:
       description:
         - The register IVPosition, which is the VM's own peer ID. ACRN up to v3.2 may show 0 instead. None without
-          MSI-X, and with driver C(vfio-pci).
+          MSI-X, with driver C(vfio-pci), and with O(python=false).
       type: int
       sample: 2
 boot_id:
@@ -273,9 +281,8 @@ DEVICE_OPTIONS = {
 }
 
 
-def run(module, kernel):
-    params = module.params
-    wish = _pci.Wish(
+def wish_of(params):
+    return _pci.Wish(
         devices=None if params["devices"] is None else _pci.parse_devices(params["devices"]),
         driver=params["driver"],
         method=params["method"],
@@ -287,15 +294,9 @@ def run(module, kernel):
         mode=_pci.mode_bits(params["mode"] or None),
         unsafe_noiommu=params["unsafe_noiommu"],
     )
-    todo = _pci.plan(_pci.observe(kernel, wish), wish)
-    if todo.changed and not module.check_mode:
-        # A call that finds nothing to change needs no lock. This one looks again at what is to be changed.
-        with held(_pci.LOCK, what="guest_device"):
-            state = _pci.observe(kernel, wish)
-            todo = _pci.plan(state, wish)
-            _pci.apply(kernel, todo, state)
-    for warning in todo.warnings:
-        module.warn(warning)
+
+
+def result_of(kernel, todo, diff):
     result = {
         "changed": todo.changed,
         "actions": [action.describe() for action in todo.actions],
@@ -305,9 +306,23 @@ def run(module, kernel):
         ],
     }
     result.update(_pci.proof(kernel))
-    if module._diff:
+    if diff:
         result["diff"] = _pci.diffs(todo)
     return result
+
+
+def run(module, kernel):
+    wish = wish_of(module.params)
+    todo = _pci.plan(_pci.observe(kernel, wish), wish)
+    if todo.changed and not module.check_mode:
+        # A call that finds nothing to change needs no lock. This one looks again at what is to be changed.
+        with held(_pci.LOCK, what="guest_device"):
+            state = _pci.observe(kernel, wish)
+            todo = _pci.plan(state, wish)
+            _pci.apply(kernel, todo, state)
+    for warning in todo.warnings:
+        module.warn(warning)
+    return result_of(kernel, todo, module._diff)
 
 
 ARGUMENTS = {
@@ -322,6 +337,7 @@ ARGUMENTS = {
         "group": {"type": "str"},
         "mode": {"type": "str"},
         "unsafe_noiommu": {"type": "bool", "default": False},
+        "python": {"type": "bool", "default": True},
     },
     "supports_check_mode": True,
 }

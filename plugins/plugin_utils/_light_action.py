@@ -111,20 +111,27 @@ class LightAction(_door.DoorAction):
         python = self._interpreter(task_vars)
         return self._ask(f"{environment} {python} -S -E -".strip(), params, check, diff)
 
-    def _validated(self) -> dict[str, Any]:
+    def _interface(self) -> dict[str, Any]:
         arguments = dict(self.module.ARGUMENTS)
         arguments.pop("supports_check_mode")
         if arguments.pop("add_file_common_args", False):
             arguments["argument_spec"] = {**FILE_COMMON_ARGUMENTS, **arguments["argument_spec"]}
-        paths = [name for name, spec in arguments["argument_spec"].items() if spec.get("type") == "path"]
+        return arguments
+
+    def _accepted(self) -> dict[str, Any]:
+        """The arguments as the module would have them. Raises AnsibleActionFail."""
+        _result, params = self.validate_argument_spec(**self._interface())
+        return dict(params)
+
+    def _validated(self) -> dict[str, Any]:
+        paths = [name for name, spec in self._interface()["argument_spec"].items() if spec.get("type") == "path"]
         for name in paths:
             if re.search(r"[~$]", str(self._task.args.get(name) or "")):
                 raise _light.Heavy("a path that the target has to expand")
         try:
-            _result, params = self.validate_argument_spec(**arguments)
+            return self._accepted()
         except AnsibleActionFail as exc:
             raise _light.Heavy(str(exc)) from None  # the module says it in its own words
-        return dict(params)
 
     def _interpreter(self, task_vars: dict[str, Any]) -> str:
         delegate = self._task.delegate_to

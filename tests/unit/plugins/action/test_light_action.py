@@ -14,8 +14,11 @@ import sys
 import pytest
 
 from ansible_collections.acrn.ivshmem.plugins.action import guest_device, guest_probe, launch_state, scenario_regions
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _pci
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _light_action
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils import scenarios
+from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils.guest_kernel import FakeKernel
+from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils.guest_shell import tell
 
 EMPTY = {"refused": [], "scripts": [], "files": [], "regions": [], "absent": [], "vms": [], "started": []}
 EMPTY_STATE = {
@@ -139,3 +142,36 @@ def test_wrong_parameters_are_refused_in_the_modules_words(play):
     result, _commands = play(task)
     assert result["msg"].startswith("value of driver must be one of")
     assert scenario_regions.ActionModule.in_process
+
+
+def test_a_guest_without_python_costs_one_command_where_nothing_changes(play, tmp_path, monkeypatch):
+    kernel = FakeKernel(tmp_path / "guest")
+    kernel.add("0000:00:06.0")
+    tell(kernel)
+    monkeypatch.setenv("ACRN_IVSHMEM_ROOT", kernel.root)
+    # The real uname is asked.
+    release = os.uname().release
+    kernel.put(f"/lib/modules/{release}/modules.dep", "x/uio_pci_generic.ko:\n")
+    task = {
+        "acrn.ivshmem.guest_device": {"devices": [{"name": "a", "bdf": "0:6.0"}], "python": "{{ no }}"},
+        "check_mode": True,
+        "diff": True,
+    }
+    variables = {"no": False, "ansible_python_interpreter": "/none"}
+    result, commands = play(task, **variables)
+    assert result["changed"] and result["actions"][0] == f"replace {_pci.RULES}"
+    assert result["diff"][1]["after"].startswith(_pci.MARKER)
+    assert (result["devices"][0]["bdf"], result["devices"][0]["vectors"]) == ("00:06.0", 8)
+    assert len(commands) == 1
+    wish = _pci.Wish(devices=_pci.parse_devices([{"name": "a", "bdf": "00:06.0"}]))
+    state = _pci.observe(kernel, wish)
+    _pci.apply(kernel, _pci.plan(state, wish), state)
+    result, commands = play({**task, "check_mode": False}, **variables)
+    assert not result["changed"] and result["devices"][0]["link"] == "/dev/ivshmem/a"
+    assert len(commands) == 1
+    task["acrn.ivshmem.guest_device"]["devices"] = [{"name": "a", "slot": 16, "bdf": "00:06.0"}]
+    result, commands = play({**task, "ignore_errors": True}, **variables)
+    assert "slot 16 (decimal) is 00:10.0, but bdf says 00:06.0" in result["msg"] and not commands
+    task["acrn.ivshmem.guest_device"]["devices"] = [{"name": "a", "slott": 16}]
+    result, commands = play({**task, "ignore_errors": True}, **variables)
+    assert "slott" in result["msg"] and not commands

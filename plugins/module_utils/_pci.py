@@ -579,15 +579,18 @@ def observe(kernel: Kernel, wish: Wish) -> State:
     )
 
 
-def rule_block(key: str, name: str | None, driver: str | None, group: str | None, mode: int | None) -> str:
+def rule_block(
+    key: str, name: str | None, driver: str | None, group: str | None, mode: int | None, bound: str | None = None
+) -> str:
     """The udev rules of one function (``key`` is its address) or of all of them (``ALL``).
 
     ``driver`` None leaves the binding out. By ``driver_override`` the rule binds this function and no other, also
-    when the module was loaded earlier (then by drivers_probe) or the function appears later.
+    when the module was loaded earlier (then by drivers_probe) or the function appears later. ``bound`` is the driver
+    that this collection has given the function without such a rule: what gives it back knows by that.
     """
     match = f'KERNEL=="{key}", ' if key != ALL else ""
     pci = f'ACTION=="add", SUBSYSTEM=="pci", {match}ATTR{{vendor}}=="0x1af4", ATTR{{device}}=="0x1110"'
-    lines = [f"# function {key} name {name or '-'} driver {driver or '-'}"]
+    lines = [f"# function {key} name {name or '-'} driver {driver or bound or '-'}"]
     if driver:
         lines.append(
             f'{pci}, ATTR{{driver_override}}="{driver}", RUN{{builtin}}+="kmod load {driver}", '
@@ -791,19 +794,26 @@ class _Planner:
         if wish.exclusive:
             self.release_stale([key for key in earlier if key not in keys], earlier)
         access_group = _group_name(wish.group) if wish.group else None
+        bound = {} if wish.persist else self.bound_by_us(earlier)
         blocks = {
-            key: rule_block(key, names.get(key), wish.driver if wish.persist else None, access_group, self.mode)
+            key: rule_block(
+                key, names.get(key), wish.driver if wish.persist else None, access_group, self.mode, bound.get(key)
+            )
             for key in keys
         }
+        # Where the rule is one for all of them, it still is each of them that was bound or was not.
+        blocks.update({key: rule_block(key, None, None, None, None, bound[key]) for key in bound if key not in keys})
         rest = {key: block for key, (block, _name, _driver) in kept.items() if key not in keys}
         lasting = {key: block for key, block in rest.items() if key in old}
         fleeting = {key: block for key, block in rest.items() if key not in old}
-        # A rule without binding, name or access would be a comment alone.
-        useful = {key: block for key, block in blocks.items() if block.count("\n") > 1}
+        # A rule without binding, name or access would be a comment alone, which says something of what was bound only.
+        useful = {key: block for key, block in blocks.items() if block.count("\n") > 1 or key in bound}
         (lasting if wish.persist else fleeting).update(useful)
         if not state.udev and fleeting:
             self.warnings.append("this guest runs no udev: names in /dev/ivshmem are not made")
-            fleeting = {}
+            # For the next run, which reads it as well.
+            heads = {key: block.partition("\n")[0] for key, block in fleeting.items()}
+            fleeting = {key: f"{head}\n" for key, head in heads.items() if not head.endswith(" -")}
         if wish.unsafe_noiommu and wish.driver == VFIO:
             text = f"{MARKER}\noptions vfio enable_unsafe_noiommu_mode=1\n"
             self.file(NOIOMMU_CONF, text if wish.persist else state.files.get(NOIOMMU_CONF))
@@ -815,6 +825,16 @@ class _Planner:
         self.bind_all()
         for device, function in self.selected:
             self.open_up(device, function)
+
+    def bound_by_us(self, earlier: Mapping[str, tuple[str, str, str]]) -> dict[str, str]:
+        """The functions that this run binds, or an earlier one has by its rule: nobody else has bound those by hand."""
+        driver = self.wish.driver
+        found = {}
+        for _device, function in self.selected:
+            rules = [earlier[key] for key in (function.address, ALL) if key in earlier]
+            if function.driver != driver or any(rule[2] == driver for rule in rules):
+                found[function.address] = driver
+        return found
 
     def bind_all(self) -> None:
         wish, state = self.wish, self.state
@@ -897,15 +917,27 @@ class _Planner:
             targets = list(by_address.values()) if key == ALL else [by_address[key]] if key in by_address else []
             driver = blocks[key][2]
             for function in targets:
-                if function.address not in chosen:
-                    self.release(function, (driver if driver in DRIVERS else self.wish.driver,), ours=True)
+                if function.address in chosen or (key == ALL and function.address in blocks):
+                    continue
+                self.release(function, (driver,) if driver in DRIVERS else (), ours=True)
+                if driver not in DRIVERS and function.driver in DRIVERS:
+                    self.warnings.append(
+                        f"function {function.bdf} had its driver {function.driver} before this collection came, and "
+                        "keeps it: state absent takes it away"
+                    )
         self.take_back()
 
     def take_back(self) -> None:
-        """Take the id out of each driver that gives a function back. What else it has bound stays bound."""
+        """Take the id out of each driver that gives a function back. What else it has bound stays bound.
+
+        Before the function: after a kill in between, a function that is bound still tells the next run of the id.
+        """
         freed = {action.value: None for action in self.actions if action.kind == "unbind" and action.value in DRIVERS}
-        actions = [Action("remove_id", driver, id_text()) for driver in freed]
-        self.actions.extend(action for action in actions if action not in self.actions)
+        for driver in freed:
+            action = Action("remove_id", driver, id_text())
+            if action not in self.actions:
+                first = next(at for at, one in enumerate(self.actions) if (one.kind, one.value) == ("unbind", driver))
+                self.actions.insert(first, action)
 
     def absent(self) -> None:
         wish, state = self.wish, self.state

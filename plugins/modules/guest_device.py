@@ -100,13 +100,15 @@ options:
       - Bind again after a reboot, by a udev rule in C(/etc/udev/rules.d/70-acrn-ivshmem.rules), which names each
         function (or all, without O(devices)), loads the module and sets C(driver_override). No other unit or file is
         needed.
-      - Without it, names and access still come from a udev rule, in C(/run/udev/rules.d), which a reboot forgets.
+      - Without it, names and access still come from a udev rule, in C(/run/udev/rules.d), which a reboot forgets. There
+        it also stands which functions this module has bound.
     type: bool
     default: true
   exclusive:
     description:
       - Also release the functions that earlier calls of this module took and O(devices) does not list any more, and
-        drop their rules. Functions that this module never had are left alone.
+        drop their rules. Functions that this module never had are left alone. With O(persist=false), so are those that
+        were bound already when it came; they lose names and access alone, and a warning names them.
     type: bool
     default: false
   group:

@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import threading
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _pci
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _guest_shell
 
 SHELLS = [shell for shell in (["dash"], ["busybox", "sh"], ["bash", "--posix"]) if shutil.which(shell[0])]
@@ -122,15 +123,20 @@ class Guest:
         self.kernel, self.shell, self.functions = kernel, shell, functions
         self.commands = []
 
-    def __call__(self, command):
-        self.commands.append(command)
+    def words(self, command):
+        """What runs a command of the controller, with the programs that stand for real ones."""
         tell(self.kernel)
         # The shell of a login is one shell, and sh, which it starts, another.
         text = with_functions(command, STANDS_FOR + self.functions).replace("sh -s", " ".join([*self.shell, "-s"]), 1)
-        environment = dict(os.environ, ACRN_IVSHMEM_ROOT=self.kernel.root)
-        done = subprocess.run(
-            [*self.shell, "-c", text], capture_output=True, env=environment, check=False, stdin=subprocess.DEVNULL
-        )
+        return [*self.shell, "-c", text]
+
+    def environment(self):
+        return dict(os.environ, ACRN_IVSHMEM_ROOT=self.kernel.root)
+
+    def __call__(self, command):
+        self.commands.append(command)
+        words, environment = self.words(command), self.environment()
+        done = subprocess.run(words, capture_output=True, env=environment, check=False, stdin=subprocess.DEVNULL)
         assert done.stderr == b"", done.stderr
         assert done.returncode == 0
         return done.stdout.decode("utf-8", "surrogateescape")
@@ -141,3 +147,12 @@ class Guest:
 
     def plan(self, wish):
         return _guest_shell.carry_out(self, wish, True)[1]
+
+
+def state_of(kernel):
+    """What a run leaves: files, links, modes of the files in /etc, and what the kernel holds."""
+    kept = ("/etc/group", "/run/acrn-ivshmem")
+    found = {path[len(kernel.root) :]: value for path, value in kernel.snapshot().items() if path.startswith("/")}
+    state = {path: value for path, value in found.items() if not path.startswith(kept)}
+    modes = {path: os.stat(kernel.path(path)).st_mode for path in _pci.FILES if kernel.exists(path)}
+    return state, modes, dict(kernel.owners), {driver: list(ids) for driver, ids in kernel.ids.items()}

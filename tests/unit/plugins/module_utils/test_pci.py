@@ -536,3 +536,47 @@ def test_one_function_is_refused_beside_a_rule_for_all(tmp_path):
     with pytest.raises(IvshmemError, match="an earlier call without devices"):
         converge(kernel, wish(devices({"name": "n06", "bdf": "00:06.0"}), UIO))
     assert kernel.driver(A) == VFIO
+
+
+@pytest.mark.parametrize("udev", [True, False])
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("access", [{"group": "ivshmem"}, {}])
+def test_what_was_bound_by_hand_is_not_given_back_without_persistence(tmp_path, udev, named, access):
+    kernel = FakeKernel(tmp_path, loaded=(UIO,), udev=udev)
+    kernel.add(A, size=2)
+    kernel.driver_write(UIO, "new_id", "1af4 1110")  # by hand, as ACRN's guide does
+    kernel.driver_write(UIO, "remove_id", "1af4 1110")
+    kernel.add(B, size=4)
+    assert (kernel.driver(A), kernel.driver(B)) == (UIO, None)
+    wanted = devices({"name": "a", "bdf": "00:06.0"}, {"name": "b", "bdf": "00:10.0"}) if named else None
+    wish = Wish(devices=wanted, persist=False, exclusive=True, **access)
+    converge(kernel, wish)
+    assert (kernel.driver(A), kernel.driver(B)) == (UIO, UIO)
+    # A run in between changes nothing about whose they are.
+    converge(kernel, wish)
+    removed = converge(kernel, Wish(devices=(), persist=False, exclusive=True))
+    assert (kernel.driver(A), kernel.driver(B)) == (UIO, None)
+    assert kernel.text(RUN_RULES) is None
+    told = [
+        text for text in removed.warnings if text.startswith("function 00:06.0 had its driver uio_pci_generic before")
+    ]
+    # Where no rule was needed, nothing is known of it, and nothing was to be given back.
+    assert len(told) == (udev and (named or bool(access)))
+    if udev and access:
+        assert kernel.owners[f"/sys/bus/pci/devices/{A}/resource2"] == (0, 0o600)
+
+
+def test_what_was_bound_for_good_is_given_back_also_when_that_was_taken_off(kernel):
+    wanted = devices({"name": "a", "bdf": "00:06.0"})
+    converge(kernel, Wish(devices=wanted, exclusive=True))
+    converge(kernel, Wish(devices=wanted, exclusive=True, persist=False))
+    converge(kernel, Wish(devices=(), exclusive=True))
+    assert kernel.driver(A) is None
+
+
+def test_the_id_goes_before_the_functions(kernel):
+    """A kill in between leaves what the next run sees."""
+    converge(kernel, Wish(exclusive=True))
+    wish = Wish(devices=(), exclusive=True)
+    todo = _pci.plan(_pci.observe(kernel, wish), wish)
+    assert kinds(todo).index("remove_id") < kinds(todo).index("unbind")

@@ -19,7 +19,13 @@ from ansible_collections.acrn.ivshmem.plugins.modules import guest_device
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _guest_shell
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils._door import Refused
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils.guest_kernel import RELEASE, FakeKernel
-from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils.guest_shell import ACTS, SHELLS, Guest, tell
+from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils.guest_shell import (
+    ACTS,
+    SHELLS,
+    Guest,
+    state_of,
+    tell,
+)
 
 A, B, C = "0000:00:06.0", "0000:00:10.0", "0000:00:11.0"
 
@@ -223,17 +229,6 @@ def test_any_history_is_planned_alike():
 
 
 # -- acting ------------------------------------------------------------------------------------------------------------
-
-
-def state_of(kernel):
-    """What a run leaves: files, links, modes of the files in /etc, and what the kernel holds."""
-    kept = ("/etc/group", "/run/acrn-ivshmem")
-    state = {
-        path[len(kernel.root) :]: value for path, value in kernel.snapshot().items() if path.startswith(kernel.root)
-    }
-    state = {path: value for path, value in state.items() if not path.startswith(kept)}
-    modes = {path: os.stat(kernel.path(path)).st_mode for path in _pci.FILES if kernel.exists(path)}
-    return state, modes, kernel.owners, kernel.ids
 
 
 HISTORY = [

@@ -2,19 +2,15 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A Service VM's boot files: reading them, and changing them so that the power may go at any instant.
+"""A Service VM's hypervisors: the builds in /boot/acrn, what each boot entry loads, and what proves that one runs.
 
-Every change is one of three kinds: a new file or directory gets its name only when it is whole and on the disk, a file
-is replaced by a rename, and grubenv, the file that GRUB itself writes, is overwritten in place by one write of one
-block. A change that others need is on the disk before them. What a killed run leaves behind has a name that begins
-with a dot, and the next run removes it.
+What the boot loader holds is the business of _boot_loader.
 
 This module util is PRIVATE to the collection: it can change at any time.
 """
 
 from __future__ import annotations
 
-import errno
 import glob
 import gzip
 import hashlib
@@ -22,38 +18,40 @@ import json
 import os
 import re
 import shlex
-import shutil
-import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Callable, Sequence
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot as core
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot_linux as linux
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot_menu, _pci
-from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import Boot, Place, State
-from ansible_collections.acrn.ivshmem.plugins.module_utils._files import read_file
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import State
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot_files import (
+    FRESH,
+    MEGABYTE,
+    Root,
+    Run,
+    copy,
+    digest_of,
+    digest_or_none,
+    forget,
+    making,
+    replace,
+    sync_directory,
+    write_new,
+)
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot_loader import Loader, loader_of
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Bdf, IvshmemError
 
-MEGABYTE = 1024 * 1024
 # Left free beside the files themselves: grub.cfg, the state, and what the next kernel's installation begins with.
 SPARE = 8 * MEGABYTE
 IMAGE = "acrn.bin"
 NO_INITRD = "none"
 MANIFEST = "manifest.json"
-# In the names of what is not whole yet.
-_FRESH = "ivshmem-new"
-# Where GRUB looks for a file's signature.
-SIGNATURE = ".sig"
 SCENARIO = "scenario.xml"
 _BOOT_FILES = re.compile(r"acrn\.bin|acpi/ACPI_VM\d+\.bin|serial\.conf|scenario\.xml|board\.xml")
 _SECURE_BOOT = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
-# File systems that GRUB reads but does not write (Debian's /etc/grub.d/00_header check_writable).
-_READ_ONLY = ("btrfs", "cpiofs", "newc", "odc", "romfs", "squash4", "tarfs", "zfs")
-
-Run = Callable[[Sequence[str]], "tuple[int, str, str]"]
 
 
 @dataclass(frozen=True)
@@ -107,154 +105,16 @@ class Artifact:
         return made
 
 
-def digest_of(path: str) -> str:
-    """SHA-256 of a file."""
-    found = hashlib.sha256()
-    with open(path, "rb") as handle:
-        for block in iter(lambda: handle.read(MEGABYTE), b""):
-            found.update(block)
-    return found.hexdigest()
-
-
-@contextmanager
-def naming(path: str) -> Iterator[None]:
-    """Let an error name the whole path: on an open file it names none, and within a tree the last part."""
-    try:
-        yield
-    except OSError as exc:
-        if exc.filename is None:
-            exc.filename = path
-        elif not os.path.isabs(os.fsdecode(exc.filename)):
-            exc.filename = os.path.join(path, os.fsdecode(exc.filename))
-        raise
-
-
-@contextmanager
-def making(fresh: str) -> Iterator[None]:
-    """Make a file or directory that is to be renamed; where that fails, nothing of it stays and fills the disk."""
-    forget(fresh)
-    try:
-        yield
-    except Exception:
-        with suppress(OSError):
-            forget(fresh)
-        raise
-
-
-def sync_directory(path: str) -> None:
-    """Bring a directory's names to the disk."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with naming(path):
-            os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_new(path: str, data: bytes, mode: int) -> None:
-    """Write a file that is not there yet, down to the disk; its name is not."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with naming(path), os.fdopen(handle, "wb") as stream:
-        stream.write(data)
-        os.fchmod(stream.fileno(), mode)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def replace(path: str, data: bytes, mode: int | None = None) -> None:
-    """Give a file new content by a rename; without ``mode`` it keeps mode and owner. The name is on the disk
-    after it.
-    """
-    real = os.path.realpath(path)
-    folder, name = os.path.split(real)
-    fresh = os.path.join(folder, f".{name}.ivshmem-new")
-    try:
-        before: os.stat_result | None = os.stat(real)
-    except FileNotFoundError:
-        before = None
-    with making(fresh):
-        write_new(fresh, data, mode if mode is not None else stat.S_IMODE(before.st_mode) if before else 0o644)
-        if before is not None:
-            os.chown(fresh, before.st_uid, before.st_gid)
-        os.rename(fresh, real)
-    sync_directory(folder)
-
-
-def forget(path: str) -> None:
-    """Remove a file or a directory, if it is there."""
-    try:
-        os.unlink(path)
-    except OSError as exc:
-        if exc.errno == errno.ENOENT:
-            return
-        if exc.errno not in (errno.EISDIR, errno.EPERM):
-            raise
-        with naming(path):
-            shutil.rmtree(path)
-
-
-class Host:
-    """The machine that this code runs on. ``base`` is another root directory for tests."""
+class Host(Root):
+    """The machine that this code runs on: builds and entries in /boot/acrn, the Service VM's kernel, proofs."""
 
     def __init__(self, run: Run, base: str = "/", dry: bool = False) -> None:
-        self.run = run
-        self.base = base
-        self.dry = dry  # check mode: everything is found out, nothing is written
-        self.changed: list[str] = []
-        self.warnings: list[str] = []
-        self._menu: dict[str, str] = {}  # what files of the menu hold, or in check mode would hold, after set_menu()
+        super().__init__(run, base, dry)
+        self.loader: Loader = loader_of(self)
         self.boot_dir = self.path("boot/acrn")
-        self.script = self.path(core.SCRIPT[1:])
-        self.old_scripts = [self.path(name[1:]) for name in core.OLD_SCRIPTS]
-        self.grub_dir = self._grub_dir()
-        self.grub_cfg = self.path(f"boot/{self.grub_dir}/grub.cfg")
-        self.grubenv = self.path(f"boot/{self.grub_dir}/grubenv")
         self.state_file = os.path.join(self.boot_dir, "state.json")
 
-    def _grub_dir(self) -> str:
-        """Where this host's GRUB has its menu; Fedora, openSUSE and others name all of it grub2."""
-        there = [name for name in ("grub", "grub2") if os.path.exists(self.path(f"boot/{name}/grub.cfg"))]
-        if len(there) == 2 and any(os.path.exists(self.path(f"usr/{each}/grub2-mkconfig")) for each in ("sbin", "bin")):
-            there.reverse()
-        return there[0] if there else "grub"
-
-    def tool(self, name: str) -> str:
-        """A program of GRUB, such as ``probe``."""
-        return f"{self.grub_dir}-{name}"
-
-    def path(self, name: str) -> str:
-        return os.path.join(self.base, name)
-
-    def text(self, path: str, missing: str | None = None) -> str:
-        """The text of a file. Raises IvshmemError, unless there is a text for a file that is missing."""
-        data = read_file(path, missing=None if missing is None else missing.encode("utf-8", "surrogateescape"))
-        return data.decode("utf-8", "surrogateescape")
-
-    def data(self, path: str, size: int = -1) -> bytes:
-        """The first bytes of a file. Raises IvshmemError."""
-        try:
-            with open(path, "rb") as handle:
-                return handle.read(size)
-        except OSError as exc:
-            raise IvshmemError(f"{path}: cannot be read: {exc.strerror}") from exc
-
-    def ask(self, *words: str) -> str:
-        """What a program prints. Raises IvshmemError if it fails."""
-        code, output, errors = self.run(words)
-        if code != 0:
-            raise IvshmemError(f"{' '.join(words)} failed: {(errors or output).strip()}")
-        return output.strip()
-
     # ---- reading ----
-
-    def env(self) -> dict[str, str]:
-        """The variables of grubenv; none if the file is missing."""
-        data = read_file(self.grubenv, core.ENV_LIMIT, b"")
-        return core.parse_env(data) if data or os.path.exists(self.grubenv) else {}
-
-    def boot(self) -> Boot:
-        """How the host is booted and how it will be."""
-        return core.boot_of(self.env(), self.text(self.path("proc/cmdline")))
 
     def state(self) -> State:
         """What earlier runs left in state.json."""
@@ -286,7 +146,7 @@ class Host:
             path = os.path.join(folder, name)
             try:
                 whole = os.path.getsize(path) == facts["size"] and digest_of(path) == facts["sha256"]
-                whole = whole and (not sign or os.path.exists(path + SIGNATURE))
+                whole = whole and (not sign or os.path.exists(path + self.loader.signature))
             except OSError:
                 whole = False
             if not whole:
@@ -304,15 +164,6 @@ class Host:
             key, name = path.split(os.sep)[-2:]
             found[f"{key}.{name[6:-4]}"] = self.text(path)
         return found
-
-    def place(self, path: str) -> Place:
-        """A path as GRUB sees it. The path need not be there; the directory that holds it must."""
-        near = path
-        while not os.path.exists(near):
-            near = os.path.dirname(near)
-        uuid = self.ask(self.tool("probe"), "--target=fs_uuid", near)
-        own = self.ask(self.tool("mkrelpath"), near)
-        return Place(uuid, own.rstrip("/") + path[len(near.rstrip("/")) :] if near != path else own)
 
     # ---- what belongs to the Service VM's kernel ----
 
@@ -348,7 +199,7 @@ class Host:
         paths: dict[str, str] = {}
         for pattern in linux.KERNELS:
             for path in sorted(glob.glob(self.path(f"boot/{pattern}"))):
-                if not path.endswith((SIGNATURE, ".old", ".bak", ".dpkg-bak", ".img")):
+                if not path.endswith((self.loader.signature, ".old", ".bak", ".dpkg-bak", ".img")):
                     paths.setdefault(linux.release(os.path.basename(path)), path)
         configs = {release: self.config(release) for release in paths}
         fitting = linux.service_vm_kernels(configs, options)
@@ -458,9 +309,7 @@ class Host:
         """The entry of the host, and not of this collection, that boots ACRN: the one in use, as far as can be told."""
         if core.running_entry(self.text(self.path("proc/cmdline"))):
             return None
-        entries = _boot_menu.acrn_entries(self.text(self.grub_cfg, ""))
-        own = [entry for entry in entries if not entry.id.startswith(core.ID_PREFIX)]
-        return _boot_menu.in_use(own, self.cmdline() if self.runs_acrn() else None)
+        return _boot_menu.in_use(self.loader.own_entries(), self.cmdline() if self.runs_acrn() else None)
 
     def arguments_in_use(self) -> list[str]:
         """The kernel arguments of the host's own ACRN entry, or, where a Service VM runs that no entry of the menu
@@ -506,14 +355,13 @@ class Host:
         if settings.panic:
             arguments.append(f"panic={settings.panic}")
         title = settings.title or f"ACRN {artifact.version} {artifact.manifest.get('name', '')}".strip()
-        places = {path: self.place(path) for path, _tag in modules}
-        entry, text = core.render_entry(
+        entry, text = self.loader.render(
             f"{title} ({artifact.key[:12]})",
             artifact.key,
-            self.place(os.path.join(folder, IMAGE)),
+            os.path.join(folder, IMAGE),
             " ".join([*arguments, settings.cmdline]),
-            [(places[path], tag) for path, tag in modules],
-            [places[path] for path in initrds],
+            modules,
+            initrds,
         )
         self._check_length(wanted, [*arguments, *settings.cmdline.split(), f"{core.MARKER}={entry}"])
         return entry, text
@@ -536,121 +384,24 @@ class Host:
         except OSError:
             return False
 
-    def check_loader(self) -> None:
-        """Raise IvshmemError with the reason if this host has no GRUB menu that this collection knows."""
-        if os.path.exists(self.grub_cfg):
-            return
-        mend = "install GRUB 2 (update-grub, or grub2-mkconfig -o /boot/grub2/grub.cfg), which loads ACRN by multiboot2"
-        for path in sorted(
-            glob.glob(self.path("boot/efi/EFI/*/grub.cfg")) + glob.glob(self.path("efi/EFI/*/grub.cfg"))
-        ):
-            if "### BEGIN /" in self.text(path):
-                raise IvshmemError(
-                    f"{path}: the menu is on the EFI system partition, whose FAT cannot replace a file so that the "
-                    "power may go; make it in /boot/grub2, and a grub.cfg here that reads it (as Fedora 34 and later)"
-                )
-        for name in ("boot/loader", "efi/loader", "boot/efi/loader"):
-            if os.path.exists(self.path(f"{name}/loader.conf")):
-                raise IvshmemError(f"/{name}/loader.conf: this host boots through systemd-boot, and not GRUB; {mend}")
-        for pattern in ("boot/EFI/Linux/*.efi", "efi/EFI/Linux/*.efi", "boot/efi/EFI/Linux/*.efi"):
-            for path in glob.glob(self.path(pattern)):
-                raise IvshmemError(f"{path}: this host boots unified kernel images, and not GRUB's menu; {mend}")
-        for name in ("boot/extlinux/extlinux.conf", "boot/syslinux/syslinux.cfg", "boot/refind_linux.conf"):
-            if os.path.exists(self.path(name)):
-                raise IvshmemError(f"/{name}: this host boots through another boot loader than GRUB; {mend}")
-        raise IvshmemError(
-            "there is no grub.cfg in /boot/grub or /boot/grub2, so this host does not boot through GRUB, or /boot is "
-            f"not mounted; {mend}"
-        )
-
-    def check_menu(self) -> None:
-        """Raise IvshmemError if this menu cannot take our entries."""
-        self.check_loader()
-        try:
-            core.check_menu(self.text(self.grub_cfg))
-        except IvshmemError as exc:
-            raise IvshmemError(f"{self.grub_cfg}: {exc}") from exc
-
-    def warn_of_menu(self) -> None:
-        """Tell what may keep a trial from beginning."""
-        menu = self.text(self.grub_cfg)
-        if core.waits_for_ever(menu):
-            self.warnings.append(
-                f"{self.grub_cfg}: GRUB waits for ever at its menu (GRUB_TIMEOUT=-1), and no trial boot begins until "
-                "somebody chooses it"
-            )
-        if not glob.glob(self.path(f"boot/{self.grub_dir}/*/multiboot2.mod")):
-            self.warnings.append(
-                f"/boot/{self.grub_dir}: there is no multiboot2.mod, without which GRUB may not load ACRN; install "
-                "GRUB's modules (Fedora: grub2-efi-x64-modules)"
-            )
-
-    def check_one_shot(self) -> None:
-        """Raise IvshmemError if GRUB could not clear next_entry, so that a trial boot would be repeated for ever, or
-        if the next boot belongs to somebody else.
-        """
-        folder = os.path.dirname(os.path.realpath(self.grubenv))
-        abstraction = self.ask(self.tool("probe"), "--target=abstraction", folder)
-        kind = self.ask(self.tool("probe"), "--target=fs", folder)
-        if abstraction or kind in _READ_ONLY:
-            raise IvshmemError(
-                f"{folder} is on {abstraction or kind}, where GRUB cannot write: it would boot a "
-                "hypervisor that hangs again and again; "
-                "put /boot on a plain partition with ext4"
-            )
-        other = self.env().get(core.NEXT)
-        if other and core.entry_of_id(other) is None:
-            raise IvshmemError(
-                f"{self.grubenv}: the next boot is set to {other!r} already ({self.tool('reboot')}), and a trial would "
-                f"take its place; reboot first, or take it back: {self.tool('editenv')} - unset {core.NEXT}"
-            )
-
     def own_files(self) -> list[str]:
         """What this collection has made in /boot/acrn. ACRN's guides put files of users there, too."""
         found = []
         for name in sorted(os.listdir(self.boot_dir)) if os.path.isdir(self.boot_dir) else []:
             path = os.path.join(self.boot_dir, name)
-            build = any(os.path.exists(os.path.join(path, each)) for each in (MANIFEST, f"{MANIFEST}{SIGNATURE}"))
-            ours = name in (os.path.basename(self.state_file), "before") or (name.startswith(".") and _FRESH in name)
+            build = any(
+                os.path.exists(os.path.join(path, each)) for each in (MANIFEST, f"{MANIFEST}{self.loader.signature}")
+            )
+            ours = name in (os.path.basename(self.state_file), "before") or (name.startswith(".") and FRESH in name)
             if ours or build or glob.glob(os.path.join(glob.escape(path), "entry-*.cfg")):
                 found.append(path)
         return found
 
     def untouched(self) -> bool:
         """Whether nothing of this collection is on the host, which may have no GRUB at all."""
-        menu, env = self.text(self.grub_cfg, ""), self.env()
-        return (
-            not any(os.path.lexists(path) for path in (self.script, *self.old_scripts))
-            and core.splice(menu, None) == menu
-            and core.DEFAULT not in env
-            and core.TRIED not in env
-            and core.entry_of_id(env.get(core.NEXT)) is None
-            and not self.own_files()
-        )
+        return self.loader.untouched() and not self.own_files()
 
     # ---- writing; each of these is a whole step, and does nothing in check mode but say that it would ----
-
-    def _begin(self, what: str) -> bool:
-        self.changed.append(what)
-        return not self.dry
-
-    def set_env(self, changes: Mapping[str, str | None], what: str) -> None:
-        """Change variables of grubenv by one write of one block, as GRUB does."""
-        before = read_file(self.grubenv, core.ENV_LIMIT, b"")
-        fresh = before or b"# GRUB Environment Block\n".ljust(1024, b"#")
-        after = core.change_env(fresh, changes)
-        if after == before or (not before and after == fresh) or not self._begin(what):
-            return
-        if not before:
-            replace(self.grubenv, after, 0o644)
-            return
-        descriptor = os.open(self.grubenv, os.O_WRONLY)
-        try:
-            with naming(self.grubenv):
-                os.pwrite(descriptor, after, 0)
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
     def save_state(self, state: State, before: State) -> None:
         """Write state.json if it has to change. It tells of other changes and is not one by itself."""
@@ -663,12 +414,11 @@ class Host:
         """Remove what killed runs left."""
         if self.dry:
             return
-        folders = [self.boot_dir, os.path.dirname(self.script), os.path.dirname(self.grub_cfg)]
-        folders.append(self.path("usr/share/acrn"))
+        folders = [self.boot_dir, *self.loader.folders(), self.path("usr/share/acrn")]
         # An entry lies beside the files of its build.
         places = [glob.escape(folder) for folder in folders] + [os.path.join(glob.escape(self.boot_dir), "*")]
         for place in places:
-            for path in glob.glob(os.path.join(place, f".*{_FRESH}*")):
+            for path in glob.glob(os.path.join(place, f".*{FRESH}*")):
                 forget(path)
 
     def check_room(self, artifact: Artifact, lacking: Iterable[str]) -> None:
@@ -688,11 +438,11 @@ class Host:
     def add_files(self, artifact: Artifact, lacking: Iterable[str], staged: str, sign: str) -> None:
         """Bring a build's files from a directory to their place: the whole directory at once, or the broken ones."""
         lacking = list(lacking)
-        if not lacking or not self._begin(f"files of {artifact.key}"):
+        if not lacking or not self.begin(f"files of {artifact.key}"):
             return
         place = os.path.join(self.boot_dir, artifact.key)
         whole = os.path.isdir(place)
-        folder = os.path.join(self.boot_dir, f".{artifact.key}.ivshmem-new")
+        folder = os.path.join(self.boot_dir, f".{artifact.key}.{FRESH}")
         with making(folder):
             self._fill(folder, artifact, [*(name for name in lacking if name != MANIFEST), MANIFEST], staged, sign)
             if whole:
@@ -723,7 +473,7 @@ class Host:
                 raise IvshmemError(f"{name} of the artefact {artifact.key} is no multiboot2 image; build it again")
             write_new(path, data, 0o644)
             if sign and name != MANIFEST:
-                self._sign(sign, path)
+                self.loader.sign(sign, path)
         for directory, _folders, _files in os.walk(folder):
             sync_directory(directory)
 
@@ -731,65 +481,8 @@ class Host:
         """Keep an entry's text beside the build's files."""
         key, revision = entry.split(".")
         path = os.path.join(self.boot_dir, key, f"entry-{revision}.cfg")
-        if self.text(path, "") != text and self._begin(f"entry {entry}"):
+        if self.text(path, "") != text and self.begin(f"entry {entry}"):
             replace(path, text.encode(), 0o644)
-
-    def set_menu(self, texts: Sequence[str] | None, sign: str) -> tuple[str, str]:
-        """Bring our entries into the menu, or (None) take them out, and return grub.cfg before and after."""
-        # There is nothing to take out of a file that is not there.
-        before = self._menu.get(self.grub_cfg) or self.text(self.grub_cfg, "" if texts is None else None)
-        section = None if texts is None else core.render_section(texts)
-        after = core.splice(before, section)
-        script = "" if section is None else core.render_script(section)
-        if self._menu.get(self.script, self.text(self.script, "")) != script and self._begin(core.SCRIPT):
-            if section is None:
-                forget(self.script)
-                sync_directory(os.path.dirname(self.script))
-            else:
-                replace(self.script, script.encode("utf-8", "surrogateescape"), 0o755)
-        for path in self.old_scripts:
-            if os.path.lexists(path) and self._begin(path):
-                forget(path)
-                sync_directory(os.path.dirname(path))
-        if after != before and self._begin("grub.cfg"):
-            self._replace_menu(after, sign)
-        self._menu = {self.grub_cfg: after, self.script: script}
-        return before, after
-
-    def _replace_menu(self, text: str, sign: str) -> None:
-        folder, name = os.path.split(os.path.realpath(self.grub_cfg))
-        fresh, target = os.path.join(folder, f".{name}.ivshmem-new"), os.path.join(folder, name)
-        info = os.stat(self.grub_cfg)
-        with making(fresh + SIGNATURE), making(fresh):
-            write_new(fresh, text.encode("utf-8", "surrogateescape"), stat.S_IMODE(info.st_mode))
-            code, output, errors = self.run([self.tool("script-check"), fresh])
-            if code != 0:
-                raise IvshmemError(
-                    f"{self.tool('script-check')} refuses the new grub.cfg, and the old one stays: "
-                    f"{(errors or output).strip()}"
-                )
-            if sign:
-                self._sign(sign, fresh)
-                os.rename(fresh + SIGNATURE, target + SIGNATURE)
-            os.rename(fresh, target)
-        sync_directory(folder)
-
-    def _sign(self, sign: str, path: str) -> None:
-        """Sign a file. The signature lies beside it, since the file has to stay what its digest says."""
-        forget(path + SIGNATURE)
-        self.ask(*shlex.split(sign), path)
-        try:
-            handle = os.open(path + SIGNATURE, os.O_RDONLY)
-        except FileNotFoundError as exc:
-            raise IvshmemError(
-                f"{sign}: this left no {path}{SIGNATURE}, where GRUB looks for the signature; "
-                "use a command that makes a detached one, such as gpg --batch --detach-sign"
-            ) from exc
-        try:
-            with naming(path + SIGNATURE):
-                os.fsync(handle)
-        finally:
-            os.close(handle)
 
     def prune(self, keys: Sequence[str], entries: Sequence[str]) -> list[str]:
         """Remove builds and entries that are not named; the menu must be without them. Returns the keys that went."""
@@ -799,14 +492,14 @@ class Host:
             if key in keys:
                 continue
             gone.append(key)
-            if self._begin(f"old build {key}"):
+            if self.begin(f"old build {key}"):
                 # In one step out of the way, so that a half of it is never taken for a build.
-                away = os.path.join(self.boot_dir, f".{key}.ivshmem-new-old")
+                away = os.path.join(self.boot_dir, f".{key}.{FRESH}-old")
                 os.rename(os.path.dirname(path), away)
                 forget(away)
         for entry in set(self.entries()) - set(entries):
             key, revision = entry.split(".")
-            if key in keys and self._begin(f"old entry {entry}"):
+            if key in keys and self.begin(f"old entry {entry}"):
                 forget(os.path.join(self.boot_dir, key, f"entry-{revision}.cfg"))
         return gone
 
@@ -814,10 +507,10 @@ class Host:
         """Remove what this collection has made in /boot/acrn, and that directory if nothing else is in it."""
         own = self.own_files()
         for what in own:
-            if self._begin(what):
+            if self.begin(what):
                 folder, name = os.path.split(what)
                 # In one step out of the way, so that the next run knows a half of it as its own.
-                away = os.path.join(folder, f".{name}.{_FRESH}-old") if _FRESH not in name else what
+                away = os.path.join(folder, f".{name}.{FRESH}-old") if FRESH not in name else what
                 os.rename(what, away)
                 forget(away)
         if os.path.isdir(self.boot_dir) and not self.dry and not os.listdir(self.boot_dir):
@@ -830,16 +523,16 @@ class Host:
         for name in ("board.xml", SCENARIO):
             path = self.path(f"usr/share/acrn/{name}")
             source = os.path.join(self.boot_dir, artifact.key, name)
-            if not os.path.lexists(path) or not os.path.exists(source) or digest_of(source) == _digest_or_none(path):
+            if not os.path.lexists(path) or not os.path.exists(source) or digest_of(source) == digest_or_none(path):
                 continue
-            if not self._begin(path):
+            if not self.begin(path):
                 continue
             kept = os.path.join(self.boot_dir, "before", name)
             if not os.path.lexists(kept):
                 os.makedirs(os.path.dirname(kept), exist_ok=True)
-                _copy(path, kept)
+                copy(path, kept)
             # The link is replaced, not what it points to: that belongs to the package.
-            fresh = os.path.join(os.path.dirname(path), f".{name}.ivshmem-new")
+            fresh = os.path.join(os.path.dirname(path), f".{name}.{FRESH}")
             with making(fresh), open(source, "rb") as handle:
                 write_new(fresh, handle.read(), 0o644)
                 os.rename(fresh, path)
@@ -849,9 +542,9 @@ class Host:
         """Give back what sync_packaged replaced."""
         for name in ("board.xml", SCENARIO):
             kept, path = os.path.join(self.boot_dir, "before", name), self.path(f"usr/share/acrn/{name}")
-            if not os.path.lexists(kept) or not self._begin(path):
+            if not os.path.lexists(kept) or not self.begin(path):
                 continue
-            _copy(kept, path)
+            copy(kept, path)
             forget(kept)
 
     # ---- proofs ----
@@ -860,7 +553,7 @@ class Host:
         self, entry: str, names: Sequence[str], regions: Sequence[Mapping[str, Any]], commands: Sequence[str]
     ) -> list[dict[str, Any]]:
         """What shows that a hypervisor runs as it should: a list of name, ok and detail."""
-        running = self.boot().running
+        running = self.loader.boot().running
         found = [
             {
                 "name": "entry",
@@ -916,30 +609,6 @@ class Host:
                 seen = f"{functions[at]} MB" if at in functions else "nothing"
                 wrong.append(f"{region['name']}: {size} MB wanted at {at}, {seen} there")
         return not wrong, "; ".join(wrong) or f"{len(regions)} of {len(regions)} regions of the Service VM are there"
-
-
-def _copy(source: str, target: str) -> None:
-    """Put a copy of a file or of a link in the place of another, whole and on the disk."""
-    folder, name = os.path.split(target)
-    fresh = os.path.join(folder, f".{name}.ivshmem-new")
-    with making(fresh):
-        shutil.copy2(source, fresh, follow_symlinks=False)
-        if not os.path.islink(fresh):
-            handle = os.open(fresh, os.O_RDONLY)
-            try:
-                with naming(fresh):
-                    os.fsync(handle)
-            finally:
-                os.close(handle)
-        os.rename(fresh, target)
-    sync_directory(folder)
-
-
-def _digest_or_none(path: str) -> str | None:
-    try:
-        return digest_of(path)
-    except OSError:
-        return None
 
 
 def now() -> int:

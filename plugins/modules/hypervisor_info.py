@@ -165,7 +165,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Ivshme
 
 
 def look(host):
-    boot = host.boot()
+    boot = host.loader.boot()
     state = host.state()
     state.settle(boot)
     builds = []

@@ -30,7 +30,7 @@ import frame
 import image
 import yaml
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot, _grub
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot_host import IMAGE, Artifact
 from ansible_collections.acrn.ivshmem.plugins.modules import guest_device, guest_probe, launch_state
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils._light_action import bundle
@@ -307,11 +307,11 @@ def entry(built: Built) -> str:
     wanted = _boot.wanted_modules(artifact.scenario, artifact.version)
     tags = dict.fromkeys([tag for tag in (wanted.kernel, wanted.ramdisk) if tag] + list(wanted.others))
     places = {frame.KERNEL_TAG: "/bzImage", frame.INITRD_TAG: "/initrd"}
-    modules = [(_boot.Place(DISC_UUID, places[tag]), tag) for tag in tags]
-    modules += [(_boot.Place(DISC_UUID, f"/{tag}.bin"), tag) for tag in wanted.acpi]
+    modules = [(_grub.Place(DISC_UUID, places[tag]), tag) for tag in tags]
+    modules += [(_grub.Place(DISC_UUID, f"/{tag}.bin"), tag) for tag in wanted.acpi]
     packed = [place for place, tag in modules if tag == frame.INITRD_TAG]
-    _name, text = _boot.render_entry(
-        f"ACRN {artifact.version}", artifact.key, _boot.Place(DISC_UUID, f"/{IMAGE}"), "", modules, packed
+    _name, text = _grub.render_entry(
+        f"ACRN {artifact.version}", artifact.key, _grub.Place(DISC_UUID, f"/{IMAGE}"), "", modules, packed
     )
     return text
 

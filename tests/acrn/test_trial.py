@@ -18,7 +18,7 @@ import machines
 import pytest
 import real
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot as core
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _grub
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.modules.test_hypervisor_install import Machine
 
 pytestmark = pytest.mark.skipif(
@@ -89,8 +89,8 @@ def test_trial_of_a_hypervisor_that_panics_comes_back_to_the_host(tmp_path):
     # The page that plays the registers of VT-d is filled by GRUB in the other tests; here nobody fills it.
     disk.power_on(tmp_path / "first", r"PANIC: [^\n]*\n")
     env = disk.env()
-    assert env.get(core.NEXT, "") == ""
-    assert env[core.TRIED] == armed["entry"]
+    assert env.get(_grub.NEXT, "") == ""
+    assert env[_grub.TRIED] == armed["entry"]
 
     assert "the host without ACRN" in disk.power_on(tmp_path / "second", r"GRUB: the host[^\n]*\n")
     disk.run_entry(None)

@@ -23,6 +23,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils import (
     _boot,
     _boot_menu,
     _build,
+    _grub,
     _journal,
     _launch_script,
     _pci,
@@ -197,22 +198,22 @@ def arguments(data):
 
 
 def grubenv(data):
-    _boot.parse_env(data)
-    made = _boot.change_env(data, {_boot.DEFAULT: "aaaa.00000000", _boot.NEXT: None})
-    assert _boot.parse_env(made)[_boot.DEFAULT] == "aaaa.00000000"
+    _grub.parse_env(data)
+    made = _grub.change_env(data, {_grub.DEFAULT: "aaaa.00000000", _grub.NEXT: None})
+    assert _grub.parse_env(made)[_grub.DEFAULT] == "aaaa.00000000"
     assert len(made) == len(data)
 
 
 def grub_cfg(data):
     menu = text(data)
     with contextlib.suppress(_region.IvshmemError):
-        _boot.check_menu(menu)
+        _grub.check_menu(menu)
     with contextlib.suppress(_region.IvshmemError):
         _boot_menu.acrn_entries(menu)
-    made = _boot.splice(menu, "menuentry 'ours' {\n}\n")
-    assert made.count(f"### BEGIN {_boot.SCRIPT} ###") == 1
-    assert _boot.splice(made, "menuentry 'ours' {\n}\n") == made, "a second run writes the section again"
-    assert _boot.SCRIPT not in _boot.splice(made, None) or _boot.SCRIPT in menu
+    made = _grub.splice(menu, "menuentry 'ours' {\n}\n")
+    assert made.count(f"### BEGIN {_grub.SCRIPT} ###") == 1
+    assert _grub.splice(made, "menuentry 'ours' {\n}\n") == made, "a second run writes the section again"
+    assert _grub.SCRIPT not in _grub.splice(made, None) or _grub.SCRIPT in menu
 
 
 def manifest(data):

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot_host
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot_host, _boot_install
 from ansible_collections.acrn.ivshmem.plugins.modules import hypervisor_install
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.modules.test_hypervisor_install import (
     DEFAULTS,
@@ -67,5 +67,4 @@ def enter(root):
     machine = opened(root)
     hypervisor_install.Host = lambda _run, base="/", dry=False: real(machine.command, str(root), dry)
     _boot_host.now = lambda: MOMENT
-    if hasattr(hypervisor_install, "now"):
-        hypervisor_install.now = _boot_host.now
+    _boot_install.now = _boot_host.now

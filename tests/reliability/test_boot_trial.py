@@ -148,7 +148,7 @@ class History:
         assert (root / "boot/grub/grubenv").stat().st_size == 1024
         menu = (root / "boot/grub/grub.cfg").read_text()
         assert menu.startswith(service_vm.GRUB_CFG)
-        boot, state = host.boot(), host.state()
+        boot, state = host.loader.boot(), host.state()
         state.settle(boot)
         for name, entry in (("default", boot.default), ("next", boot.next), ("previous", state.previous)):
             if entry is None:

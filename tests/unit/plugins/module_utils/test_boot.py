@@ -7,7 +7,9 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot as core
-from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import Boot, Place, State
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _grub
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import Boot, State
+from ansible_collections.acrn.ivshmem.plugins.module_utils._grub import Place
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
 A, B, C = "aaaa.00000001", "bbbb.00000002", "cccc.00000003"
@@ -54,46 +56,46 @@ LATER = """
 
 def test_env_is_read():
     data = (DEBIAN + b"saved_entry=a>b\nnext_entry=\nodd=x\\\\y\\\nz\n").ljust(1024, b"#")
-    assert core.parse_env(data) == {"saved_entry": "a>b", "next_entry": "", "odd": "x\\y\nz"}
+    assert _grub.parse_env(data) == {"saved_entry": "a>b", "next_entry": "", "odd": "x\\y\nz"}
 
 
 def test_env_is_read_in_one_pass():
     # A megabyte: what is tried again from each byte of the padding takes hours.
     padded = DEBIAN + b"saved_entry=x\n" + b"#" * 1000000
-    assert core.parse_env(padded) == {"saved_entry": "x"}
-    assert core.parse_env(core.change_env(padded, {core.NEXT: "y"})) == {"saved_entry": "x", core.NEXT: "y"}
-    assert core.parse_env(DEBIAN + b"a=b\n" * 100000 + b"\\" * 500001) == {"a": "b"}
+    assert _grub.parse_env(padded) == {"saved_entry": "x"}
+    assert _grub.parse_env(_grub.change_env(padded, {_grub.NEXT: "y"})) == {"saved_entry": "x", _grub.NEXT: "y"}
+    assert _grub.parse_env(DEBIAN + b"a=b\n" * 100000 + b"\\" * 500001) == {"a": "b"}
 
 
 @pytest.mark.parametrize(
     ("tail", "found"), [("c=d", {}), ("c=d\\", {}), ("c=d\\\n", {}), ("c=d\n", {"c": "d"}), ("\n\nc=\n", {"c": ""})]
 )
 def test_env_ends_with_its_last_line_feed(tail, found):
-    assert core.parse_env(DEBIAN + tail.encode()) == found
+    assert _grub.parse_env(DEBIAN + tail.encode()) == found
 
 
 def test_env_keeps_what_is_not_ours():
     data = (DEBIAN + b"saved_entry=a>b\nodd=x\\\\y\n").ljust(1024, b"#")
-    changed = core.change_env(data, {core.NEXT: "acrn-ivshmem-" + A})
+    changed = _grub.change_env(data, {_grub.NEXT: "acrn-ivshmem-" + A})
     assert len(changed) == 1024
     assert changed.startswith(DEBIAN)
-    assert core.parse_env(changed) == {"saved_entry": "a>b", "odd": "x\\y", core.NEXT: "acrn-ivshmem-" + A}
-    assert core.parse_env(core.change_env(changed, {core.NEXT: None})) == core.parse_env(data)
+    assert _grub.parse_env(changed) == {"saved_entry": "a>b", "odd": "x\\y", _grub.NEXT: "acrn-ivshmem-" + A}
+    assert _grub.parse_env(_grub.change_env(changed, {_grub.NEXT: None})) == _grub.parse_env(data)
 
 
 def test_env_without_a_change_is_the_same_bytes():
     data = b"# GRUB Environment Block\na=1\n####b=2\n".ljust(1024, b"#")
-    assert core.change_env(data, {"a": "1", "gone": None}) is data
+    assert _grub.change_env(data, {"a": "1", "gone": None}) is data
 
 
 def test_env_that_is_none_is_refused():
     with pytest.raises(IvshmemError, match="grub-editenv"):
-        core.parse_env(b"\0" * 1024)
+        _grub.parse_env(b"\0" * 1024)
 
 
 def test_env_that_is_full_is_refused():
     with pytest.raises(IvshmemError, match="do not fit"):
-        core.change_env(EMPTY, {"a": "x" * 1000})
+        _grub.change_env(EMPTY, {"a": "x" * 1000})
 
 
 def test_env_round_trip():
@@ -107,11 +109,11 @@ def test_env_round_trip():
         st.dictionaries(names, values, max_size=8), st.dictionaries(names, st.none() | values, max_size=4)
     )
     def check(first, second):
-        block = core.change_env(EMPTY, first)
-        assert core.parse_env(block) == first
-        block = core.change_env(block, second)
+        block = _grub.change_env(EMPTY, first)
+        assert _grub.parse_env(block) == first
+        block = _grub.change_env(block, second)
         expected = {**first, **{name: value for name, value in second.items() if value is not None}}
-        assert core.parse_env(block) == {
+        assert _grub.parse_env(block) == {
             name: value for name, value in expected.items() if second.get(name, "") is not None
         }
         assert len(block) == 1024
@@ -170,7 +172,7 @@ def test_modules_of_no_scenario(text):
 
 
 def entry(key="aaaa", arguments="root=/dev/vda3", modules=(), title="ACRN"):
-    return core.render_entry(title, key, Place("u1", f"/boot/acrn/{key}/acrn.bin"), arguments, modules)
+    return _grub.render_entry(title, key, Place("u1", f"/boot/acrn/{key}/acrn.bin"), arguments, modules)
 
 
 def test_entry_names_itself_everywhere():
@@ -351,21 +353,21 @@ DEFAULTS = ["0", "2", "1>3", "saved", "Ubuntu", "gnulinux-advanced-9bd5>gnulinux
 @pytest.mark.parametrize("distribution", MENUS)
 def test_menu_of_a_distribution_in_any_form_of_default(distribution, default):
     before = MENUS[distribution].replace("@", default)
-    core.check_menu(before)
-    after = core.splice(before, core.render_section([entry()[1]]))
+    _grub.check_menu(before)
+    after = _grub.splice(before, _grub.render_section([entry()[1]]))
     assert after.startswith(before)  # nothing stands before anything of the host's
-    core.check_menu(after)
-    assert core.splice(after, None) == before
+    _grub.check_menu(after)
+    assert _grub.splice(after, None) == before
 
 
 def test_script_is_the_last_of_all_when_grub_runs_them():
     others = ["/etc/grub.d/41_custom", "/etc/grub.d/99_own", "/etc/grub.d/zz_own", "/etc/grub.d/proxifiedScripts"]
-    assert sorted([core.SCRIPT, *others])[-1] == core.SCRIPT
+    assert sorted([_grub.SCRIPT, *others])[-1] == _grub.SCRIPT
 
 
 def test_menu_that_grub_made():
-    core.check_menu(HEADER)
-    core.check_menu(HEADER.replace('"2"', '"${saved_entry}"'))
+    _grub.check_menu(HEADER)
+    _grub.check_menu(HEADER.replace('"2"', '"${saved_entry}"'))
 
 
 @pytest.mark.parametrize(
@@ -379,49 +381,49 @@ def test_menu_that_grub_made():
 )
 def test_menu_that_cannot_try_an_entry(text, message):
     with pytest.raises(IvshmemError, match=message):
-        core.check_menu(text)
+        _grub.check_menu(text)
 
 
 def test_default_under_a_condition_is_the_hosts_affair():
     counting = 'if [ "${boot_counter}" = "0" ]; then\n  set default=1\nfi\n'
-    core.check_menu(HEADER + counting + "function x {\n set default=1\n}\n")
+    _grub.check_menu(HEADER + counting + "function x {\n set default=1\n}\n")
 
 
 def test_menu_that_waits_for_ever():
-    assert core.waits_for_ever("if x ; then\n  set timeout=-1\nfi\n")
-    assert not core.waits_for_ever("set timeout=5\nset timeout_style=menu\n")
+    assert _grub.waits_for_ever("if x ; then\n  set timeout=-1\nfi\n")
+    assert not _grub.waits_for_ever("set timeout=5\nset timeout_style=menu\n")
 
 
 @pytest.mark.parametrize("rest", ["", CUSTOM, LATER, CUSTOM + LATER, CUSTOM + "menuentry 'by hand' {\n}\n"])
 def test_splice(rest):
     before = HEADER + rest
-    section = core.render_section([entry()[1]])
-    after = core.splice(before, section)
-    assert after == f"{before}\n### BEGIN {core.SCRIPT} ###\n{section}### END {core.SCRIPT} ###\n"
-    assert core.splice(after, section) == after
-    assert core.splice(after, None) == before
+    section = _grub.render_section([entry()[1]])
+    after = _grub.splice(before, section)
+    assert after == f"{before}\n### BEGIN {_grub.SCRIPT} ###\n{section}### END {_grub.SCRIPT} ###\n"
+    assert _grub.splice(after, section) == after
+    assert _grub.splice(after, None) == before
     # What somebody adds behind it stays.
-    assert core.splice(after + "set x=1\n", None) == before + "set x=1\n"
+    assert _grub.splice(after + "set x=1\n", None) == before + "set x=1\n"
 
 
 def test_splice_behind_a_line_without_an_end():
-    after = core.splice(HEADER + "set x=1", "y\n")
-    assert core.splice(after, None) == HEADER + "set x=1\n"
+    after = _grub.splice(HEADER + "set x=1", "y\n")
+    assert _grub.splice(after, None) == HEADER + "set x=1\n"
 
 
 def test_splice_moves_an_older_section():
-    name = core.OLD_SCRIPTS[0]
+    name = _grub.OLD_SCRIPTS[0]
     old = f"\n### BEGIN {name} ###\nmenuentry 'x' --id acrn-ivshmem-y {{\n}}\n### END {name} ###\n"
-    after = core.splice(HEADER + old + LATER, "y\n")
-    assert after == f"{HEADER}{LATER}\n### BEGIN {core.SCRIPT} ###\ny\n### END {core.SCRIPT} ###\n"
+    after = _grub.splice(HEADER + old + LATER, "y\n")
+    assert after == f"{HEADER}{LATER}\n### BEGIN {_grub.SCRIPT} ###\ny\n### END {_grub.SCRIPT} ###\n"
 
 
 def test_script_prints_the_section(tmp_path):
     import subprocess
 
-    section = core.render_section([entry(title="it's")[1]])
+    section = _grub.render_section([entry(title="it's")[1]])
     path = tmp_path / "script"
-    path.write_text(core.render_script(section))
+    path.write_text(_grub.render_script(section))
     path.chmod(0o755)
     assert subprocess.run([str(path)], capture_output=True, text=True, check=True).stdout == section
 
@@ -458,9 +460,9 @@ def test_decide(wanted, boot, state, retry, step):
 
 
 def test_boot_of():
-    env = {core.DEFAULT: A, core.NEXT: core.ID_PREFIX + B, core.TRIED: C}
-    assert core.boot_of(env, f"quiet {core.MARKER}={A}\n") == Boot(A, A, B, C)
-    assert core.boot_of({core.NEXT: "Windows", core.DEFAULT: "0", core.TRIED: ""}, "quiet\n") == Boot(
+    env = {_grub.DEFAULT: A, _grub.NEXT: core.ID_PREFIX + B, _grub.TRIED: C}
+    assert _grub.boot_of(env, f"quiet {core.MARKER}={A}\n") == Boot(A, A, B, C)
+    assert _grub.boot_of({_grub.NEXT: "Windows", _grub.DEFAULT: "0", _grub.TRIED: ""}, "quiet\n") == Boot(
         None, None, None, None
     )
 
@@ -528,9 +530,9 @@ def test_a_hostile_menu_is_read_in_one_pass():
     section = "### BEGIN /etc/grub.d/00_header ###\n"
     for text in (begin * 50000, (begin + "else\n") * 50000, begin + "else\n" + "\n" * 500000, "else\n" * 500000):
         with pytest.raises(IvshmemError, match="next_entry once"):
-            core.check_menu(section + text)
-    own = f"\n### BEGIN {core.SCRIPT} ###\n"
-    assert core.splice(own * 50000, None) == ""
+            _grub.check_menu(section + text)
+    own = f"\n### BEGIN {_grub.SCRIPT} ###\n"
+    assert _grub.splice(own * 50000, None) == ""
 
 
 SPLICED = {
@@ -547,20 +549,20 @@ SPLICED = {
 
 @pytest.mark.parametrize("before", SPLICED.values(), ids=SPLICED)
 def test_splice_is_taken_back_whole(before):
-    after = core.splice(before, "mine\n")
-    assert after.count(f"\n### BEGIN {core.SCRIPT} ###\nmine\n### END {core.SCRIPT} ###\n") == 1
-    assert core.splice(after, "mine\n") == after
+    after = _grub.splice(before, "mine\n")
+    assert after.count(f"\n### BEGIN {_grub.SCRIPT} ###\nmine\n### END {_grub.SCRIPT} ###\n") == 1
+    assert _grub.splice(after, "mine\n") == after
     # Without its last line feed our section is still known for ours, and so it is when it is there twice or cut.
-    own = after[after.index(f"### BEGIN {core.SCRIPT}") :]
+    own = after[after.index(f"### BEGIN {_grub.SCRIPT}") :]
     for broken in (after.rstrip("\n"), after + own, after.replace("\n", "\r\n"), after[:-30]):
-        assert core.splice(broken, "mine\n").count("mine") == 1
-        assert core.SCRIPT not in core.splice(broken, None)
-    assert core.splice(after, None) in (before, before + "\n")
-    assert core.splice(before, None) == before
+        assert _grub.splice(broken, "mine\n").count("mine") == 1
+        assert _grub.SCRIPT not in _grub.splice(broken, None)
+    assert _grub.splice(after, None) in (before, before + "\n")
+    assert _grub.splice(before, None) == before
     # What somebody wrote behind it stays.
-    assert core.splice(after + "set timeout=9\n", None).endswith("set timeout=9\n")
+    assert _grub.splice(after + "set timeout=9\n", None).endswith("set timeout=9\n")
 
 
 def test_splice_of_nothing_but_our_section():
-    assert core.splice(f"\n### BEGIN {core.SCRIPT} ###\nx\n### END {core.SCRIPT} ###", None) == ""
-    assert core.splice("", None) == ""
+    assert _grub.splice(f"\n### BEGIN {_grub.SCRIPT} ###\nx\n### END {_grub.SCRIPT} ###", None) == ""
+    assert _grub.splice("", None) == ""

@@ -10,6 +10,7 @@ import sys
 import pytest
 from ansible.module_utils import basic
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot_install
 from ansible_collections.acrn.ivshmem.plugins.modules import hypervisor_info, hypervisor_install
 
 
@@ -69,15 +70,15 @@ def results_are_documented(monkeypatch):
         own = getattr(basic.AnsibleModule, ending)
         monkeypatch.setattr(basic.AnsibleModule, ending, checked(own, ending == "fail_json"))
 
-    def held(module, name):
-        own = getattr(module, name)
+    def held(owner, name, module):
+        own = getattr(owner, name)
 
-        def call(*args):
-            result = own(*args)
+        def call(*args, **options):
+            result = own(*args, **options)
             documented(module.RETURN, result)
             return result
 
-        monkeypatch.setattr(module, name, call)
+        monkeypatch.setattr(owner, name, call)
 
-    held(hypervisor_install, "work")
-    held(hypervisor_info, "look")
+    held(_boot_install, "work", hypervisor_install)
+    held(hypervisor_info, "look", hypervisor_info)

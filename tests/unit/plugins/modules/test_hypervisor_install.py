@@ -13,13 +13,12 @@ import os
 import re
 import shutil
 import subprocess
-import types
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot as core
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot_host
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot_host, _boot_install, _grub
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot_host import Host
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.modules import hypervisor_info, hypervisor_install
@@ -121,33 +120,33 @@ class Machine:
     def _once(self, given, dry):
         host = Host(self.command, str(self.root), dry)
         host.sweep()
-        return hypervisor_install.work(types.SimpleNamespace(params=given, _diff=True), host)
+        return _boot_install.work(given, host, diff=True)
 
     def boot(self, works=True):
         """Choose an entry as GRUB does with this grub.cfg, and run it; one that does not work hangs."""
         path = self.root / "boot/grub/grubenv"
-        env = core.parse_env(path.read_bytes())
+        env = _grub.parse_env(path.read_bytes())
         menu = (self.root / "boot/grub/grub.cfg").read_text()
-        chosen = env.get(core.NEXT) or (
-            core.ID_PREFIX + env[core.DEFAULT] if env.get(core.DEFAULT) and core.SCRIPT in menu else "0"
+        chosen = env.get(_grub.NEXT) or (
+            core.ID_PREFIX + env[_grub.DEFAULT] if env.get(_grub.DEFAULT) and _grub.SCRIPT in menu else "0"
         )
-        changes = {core.NEXT: ""} if env.get(core.NEXT) else {}
+        changes = {_grub.NEXT: ""} if env.get(_grub.NEXT) else {}
         block = re.search(rf"--id {re.escape(chosen)} {{(.*?)\n}}", menu, re.S)
         entry = None
         if block:
             entry = core.entry_of_id(chosen)
             if changes:
-                changes[core.TRIED] = entry
+                changes[_grub.TRIED] = entry
             for file in LOADED.findall(block[1]):
                 assert (self.root / file[1:]).is_file(), f"the entry names {file}, which is not there"
-        path.write_bytes(core.change_env(path.read_bytes(), changes))
+        path.write_bytes(_grub.change_env(path.read_bytes(), changes))
         if block and not works:
             return "hangs"
         self.run_entry(entry)
         return entry
 
     def env(self):
-        return core.parse_env((self.root / "boot/grub/grubenv").read_bytes())
+        return _grub.parse_env((self.root / "boot/grub/grubenv").read_bytes())
 
     def info(self):
         return hypervisor_info.look(Host(self.command, str(self.root), True))
@@ -212,7 +211,7 @@ def test_good_path(machine, artifact):
     assert machine.call(artifact=good, trial=True)["changed"] is False
     entry = machine.boot()
     assert entry == armed["entry"]
-    assert core.DEFAULT not in machine.env()
+    assert _grub.DEFAULT not in machine.env()
     proved = machine.call(artifact=good, trial=True)
     assert (proved["outcome"], proved["reboot_needed"], proved["default"]) == ("default", False, entry)
     again = machine.call(artifact=good, trial=True)
@@ -493,7 +492,7 @@ def test_remove_leaves_nothing(machine, artifact):
     assert (result["changed"], result["reboot_needed"]) == (True, True)
     assert machine.boot() is None
     after = tree(machine.root)
-    assert core.parse_env(after.pop("boot/grub/grubenv")) == {"other": "1", core.NEXT: ""}  # GRUB leaves it behind
+    assert _grub.parse_env(after.pop("boot/grub/grubenv")) == {"other": "1", _grub.NEXT: ""}  # GRUB leaves it behind
     before.pop("boot/grub/grubenv")
     assert after == before
     assert machine.call(state="absent")["changed"] is False
@@ -871,7 +870,7 @@ def test_grub_that_cannot_write_is_no_place_for_a_trial(machine, artifact):
 
 def test_next_boot_that_belongs_to_somebody(machine, artifact):
     path = machine.root / "boot/grub/grubenv"
-    path.write_bytes(core.change_env(path.read_bytes(), {core.NEXT: "1>3"}))
+    path.write_bytes(_grub.change_env(path.read_bytes(), {_grub.NEXT: "1>3"}))
     before = tree(machine.root)
     with pytest.raises(IvshmemError, match=r"set to '1>3' already \(grub-reboot\)"):
         machine.call(artifact=artifact("aaaa"), trial=True)
@@ -881,18 +880,18 @@ def test_next_boot_that_belongs_to_somebody(machine, artifact):
 def test_older_section_moves_behind_the_others(machine, artifact):
     good = artifact("aaaa")
     machine.call(artifact=good)
-    menu, script = machine.root / "boot/grub/grub.cfg", machine.root / core.SCRIPT[1:]
-    (machine.root / core.OLD_SCRIPTS[0][1:]).write_bytes(script.read_bytes())
+    menu, script = machine.root / "boot/grub/grub.cfg", machine.root / _grub.SCRIPT[1:]
+    (machine.root / _grub.OLD_SCRIPTS[0][1:]).write_bytes(script.read_bytes())
     script.unlink()
     own = "\n### BEGIN /etc/grub.d/50_own ###\nmenuentry 'x' {\n true\n}\n### END /etc/grub.d/50_own ###\n"
-    menu.write_text(menu.read_text().replace(core.SCRIPT, core.OLD_SCRIPTS[0]) + own)
+    menu.write_text(menu.read_text().replace(_grub.SCRIPT, _grub.OLD_SCRIPTS[0]) + own)
     assert machine.call(artifact=good)["steps"] == [
-        core.SCRIPT,
-        str(machine.root / core.OLD_SCRIPTS[0][1:]),
+        _grub.SCRIPT,
+        str(machine.root / _grub.OLD_SCRIPTS[0][1:]),
         "grub.cfg",
     ]
-    assert menu.read_text().index("50_own") < menu.read_text().index(core.SCRIPT)
-    assert core.OLD_SCRIPTS[0] not in menu.read_text()
+    assert menu.read_text().index("50_own") < menu.read_text().index(_grub.SCRIPT)
+    assert _grub.OLD_SCRIPTS[0] not in menu.read_text()
     assert machine.call(artifact=good)["changed"] is False
 
 
@@ -912,11 +911,11 @@ def test_host_whose_grub_is_named_grub2(machine, artifact):
         "grub2-mkrelpath",
         "grub2-script-check",
     }
-    assert core.SCRIPT in (machine.root / "boot/grub2/grub.cfg").read_text()
-    assert core.NEXT.encode() in (machine.root / "boot/grub2/grubenv").read_bytes()
+    assert _grub.SCRIPT in (machine.root / "boot/grub2/grub.cfg").read_text()
+    assert _grub.NEXT.encode() in (machine.root / "boot/grub2/grubenv").read_bytes()
     assert machine.info()["trial"]
     machine.call(state="absent")
-    assert core.SCRIPT not in (machine.root / "boot/grub2/grub.cfg").read_text()
+    assert _grub.SCRIPT not in (machine.root / "boot/grub2/grub.cfg").read_text()
 
 
 @pytest.mark.parametrize(
@@ -1050,3 +1049,89 @@ def test_power_cut_anywhere(what, tmp_path, artifact, monkeypatch):
         elif what == "rollback":
             assert machine.info()["running"] == first != second
     assert number > 10, "hardly anything was cut"
+
+
+class Shelf:
+    """A boot loader that is no GRUB: it keeps entries and notes in memory, over the runs of a test."""
+
+    signature = ".signed"
+
+    def __init__(self):
+        self.texts, self.running, self.default, self.next, self.tried = [], None, None, None, None
+
+    def of(self, host):
+        self.host, self.menu_file = host, host.path("boot/shelf")
+        return self
+
+    def boot(self):
+        return core.Boot(self.running, self.default, self.next, self.tried)
+
+    def start(self):
+        """The machine boots: the next entry once, else the default."""
+        if self.next:
+            self.tried = self.next
+        self.running, self.next = self.next or self.default, None
+
+    def render(self, title, key, image, arguments, modules, packed):
+        text = " ".join([image, arguments, *(path for path, _tag in modules)])
+        return f"{key}.{hashlib.sha256(text.encode()).hexdigest()[:8]}", text
+
+    def set_menu(self, texts, sign):
+        before, self.texts = self.texts, list(texts or [])
+        if before != self.texts:
+            self.host.begin("shelf")
+        return "\n".join(before), "\n".join(self.texts)
+
+    def arm(self, entry):
+        self.host.begin("trial boot")
+        self.next, self.tried = entry, None
+
+    def disarm(self):
+        self.host.begin("no trial boot")
+        self.next = None
+
+    def set_default(self, entry, disarm=False):
+        if entry != self.default:
+            self.host.begin("default")
+        self.default, self.next = entry, None if disarm else self.next
+
+    def forget(self, disarm):
+        self.set_default(None, disarm)
+
+    def own_entries(self):
+        return []
+
+    def untouched(self):
+        return not self.texts
+
+    def check_menu(self):
+        """Any menu will do."""
+
+    check_one_shot = warn_of_menu = check_menu
+
+    def signs(self):
+        return False
+
+    def folders(self):
+        return []
+
+
+def test_another_boot_loader_is_one_class(machine, artifact, monkeypatch):
+    """What installs, tries, proves and removes knows nothing of GRUB."""
+    shelf = Shelf()
+    monkeypatch.setattr(_boot_host, "loader_of", shelf.of)
+    shutil.rmtree(machine.root / "boot/grub")
+    good, bad = artifact("aaaa"), artifact("bbbb")
+    assert machine.call(artifact=good, trial=True)["steps"][-1] == "trial boot"
+    shelf.start()
+    assert machine.call(artifact=good)["outcome"] == "default"
+    assert machine.call(artifact=good)["changed"] is False
+    assert shelf.default == shelf.running and shelf.running.startswith("aaaa.")
+    assert machine.call(artifact=bad, trial=True)["outcome"] == "armed"
+    shelf.start()
+    shelf.start()  # it hung, and somebody switched the machine off and on
+    assert machine.call(artifact=bad, trial=True)["outcome"] == "fell_back"
+    assert len(shelf.texts) == 2
+    assert machine.call(state="absent")["outcome"] == "waiting"
+    assert (shelf.texts, shelf.default) == ([], None)
+    assert not (machine.root / "boot/acrn").exists() and not (machine.root / "boot/grub").exists()

@@ -73,6 +73,7 @@ class Plant:
         vms, regions = vms or VMS, regions or REGIONS
         self.folder = folder / "plant"
         self.hosts, self.vms = hosts, vms
+        self.before: tuple[str, ...] = ()  # words before those of a playbook
         fleet.make(self.folder, hosts, None, regions, vms)
         self.inventory = fleet.read_inventory(self.folder / "inventory.yml")
         groups = self.inventory["all"]["children"]
@@ -154,7 +155,7 @@ class Plant:
             options = (*options, "-e", f"look_at={look}")
         words = ("ansible-playbook", "-i", "inventory.yml", str(name), "-f", "10", *options)
         words = ("env", f"ANSIBLE_CONNECTION_PLUGINS={pathlib.Path(__file__).parent / 'connection'}", *words)
-        return controller.command(self.folder, *words, timeout=1800)
+        return controller.command(self.folder, *self.before, *words, timeout=1800)
 
     def done(self, playbook, *options):
         """The same, where it has to end well."""

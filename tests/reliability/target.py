@@ -49,7 +49,9 @@ class StoredKernel(FakeKernel):
         self.groups = {"root": 0, "ivshmem": 990}
         self.modules = {_pci.UIO, _pci.VFIO}
         self.writes, self.commands = [], []
-        self._load()
+        # Another process may be writing it.
+        with self._alone():
+            pass
 
     def _load(self):
         with open(self.kept, encoding="utf-8") as handle:

@@ -205,6 +205,17 @@ def stale_memory(folder):
     return {"directory": str(folder / "w"), "regions": regions, "absent": ["gone"]}
 
 
+def text_new(folder):
+    return {"path": str(folder / "w/report.html"), "content": "<p>\u00e4</p>\n" * 9999}
+
+
+def text_other(folder):
+    given = text_new(folder)
+    (folder / "w/report.html").write_text("old\n")
+    (folder / "w/report.html").chmod(0o640)
+    return given
+
+
 FUNCTIONS = ({"address": "0000:00:06.0", "size": 2}, {"address": "0000:00:10.0", "size": 4})
 DEVICES = [{"name": "a", "vbdf": "00:06.0", "size": 2}, {"name": "b", "vbdf": "00:10.0", "size": 4}]
 
@@ -334,6 +345,8 @@ CASES = [
     Case("launch_script edits", "launch_script", launch_edit),
     Case("launch_script makes", "launch_script", launch_new),
     Case("dm_memory", "dm_memory", stale_memory),
+    Case("text_file makes", "text_file", text_new),
+    Case("text_file replaces", "text_file", text_other),
     Case("hypervisor_build", "hypervisor_build", build, free=("store/.new-", "store/.old-")),
     Case("guest_probe", "guest_probe", probe_writes, "guest", ("sys/", "run/"), bytes_come_back, ASKED, more=MAPS),
     Case("guest_device clears", "guest_device", guest_cleared, "guest", KERNEL, names=ASKED),

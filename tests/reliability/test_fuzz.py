@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import resource
@@ -126,7 +127,8 @@ def twists(draw, sample):
         elif kind == "more" and isinstance(holder[key], (str, list)):
             holder[key] = holder[key] * 50
         else:
-            holder[key] = draw(st.sampled_from(WEIRD))
+            # A copy: what is put into it later would be in all that come after, and in itself.
+            holder[key] = copy.deepcopy(draw(st.sampled_from(WEIRD)))
     return json.dumps(value).encode()
 
 

@@ -52,13 +52,16 @@ ANOTHER = {
 }
 
 
+# Lies that make an answer one of another kind, or none.
+ALONE = ("difference", "warnings", "changed", "failed", "results", "surrogate", "tagged", "fields", "template")
+
+
 def merged(canary):
     """All keys of all lies that leave an answer what it is, in one."""
     keys, _texts = lies(canary)
-    wrong = ("difference", "warnings", "changed", "failed", "results", "surrogate", "tagged", "fields", "template")
     found = {}
     for name, lie in keys.items():
-        if name not in wrong:
+        if name not in ALONE:
             found.update(lie)
     # A host may say that it has changed something.
     found.pop("changed")
@@ -71,9 +74,9 @@ def merged(canary):
 
 
 def stories(canary, size):
-    """Name -> what is answered (liar.py)."""
+    """Name -> what is answered (liar.py). What is told all at once as well as one by one is told at once."""
     keys, texts = lies(canary)
-    found = {f"keys: {name}": {"keys": lie, "inside": lie} for name, lie in keys.items()}
+    found = {f"keys: {name}": {"keys": keys[name], "inside": keys[name]} for name in ALONE}
     found |= {f"text: {name}": {"text": text} for name, text in texts.items() if name != "huge"}
     leaves = (
         None,
@@ -120,6 +123,13 @@ def attack(place, folder):
         done = place.run(name, "--diff", "-v", *options, look=folder / f"look-{name}.json")
         said[name] = done.stdout
         look = folder / f"look-{name}.json"
+        if name == "plan" and not look.exists():
+            # It has written what it found, and ends in an error where a host could not be asked: nothing comes after.
+            assert re.search(r"Refuse what the site could not do.*^fatal", done.stdout, re.M | re.S), done.stdout[
+                -5000:
+            ]
+            assert (folder / "plan.json").exists()
+            continue
         assert look.exists(), done.stdout[-5000:]
         known[name] = json.loads(look.read_text())
     return said, known
@@ -132,6 +142,8 @@ def nothing_came_through(place, folder, said, known, canary):
         assert not OBEYED.search(output), f"{name} speaks to the terminal: {OBEYED.search(output)}"
         assert "Traceback" not in output and "Unexpected" not in output, output[-5000:]
         assert len(output) < 4 << 20
+        if name not in known:
+            continue
         groups = known[name]["groups"]
         assert sorted(groups["all"]) == sorted([*place.acrn_hosts, *place.guests])
         assert "foreign" not in groups
@@ -155,7 +167,7 @@ def guests_know(known, names):
     """What each playbook left in the variables of hosts."""
     return {
         (playbook, name, key): json.dumps(lasting(value), sort_keys=True)
-        for playbook in PLAYBOOKS
+        for playbook in known
         for name in names
         for key, value in known[playbook]["hosts"][name].items()
         if key not in SHARED
@@ -233,7 +245,7 @@ def test_each_lie_in_the_whole_plant(tmp_path):
     canary.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
     canary.chmod(0o755)
     every = list(stories(str(canary), 100 << 20).items())
-    width = 6
+    width = 9
     place = plant.Plant(tmp_path, width + 1, made=True)
     honest_python = {
         name: place.machine(name)["ansible_python_interpreter"] for name in (*place.acrn_hosts, *place.guests)
@@ -263,6 +275,8 @@ def compared(place, before, after, base, known, honest, said, liars):
     wrong = []
     was, now = guests_know(base, honest), guests_know(known, honest)
     for key, value in was.items():
+        if key[0] not in known:
+            continue
         # A region with a liar in it is not what it was; the ledger, without one, is.
         if key[2].startswith("__verify_") and key[1].endswith("-vm2") and not key[1].startswith("h001"):
             continue

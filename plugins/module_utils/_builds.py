@@ -78,6 +78,7 @@ def built(builders: Iterable[str], hostvars: Mapping[str, Any]) -> dict[str, dic
         (result.get("asked") or 0, builder, result)
         for builder in builders
         for result in hostvars[builder].get("hypervisor_build_results") or []
+        if "away" not in result
     ]
     found: dict[str, dict[str, Any]] = {}
     # A playbook may have been there before, with other regions: the builder that was asked last knows.
@@ -87,3 +88,14 @@ def built(builders: Iterable[str], hostvars: Mapping[str, Any]) -> dict[str, dic
         for host in result.get("hosts") or []:
             found[host] = {"builder": builder, **known, "missing": "manifest" not in result}
     return found
+
+
+def away(builders: Iterable[str], hostvars: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """The builder that does not answer, and what was said of it, for each host whose hypervisor it would have built."""
+    return {
+        host: {"builder": builder, "msg": str(result["away"])}
+        for builder in builders
+        for result in hostvars[builder].get("hypervisor_build_results") or []
+        if "away" in result
+        for host in result["hosts"]
+    }

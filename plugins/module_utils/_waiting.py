@@ -24,7 +24,7 @@ Values = Mapping[str, Any]
 
 # States of a host, in the order in which they end.
 ELSEWHERE = "elsewhere"  # the plan wants another hypervisor, and no tree says how to build it
-NOT_BUILT = "not_built"  # the run is without the phase build (--tags)
+NOT_BUILT = "not_built"  # the run is without the phase build (--tags), or the builder does not answer
 BUILT = "built"
 INSTALLED = "installed"
 UNKNOWN = "unknown"  # the hypervisor that runs is not known to have what launch scripts need
@@ -66,7 +66,8 @@ class Host:
     """An ACRN host after the plays. ``build`` is what _builds.built has for it, or None where nobody has said.
 
     ``builders`` are those that could build it, or None where none was asked in this playbook. ``guests`` gives the
-    variables of its guests; of a fleet in which nobody waits they are not asked for.
+    variables of its guests; of a fleet in which nobody waits they are not asked for. ``away`` is its builder, where
+    that does not answer.
     """
 
     def __init__(
@@ -75,12 +76,14 @@ class Host:
         guests: Callable[[], Iterable[Values]] = tuple,
         build: Values | None = None,
         builders: Sequence[str] | None = None,
+        away: str = "",
     ) -> None:
         self.name = str(values["inventory_hostname"])
         self.values = values
         self.plan: Values = values.get("scenario_plan") or {}
         self.build = build or {}
         self.builders = builders
+        self.away = away
         self.install, self.reboot = (_is(values, name) for name in ("hypervisor_install", "hypervisor_reboot"))
         self.restart = _is(values, "launch_restart")
         look = values.get("__launch_compared") or {}
@@ -167,6 +170,8 @@ class Host:
         result = self.values.get("hypervisor_install_result")
         if result:
             return self._installed() if result["reboot_needed"] else self._doubt()
+        if self.away:
+            return NOT_BUILT, f"{self.away} cannot be reached", "a run when it can be, or with another builder"
         key = self.build.get("key")
         if self.info.get("reboot_needed") and not key and not self.look:
             return self._installed()

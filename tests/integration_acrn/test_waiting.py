@@ -37,6 +37,13 @@ class Fleet:
         shutil.copytree(ROOT / "tests/standin_tree", folder / "tree")
         self.hosts = {}
         self.guests = {}
+        self.builder = {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": sys.executable,
+            "hypervisor_python": sys.executable,
+            "hypervisor_artifacts_dir": str(folder / "artifacts"),
+            "hypervisor_work_dir": str(folder / "work"),
+        }
 
     def add(self, name, **variables):
         """A host with two VMs that run what their scripts say. They share a region of the hypervisor."""
@@ -67,16 +74,9 @@ class Fleet:
         return place
 
     def play(self, playbook, *words):
-        builder = {
-            "ansible_connection": "local",
-            "ansible_python_interpreter": sys.executable,
-            "hypervisor_python": sys.executable,
-            "hypervisor_artifacts_dir": str(self.folder / "artifacts"),
-            "hypervisor_work_dir": str(self.folder / "work"),
-        }
         inventory = {
             "acrn_hosts": {"hosts": self.hosts},
-            "acrn_builders": {"hosts": {"builder": builder}},
+            "acrn_builders": {"hosts": {"builder": self.builder}},
             "acrn_guests": {"hosts": self.guests},
         }
         (self.folder / "inventory.yml").write_text(yaml.safe_dump(inventory))
@@ -223,3 +223,19 @@ def test_a_vm_waits_for_its_restart(fleet):
     done, steps = fleet.play("site", "-e", "launch_restart=true")
     assert (done.returncode, steps) == (0, []), done.stdout
     assert [(fleet.folder / f"{vm}.pid").read_text() for vm in fleet.vms] != pids
+
+
+def test_who_needs_a_builder_that_does_not_answer_waits_and_the_others_go_on(fleet):
+    fleet.add("needs", acrn_source=str(fleet.folder / "tree"))
+    fleet.add("other")
+    fleet.hosts["other"]["ivshmem_regions"] = dm_region(fleet, 2)
+    fleet.guests.clear()
+    fleet.builder.update(AWAY)
+    for playbook, options in (("site", ()), ("install", ("--limit", "needs"))):
+        done, steps = fleet.play(playbook, *options)
+        assert done.returncode == 2, done.stdout
+        flat = " ".join(done.stdout.split())
+        assert "builder, which builds the hypervisor of needs, cannot be reached: " in flat
+        assert [row for row in rows(steps) if row.startswith("needs | builder cannot be | a run when it can be")]
+    assert sorted(fleet.scripts("other")) == [f"{vm}.sh" for vm in fleet.vms]
+    assert fleet.scripts("needs") == {}

@@ -72,6 +72,11 @@ def unread(hosts: Iterable[str], hostvars: Mapping[str, Any], groups: Mapping[st
     return _variables.unread({host: list(hostvars[host]) for host in hosts}, groups)
 
 
+def misspelt_tags(tags: Iterable[str], phases: Iterable[str]) -> list[str]:
+    """Tags of a run that are nearly a phase."""
+    return _variables.misspelt_tags(tags, phases)
+
+
 class FilterModule:
     """The filters that give variables their meaning."""
 
@@ -82,5 +87,6 @@ class FilterModule:
             "controller_path": controller_path,
             "known_group": known_group,
             "unread": unread,
+            "misspelt_tags": misspelt_tags,
             "builder_settings": builder_settings,
         }

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
-from ansible.errors import AnsibleError
+from ansible.errors import AnsibleAction, AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.utils.unsafe_proxy import wrap_var
 
@@ -422,6 +422,11 @@ class DoorAction(ActionBase):  # type: ignore[misc]
             result.update(
                 failed=True, msg=printable(f"{self._whom(task_vars)}: the answer of {self._asked()} is refused: {why}")
             )
+        except AnsibleError as exc:
+            if isinstance(exc, (AnsibleAction, AnsibleConnectionFailure)):
+                raise
+            # Such as sudo that is not there: raised, it would end the play whatever failed_when says.
+            result.update(failed=True, msg=printable(str(exc)))
         spec = getattr(self.module, "ARGUMENTS", {}).get("argument_spec", {})
         result["invocation"] = {"module_args": masked(self._arguments(), spec)}
         # A fact that the controller itself has found out.

@@ -108,6 +108,13 @@ def misspelt_groups(groups: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def misspelt_tags(tags: Iterable[str], phases: Iterable[str]) -> list[str]:
+    """A sentence for each tag that is nearly a phase: Ansible leaves all phases out for it, or none, in silence."""
+    known = {*phases, "all", "always", "never", "tagged", "untagged"}
+    found = {tag: difflib.get_close_matches(tag.lower(), list(phases), 1, 0.8) for tag in tags if tag not in known}
+    return [f"{tag} is no tag of a phase; did you mean {near[0]}?" for tag, near in found.items() if near]
+
+
 def unread(hosts: Mapping[str, Iterable[str]], groups: Mapping[str, Any]) -> list[str]:
     """A sentence for each name of a variable, of a host or a group, that is nearly one of ours and does nothing.
 
@@ -125,9 +132,14 @@ def unread(hosts: Mapping[str, Iterable[str]], groups: Mapping[str, Any]) -> lis
 
 
 def unknown_board(board: Any, tree: Any) -> list[str]:
-    """A sentence for the name of a board that the ACRN tree does not know, where the tree is on the controller."""
-    folder = os.path.join(str(tree or "/"), "misc/config_tools/data")
-    if not isinstance(board, str) or not board or set("/.{") & set(board) or not os.path.isdir(folder):
+    """A sentence for the name of a board that no ACRN tree knows. A tree that is not on the controller may know it."""
+    if not isinstance(board, str) or not board or set("/.{") & set(board):
+        return []
+    if not tree:
+        what = f"{board} is a name, which an ACRN tree knows, and acrn_source is not set"
+        return [f"acrn_board: {what}; write the path of a board XML"]
+    folder = os.path.join(str(tree), "misc/config_tools/data")
+    if not os.path.isdir(folder):
         return []
     known = sorted(each for each in os.listdir(folder) if os.path.exists(os.path.join(folder, each, f"{each}.xml")))
     if board in known:

@@ -135,6 +135,28 @@ def test_a_relative_path_is_seen_from_the_inventory_in_every_variable(tmp_path):
     assert (fleet / "pages/report.html").exists()
 
 
+@pytest.mark.parametrize("option", ["--tags", "--skip-tags"])
+def test_a_misspelt_tag_is_refused(tmp_path, option):
+    inventory = {"acrn_hosts": {"hosts": {"line-1": {**sample(tmp_path), "ivshmem_regions": [region()]}}}}
+    done = plan(tmp_path, inventory, option, "scenarios", playbook="site")
+    assert done.returncode == 2 and "scenarios is no tag of a phase; did you mean scenario?" in done.stdout, done.stdout
+    assert not (tmp_path / ".acrn-ivshmem").exists()
+
+
+def test_a_host_without_sudo_leaves_its_lines_unknown_and_the_others_as_they_are(tmp_path):
+    common = {**sample(tmp_path), "ivshmem_regions": [region()]}
+    sudo = {"ansible_become": True, "ansible_become_user": "nobody", "ansible_become_exe": str(tmp_path / "none")}
+    inventory = {"acrn_hosts": {"vars": common, "hosts": {"line-1": sudo}}}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump(inventory))
+    done = command(
+        tmp_path, "ansible-playbook", "-i", "hosts.yml", "acrn.ivshmem.plan", "-e", "plan_json=plan.json", timeout=600
+    )
+    assert done.returncode == 0, done.stdout
+    assert "HOST NOT KNOWN WHAT RUNS, SINCE" in " ".join(done.stdout.split())
+    (told,) = json.loads((tmp_path / "plan.json").read_text())
+    assert told["error"] is None and [each["name"] for each in told["regions"]] == ["log"]
+
+
 PLAYBOOKS = sorted(path.stem for path in (ROOT / "playbooks").glob("*.yml"))
 
 

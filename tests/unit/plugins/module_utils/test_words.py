@@ -245,7 +245,9 @@ def test_a_board_that_the_tree_does_not_know_is_told(tmp_path):
     assert told.endswith("has no board whl-ipc-i6, but qemu, whl-ipc-i5; did you mean whl-ipc-i5?")
     for board in ("qemu", "./board.xml", "", None):
         assert _variables.unknown_board(board, str(tmp_path)) == []
-    assert _variables.unknown_board("whl-ipc-i6", None) == []
+    assert _variables.unknown_board("whl-ipc-i6", "/nowhere") == []
+    (told,) = _variables.unknown_board("whl-ipc-i6", None)
+    assert "acrn_source is not set; write the path" in told
 
 
 def test_a_group_that_is_nearly_ours_is_told_unless_its_hosts_are_in_ours():
@@ -263,3 +265,10 @@ def test_what_nobody_reads_is_told_with_its_hosts():
         "g: guest_drivr is no variable of this collection; did you mean guest_driver?",
         *_variables.misspelt_groups(groups),
     ]
+
+
+def test_a_tag_that_is_nearly_a_phase_is_told():
+    phases = ["scenario", "build", "install", "launch", "guests", "verify"]
+    assert _variables.misspelt_tags(["all", *phases, "never", "plant_3"], phases) == []
+    told = _variables.misspelt_tags(["scenarios", "guest", "verfy"], phases)
+    assert [text.split("did you mean ")[1] for text in told] == ["scenario?", "guests?", "verify?"]

@@ -61,6 +61,17 @@ ALL = "all"
 # What users map: registers (doorbell), shared memory, and the shared memory as write-combining.
 RESOURCES = ("resource0", "resource2", "resource2_wc")
 
+# What a module takes of a device: parse_device reads it.
+DEVICE_OPTIONS: dict[str, dict[str, Any]] = {
+    "name": {"type": "str"},
+    "bdf": {"type": "str", "aliases": ["vbdf"]},
+    "slot": {"type": "int"},
+    "region_id": {"type": "int"},
+    "size": {"type": "int"},
+    "provided_by": {"type": "str", "choices": ["hypervisor", "device_model"]},
+    "peers": {"type": "list", "elements": "int"},
+}
+
 _ADDRESS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 _BLOCK = re.compile(r"^# function (\S+) name (\S+) driver (\S+)$", re.MULTILINE)
 # These go into a udev rule and into a shell command inside it.

@@ -272,16 +272,6 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils import _pci
 from ansible_collections.acrn.ivshmem.plugins.module_utils._lock import held
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
-DEVICE_OPTIONS = {
-    "name": {"type": "str"},
-    "bdf": {"type": "str", "aliases": ["vbdf"]},
-    "slot": {"type": "int"},
-    "region_id": {"type": "int"},
-    "size": {"type": "int"},
-    "provided_by": {"type": "str", "choices": ["hypervisor", "device_model"]},
-    "peers": {"type": "list", "elements": "int"},
-}
-
 
 def wish_of(params):
     return _pci.Wish(
@@ -329,7 +319,7 @@ def run(module, kernel):
 
 ARGUMENTS = {
     "argument_spec": {
-        "devices": {"type": "list", "elements": "dict", "options": DEVICE_OPTIONS},
+        "devices": {"type": "list", "elements": "dict", "options": _pci.DEVICE_OPTIONS},
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         "driver": {"type": "str", "choices": ["uio_pci_generic", "vfio-pci"], "default": "uio_pci_generic"},
         "method": {"type": "str", "choices": ["new_id", "driver_override"], "default": "new_id"},

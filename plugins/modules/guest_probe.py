@@ -366,16 +366,6 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _pci, _probe
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
-DEVICE_OPTIONS = {
-    "name": {"type": "str"},
-    "bdf": {"type": "str", "aliases": ["vbdf"]},
-    "slot": {"type": "int"},
-    "region_id": {"type": "int"},
-    "size": {"type": "int"},
-    "provided_by": {"type": "str", "choices": ["hypervisor", "device_model"]},
-    "peers": {"type": "list", "elements": "int"},
-}
-
 STEP_OPTIONS = {
     "operation": {
         "type": "str",
@@ -394,7 +384,7 @@ STEP_OPTIONS = {
             "measure",
         ],
     },
-    "device": {"type": "dict", "required": True, "options": DEVICE_OPTIONS},
+    "device": {"type": "dict", "required": True, "options": _pci.DEVICE_OPTIONS},
     "offset": {"type": "int"},
     "length": {"type": "int"},
     "mailbox": {"type": "int", "default": 0},

@@ -25,11 +25,17 @@ end() { # word detail: how it ended, in one line
 held_by() { sed -n -e 's/[^ -~]/?/g' -e '1s/^/process /p' -e '4s/^/for /p' "$1" 2>/dev/null | tr '\n' ' '; }
 hold() { # path seconds
     lock=$root$1 waited=0
-    (umask 077 && mkdir -p "${lock%/*}") || end unlockable "${lock%/*} cannot be made"
+    usual=$(umask)
+    # Nobody else may open it, or they could hold it for ever.
+    umask 077
+    mkdir -p "${lock%/*}" || end unlockable "${lock%/*} cannot be made"
     if command -v flock >/dev/null; then
         while :; do
             exec 9>>"$lock" || end unlockable "$lock cannot be opened"
-            if flock -n 9; then
+            flock -n 9 && code=0 || code=$?
+            # Others have it where it ends with 1. With more it could not even try.
+            [ "$code" -le 1 ] || end unlockable "flock ends with $code"
+            if [ "$code" -eq 0 ]; then
                 # Who sweeps away old ones may have taken it between the two.
                 [ "$(stat -Lc %d:%i "/proc/$$/fd/9")" != "$(stat -c %d:%i "$lock" 2>/dev/null)" ] || break
                 continue
@@ -39,6 +45,7 @@ hold() { # path seconds
             sleep 1
         done
         printf '%s\n%s\n%s\nguest_device\nsh\n' $$ "$(date +%s)" "$(uname -n)" >"$lock"
+        umask "$usual"
         return 0
     fi
     until ln -s $$ "$lock.link" 2>/dev/null; do
@@ -54,6 +61,7 @@ hold() { # path seconds
         sleep 1
     done
     mine=$lock.link
+    umask "$usual"
 }
 
 put() { # path text: the kernel's answer is that of this one write

@@ -93,12 +93,6 @@ def test_warning_where_access_has_no_meaning(kernel, execute):
     assert result["devices"][0]["iv_position"] is None
 
 
-def test_suboptions_are_those_of_guest_probe():
-    from ansible_collections.acrn.ivshmem.plugins.modules import guest_probe
-
-    assert guest_device.DEVICE_OPTIONS == guest_probe.DEVICE_OPTIONS
-
-
 def test_calls_at_the_same_time_keep_the_rules_of_each_other(tmp_path):
     """Each call reads the rules of all, and writes them with its own among them."""
     addresses = [f"0000:00:{slot:02x}.0" for slot in range(3, 11)]

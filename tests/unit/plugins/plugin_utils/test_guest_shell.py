@@ -334,7 +334,11 @@ def test_one_writer_at_a_time(tmp_path, shell, tool, monkeypatch):
         os.symlink("999999999", f"{lock}.link")
         assert Guest(kernel, shell, functions).act(Wish())[1].changed
         assert os.listdir(os.path.dirname(lock)) == []
+        assert os.stat(kernel.path(RULES)).st_mode & 0o777 == 0o644
         return
+    assert Guest(kernel, shell, functions).act(Wish(present=False))[1].actions == ()
+    assert Guest(kernel, shell, functions).act(Wish(mode=0o640))[1].changed
+    assert os.stat(lock).st_mode & 0o777 == 0o600
     monkeypatch.setenv(_lock.VARIABLE, os.path.dirname(lock))
     told = f"held the lock .* process {os.getpid()} for test"
     with _lock.held(_pci.LOCK, what="test"), pytest.raises(IvshmemError, match=told):

@@ -25,6 +25,8 @@ FILES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "ro
 MARK = "acrn.ivshmem: "
 # Of a file; the scripts give a byte more of a longer one.
 BYTES = 65536
+# Functions, nodes or names in one directory: ACRN makes eight regions.
+ENTRIES = 256
 # Linux takes no argument of a program that is longer, and a command is one.
 COMMAND = 120_000
 TURNS = 3
@@ -59,7 +61,7 @@ class SeenKernel(_pci.Kernel):
 
     def __init__(self, lines: Iterable[str]) -> None:
         super().__init__()
-        self.bytes: dict[str, bytes] = {}
+        self.bytes: dict[str, bytearray] = {}
         self.unread: set[str] = set()
         self.there: set[str] = set()
         self.links: dict[str, str] = {}
@@ -71,6 +73,8 @@ class SeenKernel(_pci.Kernel):
         for line in lines:
             if current and _HEX.fullmatch(line):
                 self.bytes[current] += bytes.fromhex(line)
+                if len(self.bytes[current]) > BYTES:
+                    raise Refused(f"{current} is longer than {BYTES} bytes")
                 continue
             kind, blank, rest = line[:1], line[1:2], line[2:]
             found = _LINES[kind].fullmatch(rest) if kind in _LINES and blank == " " else None
@@ -80,15 +84,13 @@ class SeenKernel(_pci.Kernel):
             first, *more = found.groups()
             if kind == "f":
                 current = first
-                if self.bytes.setdefault(first, b""):
+                if first in self.bytes:
                     raise Refused(f"it has {first} twice")
+                self.bytes[first] = bytearray()
             else:
                 self._take(kind, first, more)
         if not self.kernel_release:
             raise Refused("it lacks the kernel's release")
-        for path, data in self.bytes.items():
-            if len(data) > BYTES:
-                raise Refused(f"{path} is longer than {BYTES} bytes")
 
     def _take(self, kind: str, first: str, more: list[str]) -> None:
         if kind == "r":
@@ -102,13 +104,16 @@ class SeenKernel(_pci.Kernel):
         elif kind == "l":
             self.links[first] = more[0]
         elif kind == "n":
-            self.entries.setdefault(first, []).append(more[0])
+            names = self.entries.setdefault(first, [])
+            names.append(more[0])
+            if len(names) > ENTRIES:
+                raise Refused(f"{first} has more than {ENTRIES} entries")
         else:
             self.owners[more[1]] = (int(first), int(more[0], 8))
 
     def data(self, path: str, size: int = -1) -> bytes | None:
         found = self.bytes.get(path)
-        return found if found is None or size < 0 else found[:size]
+        return None if found is None else bytes(found if size < 0 else found[:size])
 
     def content(self, path: str) -> str | None:
         if path in self.unread:

@@ -363,8 +363,10 @@ HONEST = ["r 6.1.0", "f /etc/os-release", " 49 44 3d", "n /sys/bus/pci/devices 0
         [*HONEST, "a 99999999999 777 /dev/uio0"],
         [*HONEST, "f /a/" + "b" * 300],
         [*HONEST, "f /etc/os-release"],
+        [*HONEST, "f /a", "f /a"],
         [*HONEST, " 49 4"],
         [*HONEST, "f /x", *[" 00" * 16] * 4097],
+        [*HONEST, *[f"n /sys/bus/pci/devices {number}" for number in range(256)]],
     ],
     ids=lambda lines: (lines or ["nothing"])[-1][:20],
 )

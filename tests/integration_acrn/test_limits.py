@@ -10,7 +10,7 @@ import re
 
 import pytest
 
-from ansible_collections.acrn.ivshmem.tests.integration_acrn.test_remove import Fleet, changed, tree
+from ansible_collections.acrn.ivshmem.tests.integration_acrn.test_remove import VM, Fleet, changed, tree
 
 
 @pytest.fixture
@@ -62,14 +62,14 @@ def test_a_host_by_itself_gets_all_that_is_asked_and_no_other_host_anything(flee
     assert done.returncode == 0, done.stdout
     (first,) = manifests(fleet)
     made = {name for name, value in tree(fleet.folder).items() if before.get(name) != value}
-    assert {"written/launch/VM1.sh", ".acrn-ivshmem/writes/scenario.xml"} <= made
+    assert {f"written/launch/{VM}.sh", ".acrn-ivshmem/writes/scenario.xml"} <= made
     assert [name for name in made if name.startswith(("edited", ".acrn-ivshmem/edits"))] == []
 
     whole = fleet.play("site")
     assert whole.returncode == 0, whole.stdout
     assert len(manifests(fleet)) == 2
     kept = tree(fleet.folder)
-    for name in ("written/launch/VM1.sh", ".acrn-ivshmem/writes/scenario.xml"):
+    for name in (f"written/launch/{VM}.sh", ".acrn-ivshmem/writes/scenario.xml"):
         assert kept[name] == (fleet.folder / name).read_bytes()
     again = fleet.play("site", "--limit", "edits")
     assert (again.returncode, changed(again)) == (0, 0), again.stdout
@@ -112,7 +112,7 @@ def test_guests_that_a_limit_leaves_out_are_told_and_their_mistakes_are_not(flee
 
     done = fleet.play("site", "--check", "--limit", "writes,panel,twice,lost")
     assert done.returncode == 2
-    assert "guests panel and twice: acrn_vm of each is VM1" in text(done)
+    assert f"guests panel and twice: acrn_vm of each is {VM}" in text(done)
     assert "guest lost: acrn_host is 'nowhere'" in text(done)
     assert "VM9" not in done.stdout
 
@@ -120,7 +120,7 @@ def test_guests_that_a_limit_leaves_out_are_told_and_their_mistakes_are_not(flee
 def test_each_phase_by_its_tag(fleet):
     """Each alone, in the wrong order: what it needs of an earlier one is worked out, and nothing of that is written."""
     plan, look = "Plan for the phases of this run", "Builds to install"
-    written = (".acrn-ivshmem/writes/scenario.xml", "written/launch/VM1.sh")
+    written = (".acrn-ivshmem/writes/scenario.xml", f"written/launch/{VM}.sh")
 
     def run(*words):
         before = tree(fleet.folder)

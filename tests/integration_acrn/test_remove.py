@@ -18,13 +18,15 @@ import yaml
 from ansible_collections.acrn.ivshmem.tests.integration_acrn.controller import command, sample
 
 ROOT = pathlib.Path(__file__).absolute().parents[2]
+# A VM of that name may run on this machine for another test, and what runs is asked for by name.
+VM = f"VM_{os.getpid()}"
 # A user's own script, with an ivshmem device that nobody declared.
-HAND = """\
+HAND = f"""\
 #!/bin/sh
 # started by hand since 2021
 exec acrn-dm -m 1024M -s 0:0,hostbridge \\
   -s 5,ivshmem,dm:/mine,2 \\
-  VM1
+  {VM}
 """
 
 
@@ -47,6 +49,8 @@ class Fleet:
     def __init__(self, folder):
         self.folder = folder
         variables = sample(folder)
+        scenario = folder / "scenario.xml"
+        scenario.write_text(scenario.read_text().replace(">VM1<", f">{VM}<"))
         shutil.copytree(ROOT / "tests/standin_tree", folder / "tree")
         for name in ("written", "edited", "units"):
             (folder / name).mkdir()
@@ -70,7 +74,7 @@ class Fleet:
             "hypervisor_work_dir": str(place / "work"),
             "hypervisor_venv": str(place / "venv"),
         }
-        vm = {"name": "VM1", "memory": 512}
+        vm = {"name": VM, "memory": 512}
         hosts = {
             "writes": {"launch_dir": str(folder / "written/launch"), "launch_vms": [vm]},
             "edits": {
@@ -88,7 +92,7 @@ class Fleet:
         }
 
     def add_guest(self, name, **variables):
-        self.inventory["acrn_guests"]["hosts"][name] = {"acrn_host": "writes", "acrn_vm": "VM1", **variables}
+        self.inventory["acrn_guests"]["hosts"][name] = {"acrn_host": "writes", "acrn_vm": VM, **variables}
 
     def play(self, playbook, *words):
         (self.folder / "inventory.yml").write_text(yaml.safe_dump(self.inventory))
@@ -111,7 +115,7 @@ def test_remove_takes_every_trace_of_site_and_nothing_else(fleet):
     done = fleet.play("site")
     assert done.returncode == 0, done.stdout
     with_site = tree(fleet.folder)
-    assert {"written/launch/VM1.sh", ".acrn-ivshmem/edits/scenario.xml"} <= set(with_site)
+    assert {f"written/launch/{VM}.sh", ".acrn-ivshmem/edits/scenario.xml"} <= set(with_site)
     assert any(re.fullmatch(r"acrn-ivshmem/artifacts/[0-9a-f]{32}/acrn\.bin", name) for name in with_site)
     assert with_site["edited/hmi.sh"] != before["edited/hmi.sh"]
 
@@ -119,7 +123,7 @@ def test_remove_takes_every_trace_of_site_and_nothing_else(fleet):
     (fleet.folder / "acrn-ivshmem/artifacts/notes").write_text("kept")
     predicted = fleet.play("remove", "--check", "--diff")
     assert predicted.returncode == 0, predicted.stdout
-    assert "VM1.sh" in predicted.stdout
+    assert f"{VM}.sh" in predicted.stdout
     assert tree(fleet.folder) == {**with_site, "acrn-ivshmem/artifacts/notes": b"kept"}
 
     done = fleet.play("remove")
@@ -156,5 +160,5 @@ def test_the_phases_of_one_host(fleet):
     assert done.returncode == 0, done.stdout
     after = tree(fleet.folder)
     # The other host may need the builds.
-    assert sorted(set(before) - set(after)) == ["written/launch", "written/launch/VM1.sh"]
+    assert sorted(set(before) - set(after)) == ["written/launch", f"written/launch/{VM}.sh"]
     assert "Not done: edits." in done.stdout

@@ -96,11 +96,11 @@ CAPABILITIES = [
 class Machine:
     """The emulated machine: number of processors, and bytes of RAM (3 GB below the PCI window, the rest above 4 GB).
 
-    The emulator's own start takes time with the square of the RAM: 10 s and more for 5 GB.
+    The emulator's own start takes time with the square of the RAM: a minute and more of processor time for 5 GB.
     """
 
     cpus: int = 2
-    memory: int = 5 * GB
+    memory: int = 2 * GB
     # The memory map that ACRN v2.x makes wants one PCI device with a BAR in the window of the host bridge.
     display: bool = False
 
@@ -113,6 +113,15 @@ class Machine:
     def drhd(self) -> int:
         """The page that plays the registers of the remapping unit, behind the last byte of RAM that is anybody's."""
         return self.tables - TABLES
+
+    @property
+    def given(self) -> int:
+        """Where the RAM of pre-launched VMs begins.
+
+        Below 4 GB GRUB leaves it out of the memory map, so that neither GRUB nor the hypervisor puts anything into it
+        before these VMs get it.
+        """
+        return HIGH if self.memory > 4 * GB else 0x50000000
 
     @property
     def high_end(self) -> int | None:
@@ -346,9 +355,13 @@ def board_xml(machine: Machine) -> str:
     )
 
 
-def grub_prelude(machine: Machine) -> list[str]:
-    """Commands of GRUB that keep the page of the remapping unit's registers from everybody else, and fill it."""
+def grub_prelude(machine: Machine, given: int = 0) -> list[str]:
+    """Commands of GRUB for what nobody else may have: the page of the remapping unit's registers, which they also fill.
+
+    ``given``: bytes of RAM that pre-launched VMs have.
+    """
     return [
+        *([f"cutmem {machine.given:#x} {machine.given + given:#x}"] if given and machine.given < HIGH else []),
         f"cutmem {machine.drhd:#x} {machine.tables:#x}",
         *(f"write_dword {machine.drhd + offset:#x} {value:#x}" for offset, value in sorted(DRHD_REGISTERS.items())),
     ]

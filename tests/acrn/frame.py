@@ -7,7 +7,7 @@ The regions are not written here: that is the work of the collection. What diffe
 
 - ACPI_PARSE_ENABLED is n: the board XML says all that ACRN would read from DMAR and FADT.
 - RDT, UC_LOCK and SPLIT_LOCK detection and HYPERV are off: the processor has none of them.
-- The RAM of pre-launched VMs lies above 4 GB.
+- The RAM of pre-launched VMs lies where nobody else looks for memory (board.Machine.given).
 - VMs that acrn-dm starts have no serial port of the hypervisor: it would take what they write before acrn-dm sees it.
 """
 
@@ -58,9 +58,9 @@ def _tree(indent: int, tag: str, content: object) -> list[str]:
     return [*lines, f"{space}</{name}>"]
 
 
-def _where(vms: Sequence[Vm]) -> dict[str, int]:
-    """Address of the RAM of each pre-launched VM: one behind the other, above 4 GB."""
-    found, address = {}, board.HIGH
+def _where(vms: Sequence[Vm], address: int) -> dict[str, int]:
+    """Address of the RAM of each pre-launched VM: one behind the other."""
+    found = {}
     for vm in vms:
         if vm.order == PRE:
             found[vm.name] = address
@@ -95,16 +95,9 @@ def _capacities(count: int, version: tuple[int, int], handlers: int) -> tuple[st
 _RDT = ("RDT", [("RDT_ENABLED", "n"), ("CDP_ENABLED", "n"), ("VCAT_ENABLED", "n")])
 
 
-def _hv_v3(
-    version: tuple[int, int], count: int, console: int | None, ram_start: int | None, handlers: int
-) -> tuple[str, object]:
+def _hv_v3(count: int, console: int | None, ram_start: int | None, handlers: int) -> tuple[str, object]:
     shown = [] if console is None else [("CONSOLE_VM", console)]
     start = [] if ram_start is None else [("HV_RAM_START", f"{ram_start:#x}")]
-    locks = [("SPLIT_LOCK_DETECTION_ENABLED", "n"), ("UC_LOCK_DETECTION_ENABLED", "n")]
-    checks = ("MCE_ON_PSC_ENABLED", "n")
-    if version == (3, 0):
-        locks = [("ENFORCE_TURNOFF_AC", "y"), ("ENFORCE_TURNOFF_GP", "n")]
-        checks = ("MCE_ON_PSC_DISABLED", "n")
     return "hv", [
         ("BUILD_TYPE", "debug"),
         (
@@ -123,14 +116,15 @@ def _hv_v3(
                 ("RELOC_ENABLED", "y"),
                 ("SCHEDULER", "SCHED_BVT"),
                 ("MULTIBOOT2_ENABLED", "y"),
-                *locks,
+                ("SPLIT_LOCK_DETECTION_ENABLED", "n"),
+                ("UC_LOCK_DETECTION_ENABLED", "n"),
                 ("SECURITY_VM_FIXUP", "n"),
                 _RDT,
                 ("HYPERV_ENABLED", "n"),
                 ("IOMMU_ENFORCE_SNP", "n"),
                 ("ACPI_PARSE_ENABLED", "n"),
                 ("L1D_VMENTRY_ENABLED", "n"),
-                checks,
+                ("MCE_ON_PSC_ENABLED", "n"),
                 ("IVSHMEM", ""),
             ],
         ),
@@ -233,6 +227,7 @@ def _vm_v2(number: int, vm: Vm, address: int | None) -> list[tuple[str, object]]
 def scenario_xml(
     version: tuple[int, int],
     vms: Sequence[Vm],
+    machine: board.Machine,
     *,
     console: int | None = None,
     ram_start: int | None = None,
@@ -244,8 +239,8 @@ def scenario_xml(
     ``handlers``: how many address ranges of a VM the hypervisor emulates.
     ``ram_start``: where the hypervisor's own memory begins, if it is not to be chosen by ACRN's tools (v3.x).
     """
-    where = _where(vms)
-    hv = _hv_v2(len(vms), handlers) if version < (3, 0) else _hv_v3(version, len(vms), console, ram_start, handlers)
+    where = _where(vms, machine.given)
+    hv = _hv_v2(len(vms), handlers) if version < (3, 0) else _hv_v3(len(vms), console, ram_start, handlers)
     content: list[tuple[str, object]] = [hv]
     for number, vm in enumerate(vms):
         address = where.get(vm.name)

@@ -156,6 +156,17 @@ def _sources(bundle: str) -> list[str]:
     return [source for _name, source, _code in parts]
 
 
+def _compiled(sources: Sequence[str]) -> dict[str, bytes]:
+    """Sources by their path, so that the guest need not compile them."""
+    unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    code = "import py_compile, sys\nfor number, path in enumerate(sys.argv[1:]):"
+    code += " py_compile.compile(path, f'{number}.pyc', "
+    code += f"doraise=True, optimize=2, invalidation_mode=py_compile.PycInvalidationMode({unchecked.value}))"
+    with tempfile.TemporaryDirectory() as place:
+        run(PYTHON, "-S", "-E", "-c", code, *sources, cwd=Path(place))
+        return {path: (Path(place) / f"{number}.pyc").read_bytes() for number, path in enumerate(sources)}
+
+
 def _python(names: Sequence[str]) -> tuple[dict[str, bytes], list[str]]:
     """Python and as much of its library as these names import: files by path, and which of them are programs."""
     listing = (
@@ -165,23 +176,18 @@ def _python(names: Sequence[str]) -> tuple[dict[str, bytes], list[str]]:
         " if getattr(m, '__file__', None)})]))"
     )
     program, modules = json.loads(run(PYTHON, "-S", "-E", "-c", listing))
+    # hashlib does without OpenSSL, a quarter of all bytes.
+    modules = [path for path in modules if "/_hashlib." not in path]
     real = os.path.realpath(program)
     files: dict[str, bytes] = {"usr/bin/python3": Path(real).read_bytes()}
     shared = [real]
-    with tempfile.TemporaryDirectory() as place:
-        sources = [path for path in modules if path.endswith(".py")]
-        unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
-        code = "import py_compile, sys\nfor number, path in enumerate(sys.argv[1:]):"
-        code += " py_compile.compile(path, f'{number}.pyc', "
-        code += f"doraise=True, optimize=2, invalidation_mode=py_compile.PycInvalidationMode({unchecked.value}))"
-        run(PYTHON, "-S", "-E", "-c", code, *sources, cwd=Path(place))
-        for number, path in enumerate(sources):
-            # Beside where its source would be, so that the guest need not compile.
-            files[path.lstrip("/") + "c"] = (Path(place) / f"{number}.pyc").read_bytes()
-        for path in modules:
-            if not path.endswith(".py"):
-                files[path.lstrip("/")] = Path(path).read_bytes()
-                shared.append(path)
+    sources = [path for path in modules if path.endswith(".py")]
+    # Beside where its source would be.
+    files.update({path.lstrip("/") + "c": data for path, data in _compiled(sources).items()})
+    for path in modules:
+        if not path.endswith(".py"):
+            files[path.lstrip("/")] = Path(path).read_bytes()
+            shared.append(path)
     for library in {found for program in shared for found in libraries(program)}:
         files[library.lstrip("/")] = Path(library).read_bytes()
     return files, ["usr/bin/python3"]
@@ -224,13 +230,14 @@ def initramfs(
     ``bundles`` holds, by name of a module, what the action plugins send to a target. ``service`` are files that only
     the Service VM has, and ``programs`` which of them are programs; it also gets what its guests boot.
     """
+    program = HERE / "guest/guest.py"
     files = {
         "init": b"#!/bin/busybox sh\n" + (HERE / "guest/init.sh").read_bytes(),
-        "guest.py": (HERE / "guest/guest.py").read_bytes(),
+        "guest.pyc": _compiled([str(program)])[str(program)],
         "job.json": json.dumps(job).encode(),
         **{f"modules/{name}": text.encode() for name, text in bundles.items()},
     }
-    sources = [files["guest.py"].decode(), *(source for text in bundles.values() for source in _sources(text))]
+    sources = [program.read_text(), *(source for text in bundles.values() for source in _sources(text))]
     names = sorted({*STDLIB, *(name for source in sources for name in _imported(source))})
     # The kernel unpacks archives that follow each other.
     data = base(cache, names) + gzip.compress(archive(files, ["init"]), 6, mtime=0)

@@ -211,7 +211,7 @@ def made(wanted: Wanted, folder: Path) -> Built:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "board.xml").write_text(board.board_xml(wanted.machine))
     (folder / "scenario.xml").write_text(
-        frame.scenario_xml(wanted.version, wanted.vms, console=wanted.console, handlers=wanted.handlers)
+        frame.scenario_xml(wanted.version, wanted.vms, wanted.machine, console=wanted.console, handlers=wanted.handlers)
     )
     play = {
         "name": "Make a machine",
@@ -246,16 +246,12 @@ def made(wanted: Wanted, folder: Path) -> Built:
 
 def job(built: Built) -> dict[str, Any]:
     """What the guests are told: each region with its VMs, and where its function is to be found in each of them."""
-    regions: list[dict[str, Any]] = []
-    sizes = [region["size"] for region in built.regions]
+    regions = []
     for region in built.regions:
         vms = {vm["id"]: vm for vm in region["vms"]}
         devices = {}
         for number, vm in vms.items():
             device = {"name": region["name"], "bdf": vm["vbdf"], "size": region["size"]}
-            if built.wanted.version < (3, 0) and sizes.count(region["size"]) > 1:
-                # Nothing but their order tells them apart: the n-th region of a VM is its n-th function.
-                device["bdf"] = f"00:{1 + sum(number in other['vms'] for other in regions):02x}.0"
             if region.get("region_id"):
                 device["region_id"] = region["region_id"]
             devices[str(number)] = device
@@ -328,10 +324,11 @@ def disc(built: Built, folder: Path) -> Path:
     }
     for table in sorted((built.artifact / "acpi").glob("*.bin")):
         files[table.name] = table
+    given = sum(vm.memory for vm in built.wanted.vms if vm.order == frame.PRE)
     lines = [
         "serial --unit=0 --speed=115200",
         "terminal_output serial",
-        *board.grub_prelude(built.wanted.machine),
+        *board.grub_prelude(built.wanted.machine, given),
         "set timeout=0",
     ]
     path = folder / "disc.iso"

@@ -41,13 +41,13 @@ def test_ram_ends_where_the_machine_says():
 
 
 def test_grub_keeps_the_registers_of_the_remapping_unit_out_of_ram():
-    first, *writes = board.grub_prelude(board.Machine())
+    first, *writes = board.grub_prelude(board.Machine(memory=5 * board.GB))
     assert first == "cutmem 0xbffe0000 0xbfff0000"
     assert len(writes) == len(board.DRHD_REGISTERS)
 
 
 def test_small_machine_has_no_ram_above_the_pci_window():
-    machine = board.Machine(memory=2 * board.GB)
+    machine = board.Machine()
     assert machine.high_end is None
     assert board.grub_prelude(machine)[0] == "cutmem 0x7ffe0000 0x7fff0000"
     text = board.board_xml(machine)
@@ -58,7 +58,7 @@ def test_small_machine_has_no_ram_above_the_pci_window():
 
 @pytest.mark.parametrize("version", [(2, 7), (3, 3)])
 def test_frame_has_the_vms_and_no_region(version):
-    scenario = read_scenario(frame.scenario_xml(version, VMS).encode(), "scenario.xml")
+    scenario = read_scenario(frame.scenario_xml(version, VMS, board.Machine()).encode(), "scenario.xml")
     assert [vm.name for vm in scenario.vms] == [vm.name for vm in VMS]
     assert [vm.load_order for vm in scenario.vms] == ["pre_launched", "pre_launched", "service", "post_launched"]
     assert not scenario.regions
@@ -66,16 +66,23 @@ def test_frame_has_the_vms_and_no_region(version):
 
 @pytest.mark.parametrize("version", [(2, 7), (3, 3)])
 def test_regions_go_into_a_frame(version):
-    text = frame.scenario_xml(version, VMS)
+    text = frame.scenario_xml(version, VMS, board.Machine())
     regions = [{"name": "a", "size": 2, "vms": ["PRE_STD_VM0", "PRE_STD_VM1"]}]
     result = decide(text.encode(), "scenario.xml", regions, version=version)
     assert b"hv:/a, 2, 0:1" in result.data or b"<NAME>a</NAME>" in result.data
 
 
 def test_ram_of_pre_launched_vms_does_not_overlap():
-    text = frame.scenario_xml((3, 3), VMS)
-    assert "<start_hpa>0x100000000</start_hpa>" in text
-    assert "<start_hpa>0x120000000</start_hpa>" in text
+    text = frame.scenario_xml((3, 3), VMS, board.Machine())
+    assert "<start_hpa>0x50000000</start_hpa>" in text
+    assert "<start_hpa>0x70000000</start_hpa>" in text
+
+
+def test_ram_of_pre_launched_vms_is_nobody_elses():
+    assert board.grub_prelude(board.Machine(), 512 * board.MB)[0] == "cutmem 0x50000000 0x70000000"
+    high = board.Machine(memory=6 * board.GB)
+    assert "<start_hpa>0x100000000</start_hpa>" in frame.scenario_xml((3, 3), VMS, high)
+    assert board.grub_prelude(high, 512 * board.MB) == board.grub_prelude(high)
 
 
 def test_archive_is_what_cpio_unpacks(tmp_path):

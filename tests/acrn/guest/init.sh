@@ -11,6 +11,6 @@ echo "acrn-test: init"
 # What acrn-dm of a Service VM wants.
 export TMPDIR=/tmp
 mkdir -p /run/acrn /run/lock /tmp/log
-python3 -S -E /guest.py
+python3 -S -E /guest.pyc
 echo "acrn-test: ended $?"
 while :; do sleep 1000; done

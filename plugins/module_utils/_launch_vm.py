@@ -5,20 +5,19 @@
 """The role launch on the controller: from the VMs that a user describes to scripts, files and devices.
 
 This module util is PRIVATE to the collection: it can change at any time.
-
-It is Python, and no template, because it is worked out for every host at every pass.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils._acrn_dm import make_device
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import HYPERVISOR, Bdf, IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import parse_version
 from ansible_collections.acrn.ivshmem.plugins.module_utils._words import meant
 
 Vm = Mapping[str, Any]
@@ -222,9 +221,14 @@ def hypervisor(plan: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
 
 
 def wish(
-    vms: Sequence[Vm], plan: Mapping[str, Any], planned: Callable[[str], list[Any]], settings: Settings
+    vms: Sequence[Vm],
+    plan: Mapping[str, Any],
+    planned: Callable[[str], list[Any]],
+    settings: Settings,
+    render: Callable[[Mapping[str, Any]], str],
 ) -> dict[str, Any]:
-    """All that the role wants of a Service VM. ``planned`` gives the devices of a VM in the plan.
+    """All that the role wants of a Service VM. ``planned`` gives the devices of a VM in the plan, ``render`` makes the
+    text of a script from values().
 
     Where something is refused, ``state`` has nothing else.
     """
@@ -240,7 +244,7 @@ def wish(
         result["devices"][name] = own
         if settings.mode == "template":
             try:
-                result["texts"][name] = script(vm, own, plan, settings)
+                result["texts"][name] = render(values(vm, own, plan, settings))
             except IvshmemError as exc:
                 found.append(f"VM '{name}': {exc}")
         scripts.append(
@@ -282,38 +286,6 @@ def wish(
 
 # -- the script --------------------------------------------------------------------------------------------------------
 
-_HAND_OVER = """
-# Hands a PCI device over to pci-stub, so that acrn-dm can pass it through.
-hand_over() {
-    local device=/sys/bus/pci/devices/$1
-    echo pci-stub > "$device/driver_override"
-    if [ -e "$device/driver" ] && [ "$(basename "$(readlink -f "$device/driver")")" != pci-stub ]; then
-        echo "$1" > "$device/driver/unbind"
-    fi
-    echo "$1" > /sys/bus/pci/drivers_probe
-}
-modprobe pci_stub
-"""
-_ADD_TAP = """
-# Makes a tap device and puts it into a bridge, if that bridge is there.
-add_tap() {
-    if ! ip link show dev "$1" > /dev/null 2>&1; then
-        ip tuntap add dev "$1" mode tap || return
-    fi
-    if [ -n "$2" ] && ip link show dev "$2" > /dev/null 2>&1; then
-        ip link set dev "$1" master "$2"
-    fi
-    ip link set dev "$1" up
-}
-"""
-
-
-def _word(value: Any) -> str:
-    """A word of a Bash array, always in quotes: what an unquoted comma means there is not plain to every reader."""
-    text = str(value)
-    quoted = shlex.quote(text)
-    return f"'{text}'" if quoted == text else quoted
-
 
 class _Slots:
     """Hands out slots to what has none of its own."""
@@ -337,70 +309,60 @@ class _Slots:
         return self._free.pop(0)
 
 
-def script(vm: Vm, found: Sequence[Mapping[str, Any]], plan: Mapping[str, Any], settings: Settings) -> str:
-    """A launch script without its ivshmem devices, for which it leaves room. ``vm`` has no problems."""
-    nics, passthrough = vm.get("nics") or [], vm.get("passthrough") or []
-    text = [
-        "#!/usr/bin/env bash\n"
-        f"# Starts the ACRN User VM {vm['name']}. Written by the Ansible role acrn.ivshmem.launch: changes get lost.\n"
-    ]
-    if passthrough:
-        text.append(_HAND_OVER)
-        text += [f"hand_over {shlex.quote('0000:' + device['bdf'].lower())}\n" for device in passthrough]
-    if nics:
-        text.append(_ADD_TAP)
-        for nic in nics:
-            bridge = nic["bridge"] if nic.get("bridge") is not None else settings.bridge
-            text.append(f"add_tap {shlex.quote(nic['tap'])} {shlex.quote(bridge)}\n")
-    text.append("\ndm_params=(\n")
-    text += [f"    {argument}\n" for argument in _arguments(vm, _Slots(vm, found), settings, settings.is_v2(plan))]
-    text.append(f'    {_word(vm["name"])}\n)\n\nexec {shlex.quote(settings.acrn_dm)} "${{dm_params[@]}}"\n')
-    return "".join(text)
+def _ivshmem(found: Iterable[Mapping[str, Any]], version: tuple[int, int] | None) -> list[str]:
+    """The values of -s for devices whose slot is known. launch_script finds one for others, and refuses bad ones."""
+    made = []
+    for device in found:
+        try:
+            each = make_device(device, version)
+        except IvshmemError:
+            continue
+        if each.slot is not None:
+            made.append(f"{each.slot},ivshmem,{each.options}")
+    return made
 
 
-def _arguments(vm: Vm, slots: _Slots, settings: Settings, v2: bool) -> Iterator[str]:
-    if v2:
-        yield "-A"
-    yield f"-m {int(vm['memory'])}M"
-    if vm.get("uuid") is not None:
-        yield f"-U {_word(vm['uuid'])}"
-    if vm.get("cpu_affinity"):
-        yield f"--cpu_affinity {_word(','.join(map(str, vm['cpu_affinity'])))}"
-    yield "-s '0:0,hostbridge'"
-    realtime = bool(vm.get("rtvm"))
-    if vm["lpc"] if vm.get("lpc") is not None else not realtime:
-        yield "-s '1:0,lpc'"
-    if vm.get("console") is not None:
-        console = str(vm["console"])
-        if console.startswith("com"):
-            yield f"-l {_word(console)}"
-        else:
-            yield f"-s {_word(f'{slots.of({})},virtio-console,{console}')}"
-    for disk in vm.get("disks") or []:
-        options = f",{disk['options']}" if disk.get("options") is not None else ""
-        yield f"-s {_word(f'{slots.of(disk)},virtio-blk,' + disk['path'] + options)}"
-    for number, nic in enumerate(vm.get("nics") or []):
-        seed = nic["mac_seed"] if nic.get("mac_seed") is not None else f"{settings.host}-{vm['name']}"
-        vhost = ",vhost" if nic.get("vhost") else ""
-        if v2:
-            yield f"-s {_word(f'{slots.of(nic)},virtio-net,' + nic['tap'] + vhost)}"
-            if number == 0:
-                yield f"--mac_seed {_word(seed)}"
-        else:
-            # acrn-dm only finds mac_seed directly behind the tap's name (hw/pci/virtio/virtio_net.c).
-            yield f"-s {_word(f'{slots.of(nic)},virtio-net,tap=' + nic['tap'] + f',mac_seed={seed}{vhost}')}"
-    for device in vm.get("passthrough") or []:
-        options = f",{device['options']}" if device.get("options") is not None else ""
-        bdf = re.sub("[:.]", "/", device["bdf"].lower())
-        yield f"-s {_word(f'{slots.of(device)},passthru,{bdf}{options}')}"
-    for key, option in (("kernel", "-k"), ("ramdisk", "-r"), ("bootargs", "-B"), ("ovmf", "--ovmf")):
-        if vm.get(key) is not None:
-            yield f"{option} {_word(vm[key])}"
-    if vm.get("windows"):
-        yield "--windows"
-    if realtime:
-        yield "--rtvm"
-        yield "--lapic_pt"
-        yield "--virtio_poll 1000000"
-    for argument in vm.get("extra_args") or []:
-        yield _word(argument)
+def values(vm: Vm, found: Sequence[Mapping[str, Any]], plan: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """What the template of a launch script gets. ``vm`` has no problems; what it leaves open is chosen here.
+
+    Raises IvshmemError where there are more devices than slots.
+    """
+    v2, slots, realtime = settings.is_v2(plan), _Slots(vm, found), bool(vm.get("rtvm"))
+    console = None if vm.get("console") is None else str(vm["console"])
+    if console and not console.startswith("com"):
+        console = f"{slots.of({})},virtio-console,{console}"
+    return {
+        "name": vm["name"],
+        "host": settings.host,
+        "acrn_dm": settings.acrn_dm,
+        "v2": v2,
+        "memory": int(vm["memory"]),
+        "uuid": vm.get("uuid"),
+        "cpu_affinity": ",".join(map(str, vm.get("cpu_affinity") or [])),
+        "ivshmem": _ivshmem(found, parse_version(settings.version) if settings.version else None),
+        "lpc": bool(vm["lpc"]) if vm.get("lpc") is not None else not realtime,
+        "console": console,
+        "disks": [
+            {"slot": slots.of(disk), "path": disk["path"], "options": disk.get("options")}
+            for disk in vm.get("disks") or []
+        ],
+        "nics": [
+            {
+                "slot": slots.of(nic),
+                "tap": nic["tap"],
+                "bridge": nic["bridge"] if nic.get("bridge") is not None else settings.bridge,
+                "mac_seed": nic["mac_seed"] if nic.get("mac_seed") is not None else f"{settings.host}-{vm['name']}",
+                "vhost": bool(nic.get("vhost")),
+            }
+            for nic in vm.get("nics") or []
+        ],
+        "passthrough": [
+            {"slot": slots.of(device), "bdf": f"0000:{device['bdf'].lower()}", "options": device.get("options")}
+            for device in vm.get("passthrough") or []
+        ],
+        **{key: vm.get(key) for key in ("kernel", "ramdisk", "bootargs", "ovmf")},
+        "windows": bool(vm.get("windows")),
+        "rtvm": realtime,
+        "extra_args": list(vm.get("extra_args") or []),
+        "vm": vm,
+    }

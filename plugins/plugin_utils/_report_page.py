@@ -15,11 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChoiceLoader, FileSystemLoader, StrictUndefined, TemplateNotFound, TemplateSyntaxError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _templates
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils._report import (
     LANDS,
     STATES,
@@ -205,28 +203,5 @@ def render(page: Mapping[str, Any], template: str = "") -> str:
 
     Raises IvshmemError, which names the template and its line.
     """
-    path = Path(template) if template else PLAYBOOKS / "templates" / TEMPLATE
-    places = [path.parent, PLAYBOOKS / "templates"]
-    if path.name == TEMPLATE:
-        # It would extend itself.
-        places.reverse()
-    environment = ImmutableSandboxedEnvironment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        loader=ChoiceLoader([FileSystemLoader(place) for place in places]),
-    )
-    try:
-        text = path.read_text(encoding="utf-8")
-        return environment.from_string(text).render(page=page)
-    except TemplateNotFound as exc:
-        raise IvshmemError(f"report_template: {path}: there is no template {exc.name}") from exc
-    except (OSError, UnicodeDecodeError) as exc:
-        why = exc.strerror if isinstance(exc, OSError) else exc
-        raise IvshmemError(f"report_template: {path}: {why}") from exc
-    except TemplateSyntaxError as exc:
-        raise IvshmemError(f"report_template: {exc.name or path}:{exc.lineno}: {exc.message}") from exc
-    except Exception as exc:  # a template is code of its user, and what it does may fail in any way
-        raise IvshmemError(f"report_template: {path}: {type(exc).__name__}: {exc}") from exc
+    render_page = _templates.renderer("report_template", f"playbooks/templates/{TEMPLATE}", template, autoescape=True)
+    return render_page({"page": page})

@@ -9,7 +9,17 @@ import subprocess
 import pytest
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _launch_vm
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch_script import launch
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch_vm import Settings
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _launch_text
+
+render = _launch_text.renderer()
+
+
+def script(vm, found, plan, settings):
+    return render(_launch_vm.values(vm, found, plan, settings))
+
 
 PLAN = {
     "dialect": "v3",
@@ -125,13 +135,13 @@ def test_more_devices_than_slots():
 
 def test_a_place_that_cannot_be_read_is_left_to_the_script():
     """launch_script refuses it with file and line."""
-    text = _launch_vm.script({"name": "VM1", "memory": 512}, [{"name": "x", "vbdf": "zz"}], PLAN, settings())
+    text = script({"name": "VM1", "memory": 512}, [{"name": "x", "vbdf": "zz"}], PLAN, settings())
     assert "hostbridge" in text
 
 
 def test_slots_may_be_texts():
     disks = [{"path": "/a", "slot": "3"}, {"path": "/b"}]
-    text = _launch_vm.script({"name": "VM1", "memory": 512, "disks": disks}, [], PLAN, settings())
+    text = script({"name": "VM1", "memory": 512, "disks": disks}, [], PLAN, settings())
     assert ("'3,virtio-blk,/a'" in text, "'4,virtio-blk,/b'" in text) == (True, True)
 
 
@@ -185,10 +195,19 @@ def arguments(text, tmp_path):
 
 
 def test_all_arguments_of_v3(tmp_path):
-    lines = arguments(_launch_vm.script(FULL, DEVICES, PLAN, settings()), tmp_path)
+    lines = arguments(script(FULL, DEVICES, PLAN, settings()), tmp_path)
     assert lines[lines.index("acrn-dm") + 1 :] == [
         *("-m", "1024M", "-U", "495ae2e5-2603-4d64-af76-d4bc5a8ec0e5", "--cpu_affinity", "1,2"),
-        *("-s", "0:0,hostbridge", "-s", "1:0,lpc", "-s", "4,virtio-console,@stdio:stdio_port"),
+        *(
+            "-s",
+            "0:0,hostbridge",
+            "-s",
+            "3,ivshmem,dm:/log,2",
+            "-s",
+            "1:0,lpc",
+            "-s",
+            "4,virtio-console,@stdio:stdio_port",
+        ),
         *("-s", "5,virtio-blk,/disk one.img", "-s", "9,virtio-blk,/b.img,writethru"),
         *("-s", "6,virtio-net,tap=tap0,mac_seed=press-1-VM1,vhost", "-s", "7,virtio-net,tap=tap1,mac_seed=seed"),
         *("-s", "16,passthru,00/1f/6,enable_ptm", "-k", "/k", "-r", "/r", "-B", "root=/dev/vda it's"),
@@ -199,7 +218,7 @@ def test_all_arguments_of_v3(tmp_path):
 
 
 def test_what_is_other_in_v2(tmp_path):
-    lines = arguments(_launch_vm.script({**FULL, "passthrough": []}, [], PLAN, settings(version="2.7")), tmp_path)
+    lines = arguments(script({**FULL, "passthrough": []}, [], PLAN, settings(version="2.7")), tmp_path)
     assert lines[lines.index("acrn-dm") + 1] == "-A"
     assert "5,virtio-net,tap0,vhost" in lines
     assert "6,virtio-net,tap1" in lines
@@ -207,18 +226,18 @@ def test_what_is_other_in_v2(tmp_path):
 
 
 def test_a_small_vm(tmp_path):
-    lines = arguments(_launch_vm.script({"name": "VM1", "memory": 512}, [], PLAN, settings()), tmp_path)
+    lines = arguments(script({"name": "VM1", "memory": 512}, [], PLAN, settings()), tmp_path)
     assert lines == ["acrn-dm", "-m", "512M", "-s", "0:0,hostbridge", "-s", "1:0,lpc", "VM1"]
 
 
 def test_slots_of_regions_are_left_alone():
     found = [{"slot": slot} for slot in (3, 4, 5, 6, 7)] + [{"vbdf": "00:10.0"}]
-    text = _launch_vm.script({"name": "VM1", "memory": 512, "disks": [{"path": "/a"}]}, found, PLAN, settings())
+    text = script({"name": "VM1", "memory": 512, "disks": [{"path": "/a"}]}, found, PLAN, settings())
     assert "'17,virtio-blk,/a'" in text
 
 
 def wish(vms, **changes):
-    return _launch_vm.wish(vms, PLAN, lambda name: DEVICES, settings(**changes))
+    return _launch_vm.wish(vms, PLAN, lambda name: DEVICES, settings(**changes), render)
 
 
 def test_the_wish_of_a_template():
@@ -259,3 +278,66 @@ def test_without_units_there_is_only_the_directory():
 def test_nothing_is_wanted_without_vms_or_with_a_problem():
     assert sorted(wish([])["state"]) == ["acrn_version", "hypervisor", "others", "refused"]
     assert list(wish([{"name": "VM1"}])["state"]) == ["refused"]
+
+
+PLC = {"name": "hv:/plc", "size": 4, "slot": 30, "provided_by": "hypervisor", "region_id": 4097}
+OPEN = {"name": "dm:/own", "size": 2}
+
+
+@pytest.mark.parametrize("version", ["3.3", "2.7"])
+@pytest.mark.parametrize("vm", [FULL, {"name": "VM1", "memory": 512}], ids=["full", "small"])
+def test_the_template_puts_devices_where_launch_script_would(vm, version):
+    """So a script of this template is not changed again, and one of a template without them comes to the same."""
+    number, found = (int(version[0]), int(version[2])), [PLC, *DEVICES]
+    text = script(vm, found, PLAN, settings(version=version))
+    bare = "".join(line for line in text.splitlines(keepends=True) if ",ivshmem," not in line)
+    assert text.count(",ivshmem,") == 2 and (",4,4097'" in text) == (version == "3.3")
+    for start in (text, bare):
+        assert launch(start.encode(), "f", found, vm="VM1", version=number).data.decode() == text
+
+
+def test_a_device_without_a_slot_is_left_to_launch_script():
+    vm = {"name": "VM1", "memory": 512, "disks": [{"path": "/a"}]}
+    text = script(vm, [OPEN], PLAN, settings())
+    assert ",ivshmem," not in text
+    assert b"-s '8,ivshmem,dm:/own,2'" in launch(text.encode(), "f", [OPEN], vm="VM1", version=(3, 3)).data
+
+
+def test_a_template_of_the_user(tmp_path):
+    path = tmp_path / "mine.sh.j2"
+    path.write_text(
+        "#!/bin/sh\n# {{ vm.color }}\nexec {{ acrn_dm | quote }} -m {{ memory }}M"
+        "{% for device in ivshmem %} -s {{ device | word }}{% endfor %} {{ name | word }}\n"
+    )
+    own = _launch_text.renderer(str(path))
+    vm = {"name": "VM1", "memory": 512, "color": "red"}
+    found = own(_launch_vm.values(vm, DEVICES, PLAN, settings()))
+    assert found == "#!/bin/sh\n# red\nexec acrn-dm -m 512M -s '3,ivshmem,dm:/log,2' 'VM1'\n"
+    state = _launch_vm.wish([vm], PLAN, lambda name: DEVICES, settings(), own)["state"]
+    assert state["scripts"][0]["content"] == found
+    path.write_text("{% extends 'vm.sh.j2' %}")
+    assert _launch_text.renderer(str(path))(_launch_vm.values(vm, [], PLAN, settings())) == script(
+        vm, [], PLAN, settings()
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{{ nothing }}", "mine.sh.j2: UndefinedError: 'nothing' is undefined"),
+        ("a\n{% if %}", "mine.sh.j2:2: Expected an expression"),
+        ("{{ name.__class__.__mro__ }}", "mine.sh.j2: SecurityError"),
+        (None, "mine.sh.j2: No such file or directory"),
+    ],
+)
+def test_a_template_that_fails_is_refused_with_variable_file_and_vm(tmp_path, text, told):
+    path = tmp_path / "mine.sh.j2"
+    if text is not None:
+        path.write_text(text)
+    own = _launch_text.renderer(str(path))
+    with pytest.raises(IvshmemError, match=r"launch_template: .*mine"):
+        own(_launch_vm.values({"name": "VM1", "memory": 512}, [], PLAN, settings()))
+    (refused,) = _launch_vm.wish([{"name": "VM1", "memory": 512}], PLAN, lambda name: [], settings(), own)["state"][
+        "refused"
+    ]
+    assert refused.startswith("VM 'VM1': launch_template: ") and told in refused

@@ -241,30 +241,7 @@ def parse_arguments(argv: list[str], version: tuple[int, int], log: Log) -> Argu
             raise Refused(0, "usage")
         if option == "-v":
             raise Refused(0, "version")
-        if option == "-s":
-            arguments.functions.append(parse_slot(value, arguments.functions, version, log))
-        elif option == "-m":
-            memory = parse_memsize(value)
-            if memory is None:
-                raise Refused(EX_USAGE, f"invalid memsize '{value}'")
-            arguments.memory = memory
-        elif option == "-U":
-            arguments.uuid = value
-        elif option == "-l" and value.split(",")[0].lower() not in ("com1", "com2", "com3", "com4", "com5"):
-            raise Refused(EX_USAGE, f"invalid lpc device configuration '{value}'")
-        elif option == "--virtio_poll":
-            number = strtol(value)
-            if number is None or not 1 <= number[0] <= 10000000:
-                raise Refused(EX_USAGE, f"invalid virtio poll interval {value}")
-        elif option == "--pm_notify_channel":
-            if not re.fullmatch("ioc|power_button|uart(,allow_trigger_s5)?", value) and version >= (2, 3):
-                raise Refused(EX_USAGE, f"invalid pm_notify_channel: {value}")
-            if version >= (3, 0):
-                log(WARNING, 'The "--pm_notify_channel" parameter is obsolete')
-        elif option == "--logger_setting":
-            arguments.log_level = _logger_setting(value, arguments.log_level)
-        elif option in _OBSOLETE_V3 and version >= (3, 0):
-            log(WARNING, f'The "{_OBSOLETE_V3[option]}" parameter is obsolete and ignored')
+        _take(arguments, option, value, version, log)
         arguments.others.append((option, value))
     if error is not None:
         raise Refused(1, error.msg)
@@ -280,6 +257,34 @@ def parse_arguments(argv: list[str], version: tuple[int, int], log: Log) -> Argu
         log(ERROR, f"The name of the VM exceeds the maximum length: {MAX_NAME}")
         raise Refused(1)
     return arguments
+
+
+def _take(arguments: Arguments, option: str, value: str, version: tuple[int, int], log: Log) -> None:
+    """Take one option in. Raises Refused."""
+    if option == "-s":
+        arguments.functions.append(parse_slot(value, arguments.functions, version, log))
+    elif option == "-m":
+        memory = parse_memsize(value)
+        if memory is None:
+            raise Refused(EX_USAGE, f"invalid memsize '{value}'")
+        arguments.memory = memory
+    elif option == "-U":
+        arguments.uuid = value
+    elif option == "-l" and value.split(",")[0].lower() not in ("com1", "com2", "com3", "com4", "com5"):
+        raise Refused(EX_USAGE, f"invalid lpc device configuration '{value}'")
+    elif option == "--virtio_poll":
+        number = strtol(value)
+        if number is None or not 1 <= number[0] <= 10000000:
+            raise Refused(EX_USAGE, f"invalid virtio poll interval {value}")
+    elif option == "--pm_notify_channel":
+        if not re.fullmatch("ioc|power_button|uart(,allow_trigger_s5)?", value) and version >= (2, 3):
+            raise Refused(EX_USAGE, f"invalid pm_notify_channel: {value}")
+        if version >= (3, 0):
+            log(WARNING, 'The "--pm_notify_channel" parameter is obsolete')
+    elif option == "--logger_setting":
+        arguments.log_level = _logger_setting(value, arguments.log_level)
+    elif option in _OBSOLETE_V3 and version >= (3, 0):
+        log(WARNING, f'The "{_OBSOLETE_V3[option]}" parameter is obsolete and ignored')
 
 
 def _until(argv: list[str], short: str, long: list[str]) -> list[tuple[str, str]]:

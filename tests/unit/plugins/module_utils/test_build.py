@@ -482,6 +482,10 @@ def manifest_with(**keys):
     return damage
 
 
+def no_log_in_the_manifest(folder):
+    manifest_with(outputs={"acrn.bin": _build._outputs(str(folder))["acrn.bin"]})(folder)
+
+
 def pipe_for_a_log(folder):
     (folder / "build.log").unlink()
     os.mkfifo(folder / "build.log")
@@ -507,7 +511,7 @@ def test_a_whole_artefact_is_found(artifact):
         *(manifest_with(**{key: None}) for key in ("key", "name", "board", "regions", "warnings", "inputs", "outputs")),
         *(manifest_with(regions=regions) for regions in ("x", [3], [{}], [{"name": "a", "size": 2}])),
         *(manifest_with(outputs=outputs) for outputs in ([], {}, {"acrn.bin": 3, "build.log": None})),
-        lambda folder: manifest_with(outputs={"acrn.bin": _build._outputs(str(folder))["acrn.bin"]})(folder),
+        no_log_in_the_manifest,
         manifest_with(warnings="x"),
         pipe_for_a_log,
         lambda folder: (folder / "build.log").unlink(),

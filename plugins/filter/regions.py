@@ -10,9 +10,10 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ansible.errors import AnsibleError, AnsibleFilterError
+from ansible.errors import AnsibleFilterError
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _builds, _guests, _limit, _plan, _region
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _builds, _guests, _limit, _region
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils._fleet import claimed
 
 
 def from_compact(value: Any) -> dict[str, Any]:
@@ -66,30 +67,17 @@ def dealt_builds(hosts: Iterable[Mapping[str, Any]], builders: Iterable[str]) ->
     return _builds.dealt(hosts, list(builders))
 
 
-def build_results(made: Iterable[Mapping[str, Any]], builds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What came of builds, each with the hosts that it is for."""
-    return _builds.results(builds, made, time.time())
+def build_results(
+    made: Iterable[Mapping[str, Any]] | Mapping[str, Any], builds: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """What came of builds, each with the hosts that it is for; ``made`` may be what a task that failed has returned."""
+    every = _builds.refused(made, builds) if isinstance(made, Mapping) else made
+    return _builds.results(builds, every, time.time())
 
 
 def built(builders: Iterable[str], hostvars: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Where the hypervisor of each host lies: builder, directory and key."""
     return _builds.built(builders, hostvars)
-
-
-def plan_hosts(
-    hosts: Iterable[Mapping[str, Any]],
-    builders: Iterable[str],
-    hostvars: Mapping[str, Any],
-    waits: Iterable[Mapping[str, Any]] = (),
-) -> list[dict[str, Any]]:
-    """What a run of site would do to each host, after the steps of the playbook plan."""
-    # Without a build of its own a host was left out of this run, or there is no tree yet.
-    return _plan.of_hosts(list(hosts), _builds.built(builders, hostvars), list(waits))
-
-
-def plan_table(plans: Iterable[Mapping[str, Any]]) -> list[str]:
-    """What plan_hosts has found, as the lines of tables."""
-    return _plan.table(list(plans))
 
 
 def guest_claims(
@@ -100,19 +88,8 @@ def guest_claims(
     Ansible works out all variables of a guest for each look into hostvars, so a fleet is looked at once.
     """
     return _guests.claims(
-        {guest: _claimed(hostvars[guest]) for guest in guests}, groups.get("acrn_hosts") or [], groups.get("all") or []
+        {guest: claimed(hostvars[guest]) for guest in guests}, groups.get("acrn_hosts") or [], groups.get("all") or []
     )
-
-
-def _claimed(variables: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name in (_guests.HOST, _guests.VM):
-        try:
-            found[name] = variables.get(name)
-            str(found[name])
-        except AnsibleError as exc:
-            found["error"] = f"{name} cannot be worked out: {exc.message}"
-    return found
 
 
 def limited(
@@ -125,13 +102,8 @@ def limited(
 ) -> dict[str, list[str]]:
     """What a run with --limit leaves out: what is refused, and what is told."""
     guests = list(groups.get("acrn_guests") or []) if with_hosts else []
-    of_guest = {guest: str(_claimed(hostvars[guest]).get(_guests.HOST) or "") for guest in guests}
+    of_guest = {guest: str(claimed(hostvars[guest]).get(_guests.HOST) or "") for guest in guests}
     return _limit.looked_at(list(run), groups, of_guest, str(limit), list(needs), with_hosts)
-
-
-def told_once(hosts: Iterable[Mapping[str, Any]]) -> list[str]:
-    """What is wrong with hosts, each mistake once with all hosts that have it."""
-    return _plan.told_once(hosts)
 
 
 def just_started(guests: Iterable[str], hostvars: Mapping[str, Any]) -> list[str]:
@@ -159,9 +131,6 @@ class FilterModule:
             "distinct_builds": distinct_builds,
             "dealt_builds": dealt_builds,
             "build_results": build_results,
-            "plan_hosts": plan_hosts,
-            "plan_table": plan_table,
-            "told_once": told_once,
             "built": built,
             "guest_claims": guest_claims,
             "limited": limited,

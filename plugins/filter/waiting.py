@@ -6,38 +6,20 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _builds, _waiting
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _waiting
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import some
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils._fleet import Fleet
 
 
 def waiting(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Any]) -> dict[str, Any]:
     """Who waits for what after the plays of a playbook, the guests that are left alone, and the table."""
-    builders = groups.get("acrn_builders") or ["localhost"]
-    built = _builds.built(builders, hostvars)
-    away = _builds.away(builders, hostvars)
-
-    @functools.cache
-    def guests() -> dict[Any, list[Any]]:
-        found: dict[Any, list[Any]] = {}
-        for guest in groups.get("acrn_guests") or []:
-            own = hostvars[guest]
-            found.setdefault(own.get("acrn_host"), []).append(own)
-        return found
-
-    def of(host: str) -> Callable[[], list[Any]]:
-        return lambda: guests().get(host, [])
-
-    waits = []
-    for name in groups.get("acrn_hosts") or []:
-        host = _waiting.Host(hostvars[name], of(name), built.get(name), builders, away.get(name, {}).get("builder", ""))
-        waits += host.waits()
-    values = _waiting.as_values(waits)
+    fleet = Fleet(groups, hostvars)
+    values = [wait for host in fleet.hosts for wait in fleet.waits(host)]
     left = [guest for wait in values for guest in wait["guests"]]
-    return {"waits": values, "guests": list(dict.fromkeys(left)), "table": _waiting.table(values), "away": _told(away)}
+    return {"waits": values, "guests": list(dict.fromkeys(left)), "table": _waiting.table(values), "away": _told(fleet.away)}
 
 
 def _told(away: Mapping[str, Mapping[str, str]]) -> list[str]:

@@ -72,6 +72,25 @@ def results(builds: Sequence[Values], made: Iterable[Values], now: float) -> lis
     ]
 
 
+def refused(result: Values, builds: Sequence[Values]) -> list[dict[str, Any]]:
+    """What the module would have returned for builds of which none was made.
+
+    ``result`` is that of the task that failed: the module's own loop, or a step before it, for all of them.
+    """
+    found: Sequence[Values] = result.get("results") or []
+    if found and all("item" in each for each in found):
+        return [dict(each) for each in found]
+    return [{"item": number, "failed": True, "msg": result.get("msg")} for number in range(len(builds))]
+
+
+def _error(builder: str, result: Values) -> str | None:
+    """Why a build could not be looked at."""
+    if not (result.get("failed") or result.get("unreachable")):
+        return None
+    what = "cannot be reached: " if result.get("unreachable") else ""
+    return f"builder {builder}: {what}{result.get('msg') or 'no reason given'}".strip()
+
+
 def built(builders: Iterable[str], hostvars: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Where the hypervisor of each host lies, of all that was built or looked for in this run."""
     every = [
@@ -86,8 +105,21 @@ def built(builders: Iterable[str], hostvars: Mapping[str, Any]) -> dict[str, dic
         # In check mode, with the tree still to be fetched, a result has neither directory nor key.
         known = {name: result.get(name) for name in ("directory", "key")}
         for host in result.get("hosts") or []:
-            found[host] = {"builder": builder, **known, "missing": "manifest" not in result}
+            found[host] = {
+                "builder": builder,
+                **known,
+                "missing": "manifest" not in result,
+                "error": _error(builder, result),
+            }
     return found
+
+
+def missing(away: Values | None) -> dict[str, Any] | None:
+    """What built() would say of a hypervisor whose builder is ``away``; None of one whose builder is not."""
+    if not away:
+        return None
+    told = {"unreachable": True, "msg": away["msg"]}
+    return {"builder": away["builder"], "directory": None, "key": None, "missing": True, "error": _error(away["builder"], told)}
 
 
 def away(builders: Iterable[str], hostvars: Mapping[str, Any]) -> dict[str, dict[str, str]]:

@@ -103,19 +103,31 @@ def same_problems(guests: Mapping[str, Any], vms: Iterable[Mapping[str, Any]]) -
     return found
 
 
-def problems(guests: Mapping[str, Any], vms: Iterable[Mapping[str, Any]]) -> list[str]:
-    """What is wrong with the VMs that the guests of one host say they are, a sentence each.
+def wrong(guests: Mapping[str, Any], vms: Iterable[Mapping[str, Any]]) -> list[tuple[list[str], str]]:
+    """What is wrong with the VMs that guests of one host say they are, each with the guests that it is wrong with.
 
     ``vms`` are all those of its scenario.
     """
     known = known_vms(vms)
-    wrong = {guest: vm_problem(value, "the scenario", known) for guest, value in guests.items()}
-    right = {guest: value for guest, value in guests.items() if not wrong[guest]}
+    found = {guest: vm_problem(value, "the scenario", known) for guest, value in guests.items()}
+    right = {guest: value for guest, value in guests.items() if not found[guest]}
     return [
-        *(f"guest {guest}: {problem}" for guest, problem in wrong.items() if problem),
+        *(([guest], problem) for guest, problem in found.items() if problem),
         *(
-            f"guests {' and '.join(those)}: {VM} of each is {vm}, and a VM is one guest; give each its own VM, or "
-            "remove one from acrn_guests"
+            (
+                those,
+                f"{VM} of each is {vm}, and a VM is one guest; give each its own VM, or remove one from acrn_guests",
+            )
             for vm, those in _one_vm(right, known)
         ),
     ]
+
+
+def problems(guests: Mapping[str, Any], vms: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What is wrong with the VMs that the guests of one host say they are, a sentence each."""
+    return [f"{named(those)}: {problem}" for those, problem in wrong(guests, vms)]
+
+
+def named(guests: Sequence[str]) -> str:
+    """Guests in words."""
+    return f"guest{'' if len(guests) == 1 else 's'} {' and '.join(guests)}"

@@ -10,6 +10,7 @@ This module util is PRIVATE to the collection: it can change at any time.
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import os
 import re
@@ -575,4 +576,15 @@ def compare(module: Module) -> dict[str, Any]:
         "hypervisor": hypervisor,
         "waits": bool(hypervisor["lacking"]),
         "start": _start(params),
+        "files": {each["path"]: _digest(each["path"]) for each in [*params["scripts"], *params["files"]]},
     }
+
+
+def _digest(path: str) -> str | None:
+    """The SHA-256 of a file; None where there is none, or none that can be read."""
+    if not os.path.isfile(path):
+        return None
+    try:
+        return hashlib.sha256(read_file(path)).hexdigest()
+    except IvshmemError:
+        return None

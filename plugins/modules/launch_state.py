@@ -280,6 +280,11 @@ start:
   returned: success
   type: str
   sample: units
+files:
+  description:
+    - The SHA-256 of each file of O(wish.scripts) and O(wish.files) as it is, by its path; null where there is none.
+  returned: success
+  type: dict
 hypervisor:
   description: The hypervisor that runs.
   returned: success

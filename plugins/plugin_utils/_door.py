@@ -42,6 +42,8 @@ LARGEST = 1 << 64
 # Text that people read. Ansible compares both sides of a difference in its main process, where all hosts wait for it.
 WORDS, LINES = 1 << 16, 4000
 NO_RESULT = ("_ansible_", "__ansible_")
+# The variable of plays that only plan.
+PLAN = "__acrn_plan"
 MASK = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
 
 Spec = Mapping[str, Any]
@@ -429,6 +431,9 @@ class DoorAction(ActionBase):  # type: ignore[misc]
             result.update(failed=True, msg=printable(str(exc)))
         spec = getattr(self.module, "ARGUMENTS", {}).get("argument_spec", {})
         result["invocation"] = {"module_args": masked(self._arguments(), spec)}
+        if (task_vars or {}).get(PLAN):
+            # Nothing is changed by a plan, and the recap says so; roles go on by what would be.
+            result.update(differs=bool(result.get("changed")), changed=False)
         # A fact that the controller itself has found out.
         if getattr(self, "_discovered_interpreter_key", None):
             result["ansible_facts"] = {self._discovered_interpreter_key: self._discovered_interpreter}

@@ -59,7 +59,7 @@ def test_every_mistake_names_variable_place_and_mend(tmp_path):
     hosts = {name: variables for name, (variables, _told) in INPUTS.items()}
     done = plan(tmp_path, {"acrn_hosts": {"vars": common, "hosts": hosts}}, "-e", "plan_json=plan.json")
     assert done.returncode == 2, done.stdout
-    found = {each["host"]: each["error"] for each in json.loads((tmp_path / "plan.json").read_text())}
+    found = {each["host"]: each["error"] for each in json.loads((tmp_path / "plan.json").read_text())["hosts"]}
     for name, (_variables, told) in INPUTS.items():
         if told is None:
             assert found[name] is None, (name, found[name])
@@ -98,7 +98,7 @@ def test_regions_of_all_groups_of_a_host_are_joined(tmp_path, beside):
         inventory["hall_b"]["vars"]["ivshmem_group_regions"] = values["hall_b"]
     done = plan(tmp_path, inventory, "-e", "plan_json=plan.json")
     assert done.returncode == 0, done.stdout
-    found = {each["host"]: each["regions"] for each in json.loads((tmp_path / "plan.json").read_text())}
+    found = {each["host"]: each["regions"] for each in json.loads((tmp_path / "plan.json").read_text())["hosts"]}
     assert sorted(each["name"] for each in found["line-1"]) == ["of_a", "of_b", "of_plant"]
     assert found["line-2"] == []
 
@@ -127,7 +127,7 @@ def test_a_relative_path_is_seen_from_the_inventory_in_every_variable(tmp_path):
     assert (fleet / "results/line-1/scenario.xml").exists()
     assert list((tmp_path / "artifacts_dir").glob("*/manifest.json"))
     play("plan", "-e", "plan_ask=false", "-e", "plan_json=plan.json")
-    (told,) = json.loads((fleet / "plan.json").read_text())
+    (told,) = json.loads((fleet / "plan.json").read_text())["hosts"]
     assert told["build"]["needed"] is False
     play("report", "-e", "report_ask=false", "-e", "report_directory=pages", "--check")
     (fleet / "pages").mkdir()

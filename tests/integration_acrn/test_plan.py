@@ -25,7 +25,7 @@ def plan(tmp_path):
         words = ("-e", f"plan_json={tmp_path}/plan.json", "-e", "plan_ask=false", *words)
         done = command(tmp_path, "ansible-playbook", "-i", "inventory.yml", "acrn.ivshmem.plan", *words)
         assert not (tmp_path / ".acrn-ivshmem").exists()
-        return done, {each["host"]: each for each in json.loads((tmp_path / "plan.json").read_text())}
+        return done, {each["host"]: each for each in json.loads((tmp_path / "plan.json").read_text())["hosts"]}
 
     return run
 
@@ -49,6 +49,56 @@ def test_a_plan_for_one_host(plan):
 def test_a_plan_for_hosts_that_all_break_a_rule(plan):
     done, found = plan("--limit", "bad")
     assert (done.returncode, list(found)) == (2, ["bad"]), done.stdout
+
+
+def test_each_error_is_its_own_and_the_plan_goes_on(tmp_path):
+    common = {**sample(tmp_path), "ivshmem_regions": ["hv:/log, 2, 2:3"]}
+    (tmp_path / "tree").mkdir()
+    away = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 9, "ansible_ssh_retries": 0}
+    hosts = {
+        "fine": {},
+        "off": away,
+        "needed": {**away, "launch_vms": [{"name": "VM1", "memory": 512}]},
+        "word": {"hypervisor_reboot": "maybe"},
+        "undefined": {"launch_vms": "{{ nothing.there }}"},
+        "no-scenario": {"acrn_scenario": "none.xml"},
+        "no-python": {"ansible_python_interpreter": "/nowhere/python", "launch_vms": [{"name": "VM1", "memory": 512}]},
+        "built": {"acrn_source": str(tmp_path / "tree")},
+    }
+    guests = {"g1": {"acrn_host": "fine", "acrn_vm": "VM9"}, "g2": {"acrn_host": "nowhere", "acrn_vm": "VM1"}}
+    builder = {**away, "hypervisor_python": "/usr/bin/python3"}
+    inventory = {
+        "acrn_hosts": {"vars": common, "hosts": hosts},
+        "acrn_guests": {"hosts": guests},
+        "acrn_builders": {"hosts": {"builder-1": builder}},
+    }
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump(inventory))
+    done = command(
+        tmp_path, "ansible-playbook", "-i", "hosts.yml", "acrn.ivshmem.plan", "-e", "plan_json=plan.json", timeout=600
+    )
+    assert done.returncode == 2, done.stdout
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    errors = {who: each["error"] for each in plan["errors"] for who in each["who"]}
+    expected = {
+        "needed": "it cannot be reached: ",
+        "word": "hypervisor_reboot is 'maybe': write true or false",
+        "undefined": "nothing",
+        "no-scenario": "acrn_scenario: ",
+        "no-python": "/nowhere/python",
+        "built": "builder builder-1: cannot be reached: ",
+        "guest g1": "acrn_vm is 'VM9'",
+        "guest g2": "acrn_host is 'nowhere'",
+    }
+    assert {name: told in errors.get(name, "") for name, told in expected.items()} == dict.fromkeys(expected, True)
+    assert set(errors) == set(expected), errors
+    found = {each["host"]: each for each in plan["hosts"]}
+    assert set(found) == set(hosts)
+    assert found["off"]["unasked"] and [region["change"] for region in found["off"]["regions"]] == ["add"]
+    assert plan["summary"]["errors"] == len(plan["errors"])
+    recap = done.stdout[done.stdout.index("PLAY RECAP") :]
+    assert recap.count("changed=0") == len(hosts), recap
+    # What changes is shown, though nothing counts as changed.
+    assert "+          <NAME>log</NAME>" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,7 @@ def ledger(folder, name, host, *regions):
 
 
 def planned(folder, host):
-    return next(each for each in json.loads((folder / "plan.json").read_text()) if each["host"] == host)
+    return next(each for each in json.loads((folder / "plan.json").read_text())["hosts"] if each["host"] == host)
 
 
 def card(folder, host):

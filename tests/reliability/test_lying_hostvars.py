@@ -22,7 +22,7 @@ from ansible.parsing.dataloader import DataLoader  # noqa: E402
 from ansible.template import Templar  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from ansible_collections.acrn.ivshmem.plugins.filter import launch, regions, report, verify  # noqa: E402
+from ansible_collections.acrn.ivshmem.plugins.filter import launch, plan, regions, report, verify  # noqa: E402
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _verify  # noqa: E402
 from ansible_collections.acrn.ivshmem.plugins.modules import (  # noqa: E402
     dm_memory,
@@ -40,7 +40,7 @@ from ansible_collections.acrn.ivshmem.tests.reliability.test_fuzz import twists 
 
 FILTERS = {
     name: function
-    for module in (launch, regions, report, verify)
+    for module in (launch, plan, regions, report, verify)
     for name, function in module.FilterModule().filters().items()
 }
 VMS = [
@@ -55,6 +55,7 @@ def region(name, provided_by, *ids):
 
 
 LEDGER, GOSSIP = region("ledger", "hypervisor", 0, 3), region("gossip", "device_model", 2, 3)
+GROUPS = {"acrn_hosts": ["h1"], "acrn_builders": ["builder"]}
 PLAN = {
     "acrn_version": "3.3",
     "dialect": "v3",
@@ -239,7 +240,7 @@ def every_filter(found, known, value):
         "just_started": ([LIAR, *HONEST], found),
         "probe_junit": (value,),
         "probe_prometheus": (value,),
-        "plan_hosts": (hosts, ["builder"], found),
+        "plan_fleet": (GROUPS, found),
         "report_page": (hosts, value, "noon", "", ""),
         "report_markdown": (hosts, "noon"),
         "places_in_use": (known["found"],),
@@ -250,7 +251,7 @@ def every_filter(found, known, value):
         try:
             outcome = FILTERS[name](*arguments)
             json.dumps(outcome)
-            if name == "plan_hosts":
+            if name == "plan_fleet":
                 name, outcome = "plan_table", FILTERS["plan_table"](outcome)
         except AnsibleError as exc:
             outcome = exc
@@ -300,8 +301,8 @@ def test_answers_that_are_twisted(long):
 
 
 TEMPLATES = {
-    "plan": "{{ [hosts.h1] | acrn.ivshmem.plan_hosts(['builder'], hosts) }}",
-    "table": "{{ [hosts.h1] | acrn.ivshmem.plan_hosts(['builder'], hosts) | acrn.ivshmem.plan_table }}",
+    "plan": "{{ groups | acrn.ivshmem.plan_fleet(hosts) }}",
+    "table": "{{ groups | acrn.ivshmem.plan_fleet(hosts) | acrn.ivshmem.plan_table }}",
     "places": "{{ found | acrn.ivshmem.places_in_use }}",
     "guest": "{{ guest | acrn.ivshmem.adopted_guest }}",
     "report": "{{ [hosts.h1] | acrn.ivshmem.report_markdown('noon') }}",
@@ -334,7 +335,7 @@ def behind_filters(name, canary):
 
     found, known = fleet_variables({key: said(answer) for key, (_module, answer) in ANSWERS.items()})
     guest = admitted(guest_probe, {"results": [{"operation": f"00:09.0 {text.replace(' ', '')}"}]})
-    variables = {"hosts": found, "found": known["found"], "guest": guest["results"][0]["operation"]}
+    variables = {"groups": GROUPS, "hosts": found, "found": known["found"], "guest": guest["results"][0]["operation"]}
     seen = []
     for template in (TEMPLATES[name], "{{ kept }}", "{{ kept }}"):
         templar = Templar(loader=DataLoader(), variables=variables)

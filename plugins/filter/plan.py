@@ -1,0 +1,52 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Filters: what a run of site would do, for programs and for people."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ansible.utils.unsafe_proxy import wrap_var
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _plan
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _door
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils._fleet import Fleet
+
+
+def plan_fleet(
+    groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Any], guests: Iterable[str] = ()
+) -> dict[str, Any]:
+    """What a run of site would do to each host, after the steps of the playbook plan."""
+    # What hosts have said is in it, and stays text when it is kept as a fact.
+    return dict(wrap_var(_door.plain(Fleet(groups, hostvars).plan(guests, time.time()), "the plan")))
+
+
+def plan_table(plan: Mapping[str, Any]) -> list[str]:
+    """What plan_fleet has found, as lines."""
+    return list(wrap_var(_plan.table(_door.plain(plan, "the plan"))))
+
+
+def plan_differences(plan: Mapping[str, Any]) -> list[str]:
+    """What changes in files, by what plan_fleet has found."""
+    return list(wrap_var(_plan.differences(_door.plain(plan, "the plan"))))
+
+
+def told_once(hosts: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What is wrong with hosts, each mistake once with all hosts that have it."""
+    return _plan.told_once(hosts)
+
+
+class FilterModule:
+    """The filters of plans."""
+
+    def filters(self) -> dict[str, Any]:
+        return {
+            "plan_fleet": plan_fleet,
+            "plan_table": plan_table,
+            "plan_differences": plan_differences,
+            "told_once": told_once,
+        }

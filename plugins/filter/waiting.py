@@ -19,7 +19,12 @@ def waiting(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Any]) ->
     fleet = Fleet(groups, hostvars)
     values = [wait for host in fleet.hosts for wait in fleet.waits(host)]
     left = [guest for wait in values for guest in wait["guests"]]
-    return {"waits": values, "guests": list(dict.fromkeys(left)), "table": _waiting.table(values), "away": _told(fleet.away)}
+    return {
+        "waits": values,
+        "guests": list(dict.fromkeys(left)),
+        "table": _waiting.table(values),
+        "away": _told(fleet.away),
+    }
 
 
 def _told(away: Mapping[str, Mapping[str, str]]) -> list[str]:

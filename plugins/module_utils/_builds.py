@@ -118,8 +118,9 @@ def missing(away: Values | None) -> dict[str, Any] | None:
     """What built() would say of a hypervisor whose builder is ``away``; None of one whose builder is not."""
     if not away:
         return None
-    told = {"unreachable": True, "msg": away["msg"]}
-    return {"builder": away["builder"], "directory": None, "key": None, "missing": True, "error": _error(away["builder"], told)}
+    builder = away["builder"]
+    error = _error(builder, {"unreachable": True, "msg": away["msg"]})
+    return {"builder": builder, "directory": None, "key": None, "missing": True, "error": error}
 
 
 def away(builders: Iterable[str], hostvars: Mapping[str, Any]) -> dict[str, dict[str, str]]:

@@ -371,4 +371,5 @@ def table(plan: Values) -> list[str]:
     """The lines of a plan: its summary, the hosts with those that are alike together, errors, and who waits."""
     lines = [*filled(sentence(plan["summary"]).split(), WIDTH), *_blocks(plan["hosts"]), *_errors(plan["errors"])]
     steps = _waiting.table(wait for host in plan["hosts"] for wait in host["waits"])
-    return [*lines, *(["", *steps] if steps else []), *_legend(lines)]
+    # NEXT STEPS are the end of it, as of a run of site.
+    return [*lines, *_legend(lines), *(["", *steps] if steps else [])]

@@ -68,7 +68,9 @@ size:
   type: int
 """
 
+import contextlib
 import json
+import os
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -84,7 +86,9 @@ def run(module):
     text = content if isinstance(content, str) else json.dumps(content, indent=4, sort_keys=True) + "\n"
     data = text.encode("utf-8")
     result = {"path": path, "size": len(data)}
-    with locked(path, what=f"text_file of {path}"):
+    # In check mode the directory may be one that is still to be made.
+    alone = module.check_mode and not os.path.isdir(os.path.dirname(os.path.abspath(path)))
+    with contextlib.nullcontext() if alone else locked(path, what=f"text_file of {path}"):
         before = read_file(path, limit=LARGEST, missing=b"")
         changed = before != data
         if module._diff:

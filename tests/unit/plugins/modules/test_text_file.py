@@ -53,6 +53,12 @@ def test_a_text_is_kept_once(run, tmp_path):
     assert os.listdir(tmp_path) == [path.name]
 
 
+def test_in_check_mode_the_directory_may_be_still_to_come(run, tmp_path):
+    assert run(tmp_path / "pages" / "report.html", "a", _ansible_check_mode=True)["changed"]
+    assert not (tmp_path / "pages").exists()
+    assert "pages" in run(tmp_path / "pages" / "report.html", "a")["msg"]
+
+
 def test_what_is_no_text_is_json(run, tmp_path):
     run(tmp_path / "plan.json", [{"host": "h1"}])
     assert json.loads((tmp_path / "plan.json").read_text()) == [{"host": "h1"}]

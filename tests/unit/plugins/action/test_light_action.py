@@ -55,7 +55,7 @@ def test_the_script_is_all_that_the_target_needs(magic, monkeypatch):
     assert isinstance(result.pop("vms"), list)  # those of the machine that the tests run on
     found = result.pop("hypervisor")
     assert (found["known"], found["lacking"], found["missing"]) == (True, [], [])
-    quiet = {"changed": False, "same": True, "waits": False, "start": "commands"}
+    quiet = {"changed": False, "same": True, "waits": False, "start": "commands", "files": {}}
     assert result == {**quiet, **{key: [] for key in ("differences", "changes", "launched", "others")}}
 
 

@@ -149,7 +149,7 @@ def test_a_declared_slot_moves_the_device_and_the_plan_says_so(host):
     host.by_hand(["hv:/plc, 2, VM1:VM2", region])
     rc, said = host.run("plan")
     assert rc == 0, said
-    assert "line-1 move dm:/takeover_test VM1 slot 5 -> 10" in said
+    assert "! move dm:/takeover_test VM1 slot 5 -> 10" in said
 
 
 def test_devices_that_are_not_declared_are_refused_by_plan_and_site(host):

@@ -299,7 +299,7 @@ def test_takeover(host: Host) -> None:
     assert f"has ivshmem devices that are not declared: dm:/{host.dm}, 2 MB, slot 7 (line 19)" in flat
     host.inventory(ivshmem_regions=moved, launch_exclusive=True, **by_hand)
     flat = " ".join(host.run("plan").split())
-    assert "line-1 move hv:/plc VM1 slot 6 -> 30" in flat
+    assert "! move hv:/plc VM1 slot 6 -> 30" in flat
     assert f"remove dm:/{host.dm} from VM1, VM2" in flat
     host.inventory()
     flat = " ".join(host.run("plan", ends=2).split())

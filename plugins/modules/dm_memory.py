@@ -18,20 +18,17 @@ description:
   - Run on the Service VM, this module finds such files and removes those that no process has open or mapped. For the
     others it tells which VMs hold them; nothing is taken away from a VM that runs.
   - It also tells which VMs run, and whether they were started with the ivshmem devices that they are to have now.
+extends_documentation_fragment:
+  - acrn.ivshmem.attributes
+  - acrn.ivshmem.attributes.idempotent
 attributes:
   check_mode:
-    description: Can run in check mode and return changed status prediction without modifying target.
     support: full
   diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in check mode), when in diff mode.
     support: full
   idempotent:
-    description:
-      - When run twice in a row outside check mode, with the same arguments, the second invocation indicates no
-        change.
     support: full
   platform:
-    description: Target OS/families that can be operated against.
     platforms: posix
     support: full
 options:

@@ -27,26 +27,23 @@ options:
   args:
     description: Its options. The command of M(ansible.builtin.raw) is C(_raw_params).
     type: dict
+extends_documentation_fragment:
+  - acrn.ivshmem.attributes
+  - acrn.ivshmem.attributes.idempotent
 attributes:
   check_mode:
-    description: Can run in check mode and return changed status prediction without modifying target.
     support: partial
     details:
       - As the other module.
   diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in check mode), when in diff mode.
     support: partial
     details:
       - As the other module.
   idempotent:
-    description:
-      - When run twice in a row outside check mode, with the same arguments, the second invocation indicates no
-        change.
     support: partial
     details:
       - As the other module.
   platform:
-    description: Target OS/families that can be operated against.
     platforms: posix, windows
     support: partial
     details:

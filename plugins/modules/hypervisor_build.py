@@ -25,28 +25,25 @@ description:
   - Two builds of one key are the same byte for byte, also in other directories. For this C(SOURCE_DATE_EPOCH) is set to
     the time of the tree's commit (without git to 2020-01-01), C(USER) to C(acrn), and paths are kept out of the debug
     information by options that are added to C(CC).
+extends_documentation_fragment:
+  - acrn.ivshmem.attributes
+  - acrn.ivshmem.attributes.idempotent
 attributes:
   check_mode:
-    description: Can run in check mode and return changed status prediction without modifying target.
     support: full
     details:
       - Computes the key and lets ACRN validate the scenario in a temporary directory, but does not compile.
       - A source tree or a Python that is not there yet is taken for one that an earlier task would have made. Nothing
         can be judged then, and the result has neither key nor files.
   diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in check mode), when in diff mode.
     support: full
     details:
       - Shows key and regions of the last build of the same board and scenario name beside those of this one.
   idempotent:
-    description:
-      - When run twice in a row outside check mode, with the same arguments, the second invocation indicates no
-        change.
     support: partial
     details:
       - Not with O(force=true), which builds each time.
   platform:
-    description: Target OS/families that can be operated against.
     platforms: linux
     support: full
 requirements:

@@ -14,24 +14,21 @@ author:
 description:
   - Reads what M(acrn.ivshmem.hypervisor_install) keeps, GRUB's environment block, and the running kernel's command
     line.
+extends_documentation_fragment:
+  - acrn.ivshmem.attributes
+  - acrn.ivshmem.attributes.idempotent
 attributes:
   check_mode:
-    description: Can run in check mode and return changed status prediction without modifying target.
     support: full
     details:
       - This module does not change anything.
   diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in check mode), when in diff mode.
     support: N/A
     details:
       - This module does not change anything.
   idempotent:
-    description:
-      - When run twice in a row outside check mode, with the same arguments, the second invocation indicates no
-        change.
     support: full
   platform:
-    description: Target OS/families that can be operated against.
     platforms: debian
     support: full
 seealso:

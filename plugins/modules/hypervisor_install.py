@@ -24,6 +24,9 @@ description:
   - The power may go at any instant. The host then boots either the old default or the entry that is on trial, and the
     next call
     goes on from there.
+extends_documentation_fragment:
+  - acrn.ivshmem.attributes
+  - acrn.ivshmem.attributes.idempotent
 attributes:
   action:
     description:
@@ -31,20 +34,14 @@ attributes:
         controller.
     support: full
   check_mode:
-    description: Can run in check mode and return changed status prediction without modifying target.
     support: full
   diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in check mode), when in diff mode.
     support: full
     details:
       - Shows the change of C(grub.cfg).
   idempotent:
-    description:
-      - When run twice in a row outside check mode, with the same arguments, the second invocation indicates no
-        change.
     support: full
   platform:
-    description: Target OS/families that can be operated against.
     platforms: debian
     support: full
 requirements:

@@ -15,6 +15,8 @@ description:
   - Reads launch scripts, systemd units that run them or C(acrn-dm) itself, the VMs that run, the scenario of the
     installed hypervisor and the memory of dm-land regions, and tells which VM has which ivshmem device at which slot.
   - What cannot be read is told with its file and line. Nothing is run and nothing is changed.
+extends_documentation_fragment:
+  - acrn.ivshmem.attributes
 attributes:
   check_mode:
     description: The module only looks.
@@ -23,7 +25,6 @@ attributes:
     description: There is never a difference to show.
     support: none
   platform:
-    description: Target OS/families that can be operated against.
     platforms: linux
     support: full
 options:

@@ -21,18 +21,12 @@ description:
   - What C(acrn-dm) or the hypervisor would refuse when the VM is launched is refused here, with the line of the script.
 attributes:
   check_mode:
-    description: Can run in check mode and return changed status prediction without modifying target.
     support: full
   diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in check mode), when in diff mode.
     support: full
   idempotent:
-    description:
-      - When run twice in a row outside check mode, with the same arguments, the second invocation indicates no
-        change.
     support: full
   platform:
-    description: Target OS/families that can be operated against.
     platforms: posix
     support: full
 options:
@@ -145,6 +139,8 @@ options:
     default: false
 extends_documentation_fragment:
   - ansible.builtin.files
+  - acrn.ivshmem.attributes
+  - acrn.ivshmem.attributes.idempotent
 seealso:
   - module: acrn.ivshmem.scenario_regions
   - module: acrn.ivshmem.dm_memory

@@ -26,20 +26,17 @@ description:
   - A region provided by the device model has no place in a v2.x scenario. It is not written there, but it is
     returned, so that the
     launch script can have it.
+extends_documentation_fragment:
+  - acrn.ivshmem.attributes
+  - acrn.ivshmem.attributes.idempotent
 attributes:
   check_mode:
-    description: Can run in check mode and return changed status prediction without modifying target.
     support: full
   diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in check mode), when in diff mode.
     support: full
   idempotent:
-    description:
-      - When run twice in a row outside check mode, with the same arguments, the second invocation indicates no
-        change.
     support: full
   platform:
-    description: Target OS/families that can be operated against.
     platforms: posix
     support: full
 options:

@@ -16,20 +16,17 @@ description:
     after a kill, with a full disk, and while two runs write it at once; nothing else is left in its directory.
   - M(ansible.builtin.copy) leaves a hidden file in the directory where it is killed, if the directory is on another
     file system than the temporary files.
+extends_documentation_fragment:
+  - acrn.ivshmem.attributes
+  - acrn.ivshmem.attributes.idempotent
 attributes:
   check_mode:
-    description: Can run in check mode and return changed status prediction without modifying target.
     support: full
   diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in check mode), when in diff mode.
     support: full
   idempotent:
-    description:
-      - When run twice in a row outside check mode, with the same arguments, the second invocation indicates no
-        change.
     support: full
   platform:
-    description: Target OS/families that can be operated against.
     platforms: posix
     support: full
 options:

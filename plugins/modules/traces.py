@@ -18,22 +18,19 @@ description:
   - Nothing goes because of where it lies. A file is known by a mark inside, by its name together with what it holds,
     or because an option names it. What others have put beside it stays.
   - Where nothing is left of the collection, nothing changes.
+extends_documentation_fragment:
+  - acrn.ivshmem.attributes
+  - acrn.ivshmem.attributes.idempotent
 attributes:
   check_mode:
-    description: Can run in check mode and return changed status prediction without modifying target.
     support: full
   diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in check mode), when in diff mode.
     support: full
     details:
       - Shows the paths that go, and the scripts that get other content.
   idempotent:
-    description:
-      - When run twice in a row outside check mode, with the same arguments, the second invocation indicates no
-        change.
     support: full
   platform:
-    description: Target OS/families that can be operated against.
     platforms: posix
     support: full
 options:

@@ -15,9 +15,35 @@ import os
 import re
 import struct
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._pci import SYSFS, UIO, VFIO, Kernel
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _pci
+from ansible_collections.acrn.ivshmem.plugins.module_utils._pci import SYSFS, UIO, VFIO, Kernel, Wish
 
 RELEASE = "6.1.0-test"
+
+
+def devices(*values):
+    return _pci.parse_devices([dict(value) for value in values])
+
+
+def any_wish(st):
+    """Wishes for the devices of a guest with functions at 6, 0x10 and 0x11; ``st`` is hypothesis.strategies."""
+    choices = st.one_of(
+        st.none(),
+        st.lists(st.sampled_from(["00:06.0", "00:10.0", "00:11.0"]), unique=True).map(
+            lambda chosen: devices(*({"name": f"n{bdf[3:5]}", "bdf": bdf} for bdf in chosen))
+        ),
+    )
+    return st.builds(
+        Wish,
+        devices=choices,
+        driver=st.sampled_from([UIO, VFIO]),
+        method=st.sampled_from([_pci.NEW_ID, _pci.DRIVER_OVERRIDE]),
+        present=st.booleans(),
+        force=st.just(True),
+        persist=st.booleans(),
+        exclusive=st.booleans(),
+        group=st.sampled_from([None, "ivshmem"]),
+    )
 
 
 def config_space(vectors):

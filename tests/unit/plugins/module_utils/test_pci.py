@@ -12,13 +12,14 @@ import pytest
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _pci
 from ansible_collections.acrn.ivshmem.plugins.module_utils._pci import RULES, RUN_RULES, UIO, VFIO, Wish
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
-from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils.guest_kernel import FakeKernel, config_space
+from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils.guest_kernel import (
+    FakeKernel,
+    any_wish,
+    config_space,
+    devices,
+)
 
 A, B, C = "0000:00:06.0", "0000:00:10.0", "0000:00:11.0"
-
-
-def devices(*values):
-    return _pci.parse_devices([dict(value) for value in values])
 
 
 def converge(kernel, wish):
@@ -468,23 +469,7 @@ def test_any_sequence_of_wishes_converges_and_survives_a_reboot():
     """Whatever was asked for before: the second run is empty, a reboot changes nothing, nobody else's is touched."""
     hypothesis = pytest.importorskip("hypothesis")
     st = hypothesis.strategies
-    choices = st.one_of(
-        st.none(),
-        st.lists(st.sampled_from(["00:06.0", "00:10.0", "00:11.0"]), unique=True).map(
-            lambda chosen: devices(*({"name": f"n{bdf[3:5]}", "bdf": bdf} for bdf in chosen))
-        ),
-    )
-    wishes = st.builds(
-        Wish,
-        devices=choices,
-        driver=st.sampled_from([UIO, VFIO]),
-        method=st.sampled_from([_pci.NEW_ID, _pci.DRIVER_OVERRIDE]),
-        present=st.booleans(),
-        force=st.just(True),
-        persist=st.booleans(),
-        exclusive=st.booleans(),
-        group=st.sampled_from([None, "ivshmem"]),
-    )
+    wishes = any_wish(st)
 
     @hypothesis.given(st.lists(wishes, min_size=1, max_size=4), st.booleans())
     def check(sequence, duplicate_error):

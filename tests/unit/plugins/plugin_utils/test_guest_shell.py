@@ -18,7 +18,12 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Ivshme
 from ansible_collections.acrn.ivshmem.plugins.modules import guest_device
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _guest_shell
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils._door import Refused
-from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils.guest_kernel import RELEASE, FakeKernel
+from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils.guest_kernel import (
+    RELEASE,
+    FakeKernel,
+    any_wish,
+    devices,
+)
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils.guest_shell import (
     ACTS,
     SHELLS,
@@ -47,10 +52,6 @@ def compare(kernel, wish, shell):
     ours = planned(lambda: _pci.plan(_pci.observe(kernel, wish), wish))
     assert planned(lambda: Guest(kernel, shell).plan(wish)) == ours
     return ours
-
-
-def devices(*values):
-    return _pci.parse_devices([dict(value) for value in values])
 
 
 @pytest.fixture(params=SHELLS, ids=lambda shell: shell[0])
@@ -193,23 +194,7 @@ def test_same_devices(tmp_path, shell, wanted):
 def test_any_history_is_planned_alike():
     hypothesis = pytest.importorskip("hypothesis")
     st = hypothesis.strategies
-    choices = st.one_of(
-        st.none(),
-        st.lists(st.sampled_from(["00:06.0", "00:10.0", "00:11.0"]), unique=True).map(
-            lambda chosen: devices(*({"name": f"n{bdf[3:5]}", "bdf": bdf} for bdf in chosen))
-        ),
-    )
-    wishes = st.builds(
-        Wish,
-        devices=choices,
-        driver=st.sampled_from([UIO, VFIO]),
-        method=st.sampled_from([_pci.NEW_ID, _pci.DRIVER_OVERRIDE]),
-        present=st.booleans(),
-        force=st.just(True),
-        persist=st.booleans(),
-        exclusive=st.booleans(),
-        group=st.sampled_from([None, "ivshmem"]),
-    )
+    wishes = any_wish(st)
 
     # Each example starts some shells, which start some hundred processes.
     @hypothesis.settings(max_examples=max(10, hypothesis.settings().max_examples // 4))

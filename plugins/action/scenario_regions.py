@@ -30,12 +30,10 @@ class ActionModule(LightAction):
         result: dict[str, Any] = {"failed": True, "msg": wrong} if wrong else super().run(tmp, task_vars)
         # Whatever the way in which a task came to be in check mode: what the result has is in no file then.
         result["written"] = not self._task.check_mode
-        told = []
-        if "__limit_unread" not in variables:
-            # A play of somebody's own; the playbooks have told already what nobody reads.
-            told += _variables.unread(
-                {str(variables.get("inventory_hostname")): variables}, variables.get("groups") or {}
-            )
+        # A play of somebody's own; the playbooks have told already what nobody reads.
+        alone = "__limit_unread" not in variables
+        own = {str(variables.get("inventory_hostname")): variables}
+        told = _variables.unread(own, variables.get("groups") or {}) if alone else []
         told += _variables.unknown_board(variables.get("acrn_board"), self._task.args.get("acrn_source"))
         if told:
             result["warnings"] = [*result.get("warnings", []), *told]

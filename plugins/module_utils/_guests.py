@@ -63,10 +63,10 @@ def vm_problem(value: Any, host: str, known: Known) -> str:
     return f"{VM} is '{vm}', which {host} has not{meant(vm, [name for name, _number in known])}{its}"
 
 
-def claims(
+def by_host(
     guests: Mapping[str, Mapping[str, Any]], hosts: Collection[str], every: Collection[str] = ()
-) -> dict[str, Any]:
-    """The guests of each host, each with the VM that it says it is, and a sentence for each guest of no host.
+) -> tuple[dict[str, dict[str, Any]], list[tuple[list[str], str]]]:
+    """The guests of each host, each with the VM that it says it is; and those of no host, with what is wrong with them.
 
     ``guests`` have their variables acrn_host and acrn_vm, or ``error``: why these cannot be worked out.
     """
@@ -76,10 +76,18 @@ def claims(
     for guest, said in sorted(guests.items()):
         problem = said.get("error") or host_problem(said.get(HOST), hosts, every)
         if problem:
-            lost.append(f"guest {guest}: {problem}")
+            lost.append(([guest], problem))
         else:
             found.setdefault(_text(said[HOST]), {})[guest] = said.get(VM)
-    return {"guests": found, "lost": lost}
+    return found, lost
+
+
+def claims(
+    guests: Mapping[str, Mapping[str, Any]], hosts: Collection[str], every: Collection[str] = ()
+) -> dict[str, Any]:
+    """The same, with a sentence for each guest of no host."""
+    found, lost = by_host(guests, hosts, every)
+    return {"guests": found, "lost": _sentences(lost)}
 
 
 def _one_vm(guests: Mapping[str, Any], known: Known) -> list[tuple[str, list[str]]]:
@@ -125,7 +133,11 @@ def wrong(guests: Mapping[str, Any], vms: Iterable[Mapping[str, Any]]) -> list[t
 
 def problems(guests: Mapping[str, Any], vms: Iterable[Mapping[str, Any]]) -> list[str]:
     """What is wrong with the VMs that the guests of one host say they are, a sentence each."""
-    return [f"{named(those)}: {problem}" for those, problem in wrong(guests, vms)]
+    return _sentences(wrong(guests, vms))
+
+
+def _sentences(found: Iterable[tuple[Sequence[str], str]]) -> list[str]:
+    return [f"{named(those)}: {problem}" for those, problem in found]
 
 
 def named(guests: Sequence[str]) -> str:

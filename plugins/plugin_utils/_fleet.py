@@ -67,14 +67,13 @@ class Fleet:
             return [_plan.without(host, _said(exc))]
 
     def _wrong(self, guests: Sequence[str]) -> list[tuple[list[str], str]]:
-        claims = _guests.claims(
+        claims, wrong = _guests.by_host(
             {guest: claimed(self.hostvars[guest]) for guest in guests}, self.hosts, self.groups.get("all") or []
         )
-        found = [([who], problem) for who, _colon, problem in (told.partition(": ") for told in claims["lost"])]
-        for host, own in claims["guests"].items():
+        for host, own in claims.items():
             plan = _guests.variables_of(self.hostvars, host).get("scenario_plan") or {}
-            found += [([_guests.named(who)], told) for who, told in _guests.wrong(own, plan.get("vms") or [])]
-        return found
+            wrong += _guests.wrong(own, plan.get("vms") or [])
+        return [([_guests.named(who)], told) for who, told in wrong]
 
 
 def claimed(variables: Mapping[str, Any]) -> dict[str, Any]:

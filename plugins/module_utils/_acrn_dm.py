@@ -172,6 +172,10 @@ class IvshmemDevice:
         """What follows ``SLOT,ivshmem,``. acrn-dm reads the region ID in base 10 only."""
         return f"{self.prefixed},{self.size}" + (f",{self.region_id}" if self.region_id else "")
 
+    def argument(self, bdf: Bdf) -> str:
+        """The value of ``-s`` for the device at a place."""
+        return format_pci(PciArgument(bdf, "ivshmem", self.options))
+
 
 def _number(value: Any, what: str, where: str) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, str)):

@@ -14,7 +14,6 @@ This module util is PRIVATE to the collection: it can change at any time.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import shutil
 import stat
@@ -30,22 +29,6 @@ MEGABYTE = 1024 * 1024
 FRESH = "ivshmem-new"
 
 Run = Callable[[Sequence[str]], "tuple[int, str, str]"]
-
-
-def digest_of(path: str) -> str:
-    """SHA-256 of a file."""
-    found = hashlib.sha256()
-    with open(path, "rb") as handle:
-        for block in iter(lambda: handle.read(MEGABYTE), b""):
-            found.update(block)
-    return found.hexdigest()
-
-
-def digest_or_none(path: str) -> str | None:
-    try:
-        return digest_of(path)
-    except OSError:
-        return None
 
 
 @contextmanager

@@ -33,8 +33,6 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._boot_files import (
     Root,
     Run,
     copy,
-    digest_of,
-    digest_or_none,
     forget,
     making,
     replace,
@@ -42,6 +40,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._boot_files import (
     write_new,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot_loader import Loader, loader_of
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import digest_of, digest_or_none
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Bdf, IvshmemError
 
 # Left free beside the files themselves: grub.cfg, the state, and what the next kernel's installation begins with.

@@ -28,7 +28,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Sequence, Tuple
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._files import read_file
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import digest_of, read_file
 from ansible_collections.acrn.ivshmem.plugins.module_utils._lock import held
 from ansible_collections.acrn.ivshmem.plugins.module_utils._process import run_group, run_quiet
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import HYPERVISOR, IvshmemError, some
@@ -827,14 +827,6 @@ def probe_python(python: str, tree: Tree, environment: Mapping[str, str], import
 # -- the store ---------------------------------------------------------------------------------------------------------
 
 
-def _sha256(path: str) -> str:
-    total = hashlib.sha256()
-    with open(path, "rb") as handle:
-        for block in iter(lambda: handle.read(1 << 20), b""):
-            total.update(block)
-    return total.hexdigest()
-
-
 # What readers of a manifest rely on. Who can write to the store can write anything there.
 _MANIFEST = {"key": str, "name": str, "board": str, "regions": list, "warnings": list, "inputs": dict, "outputs": dict}
 _NOT_ONE = (OSError, IvshmemError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -865,7 +857,7 @@ def find_artifact(artifacts_dir: str, key: str) -> dict[str, Any] | None:
             path = os.path.join(folder, name)
             about = os.stat(path)
             # A look into a pipe would wait for ever.
-            if not stat.S_ISREG(about.st_mode) or about.st_size != facts["size"] or _sha256(path) != facts["sha256"]:
+            if not stat.S_ISREG(about.st_mode) or about.st_size != facts["size"] or digest_of(path) != facts["sha256"]:
                 return None
     except _NOT_ONE:
         return None
@@ -1193,7 +1185,7 @@ def _outputs(folder: str) -> dict[str, dict[str, Any]]:
     for parent, _folders, names in os.walk(folder):
         for name in names:
             path = os.path.join(parent, name)
-            outputs[os.path.relpath(path, folder)] = {"sha256": _sha256(path), "size": os.path.getsize(path)}
+            outputs[os.path.relpath(path, folder)] = {"sha256": digest_of(path), "size": os.path.getsize(path)}
     return dict(sorted(outputs.items()))
 
 

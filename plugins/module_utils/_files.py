@@ -10,6 +10,7 @@ This module util is PRIVATE to the collection: it can change at any time.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -51,6 +52,23 @@ def read_file(path: str, limit: int = LARGEST, missing: bytes | None = None) -> 
     if len(data) > limit:
         raise IvshmemError(f"{path}: larger than {size_text(limit)}, which no file of its kind is; see what it is")
     return data
+
+
+def digest_of(path: str) -> str:
+    """SHA-256 of a file of any size. Raises OSError."""
+    found = hashlib.sha256()
+    with open(path, "rb") as handle:
+        for block in iter(lambda: handle.read(1 << 20), b""):
+            found.update(block)
+    return found.hexdigest()
+
+
+def digest_or_none(path: str) -> str | None:
+    """The same; None of what is no regular file, or cannot be read."""
+    try:
+        return digest_of(path) if os.path.isfile(path) else None
+    except OSError:
+        return None
 
 
 def size_text(size: int) -> str:

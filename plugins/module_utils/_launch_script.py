@@ -25,11 +25,9 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._acrn_dm import (
     RESERVED_SLOTS,
     SHORT_WITH_VALUE,
     IvshmemDevice,
-    PciArgument,
     check_scenario,
     check_vm_name,
     devices_of_vm,
-    format_pci,
     format_slot,
     ivshmem_options,
     make_devices,
@@ -1042,7 +1040,7 @@ class _Edit:
         if device.edit is None:
             raise self._fixed(device, "changed")
         start, end, front, behind = device.edit
-        new = format_pci(PciArgument(bdf, "ivshmem", wanted.options))
+        new = wanted.argument(bdf)
         if device.generated:
             new = f"{wanted.slot} ivshmem {wanted.options}"
         size = _found(device).size
@@ -1090,7 +1088,7 @@ class _Edit:
             raise ValueError("a device is written at its slot")
         call = self._call(index)
         rest = self._rest(call)
-        argument = format_pci(PciArgument(Bdf(0, wanted.slot, 0), "ivshmem", wanted.options))
+        argument = wanted.argument(Bdf(0, wanted.slot, 0))
         anchor, holder, end = self._anchor(call)
         # As the neighbour has it, so that what keeps a checker of shell scripts quiet there does so here.
         quote = anchor.edit[3] if anchor is not None and anchor.edit is not None else ""

@@ -318,7 +318,7 @@ def _ivshmem(found: Iterable[Mapping[str, Any]], version: tuple[int, int] | None
         except IvshmemError:
             continue
         if each.slot is not None:
-            made.append(f"{each.slot},ivshmem,{each.options}")
+            made.append(each.argument(Bdf(0, each.slot, 0)))
     return made
 
 

@@ -42,6 +42,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Ivshme
 LIMIT = 300.0
 VARIABLE = "ACRN_IVSHMEM_LOCKS"
 _RUN = "/run"
+_OF_ROOT = ("acrn-ivshmem", "lock")
 _LAST = ("/var/tmp", "/tmp")  # only a directory of its own there that nobody else can enter  # nosec B108
 # A lock file that nobody holds goes after this many seconds.
 _OLD = 86400
@@ -81,7 +82,7 @@ def held(*subjects: str, limit: float = LIMIT, what: str = "") -> Iterator[tuple
 
 def path_of(name: str) -> str:
     """The lock file of root for a subject without a slash, for programs that take the same lock in another way."""
-    return f"{_RUN}/acrn-ivshmem/lock/name{_word(name)}"
+    return os.path.join(_RUN, *_OF_ROOT, _identity(name, []))
 
 
 # -- what is locked ----------------------------------------------------------------------------------------------------
@@ -276,7 +277,7 @@ def _places() -> list[tuple[str, tuple[str, ...]]]:
     uid = os.geteuid()
     places: list[tuple[str, tuple[str, ...]]] = []
     if uid == 0:
-        places.append((_RUN, ("acrn-ivshmem", "lock")))
+        places.append((_RUN, _OF_ROOT))
     try:
         home = pwd.getpwuid(uid).pw_dir
         if os.path.isabs(home) and os.stat(home).st_uid == uid:

@@ -10,7 +10,6 @@ This module util is PRIVATE to the collection: it can change at any time.
 from __future__ import annotations
 
 import glob
-import hashlib
 import json
 import os
 import re
@@ -34,6 +33,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._dm_memory import (
     look,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import (
+    digest_or_none,
     keep_original,
     original_of,
     read_file,
@@ -67,8 +67,9 @@ if TYPE_CHECKING:
 Module = Union["AnsibleModule", Light]
 
 CMDLINE = "/proc/cmdline"
-# Devices of a kernel under ACRN, from v2.5 on and before.
+# Where systemd runs (sd_booted).
 SYSTEMD = "/run/systemd/system"
+# Devices of a kernel under ACRN, from v2.5 on and before.
 HSM = ("/dev/acrn_hsm", "/dev/acrn_vhm")
 # What hypervisor_install's boot entries have on their command line (_boot.py): KEY.REVISION.
 _ENTRY = re.compile(r"(?:^|\s)acrn_ivshmem\.entry=([0-9a-z_-]+)\.[0-9a-f]{8}(?=\s|$)")
@@ -576,15 +577,8 @@ def compare(module: Module) -> dict[str, Any]:
         "hypervisor": hypervisor,
         "waits": bool(hypervisor["lacking"]),
         "start": _start(params),
-        "files": {each["path"]: _digest(each["path"]) for each in [*params["scripts"], *params["files"]]},
+        # For plans: a pass that is no check reads no file twice.
+        "files": {each["path"]: digest_or_none(each["path"]) for each in [*params["scripts"], *params["files"]]}
+        if module.check_mode
+        else {},
     }
-
-
-def _digest(path: str) -> str | None:
-    """The SHA-256 of a file; None where there is none, or none that can be read."""
-    if not os.path.isfile(path):
-        return None
-    try:
-        return hashlib.sha256(read_file(path)).hexdigest()
-    except IvshmemError:
-        return None

@@ -282,7 +282,8 @@ start:
   sample: units
 files:
   description:
-    - The SHA-256 of each file of O(wish.scripts) and O(wish.files) as it is, by its path; null where there is none.
+    - In check mode, the SHA-256 of each file of O(wish.scripts) and O(wish.files) as it is, by its path; null where
+      there is none. Else empty.
   returned: success
   type: dict
 hypervisor:

@@ -12,7 +12,6 @@ What the template gets is the user's interface: docs/report.md describes it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
@@ -30,8 +29,7 @@ from ansible_collections.acrn.ivshmem.plugins.plugin_utils._report import (
     totals,
 )
 
-PLAYBOOKS = Path(__file__).resolve().parents[2] / "playbooks"
-TEMPLATE = "report.html.j2"
+TEMPLATE = "playbooks/templates/report.html.j2"
 # Measures of the drawing, in pixels: the pills of regions on the left, the boxes of VMs on top.
 LETTER, HEIGHT, ROW = 8, 30, 42
 COLUMN, BOX, HEAD = 122, 42, 54
@@ -195,7 +193,7 @@ def view(hosts: Sequence[Host], verified: Mapping[str, Any], made: str, absent: 
 
 def _file(name: str) -> Markup:
     # The collection's own, without anything of an inventory in it.
-    return Markup((PLAYBOOKS / "files" / name).read_text(encoding="utf-8"))  # nosec B704
+    return Markup((_templates.COLLECTION / "playbooks/files" / name).read_text(encoding="utf-8"))  # nosec B704
 
 
 def render(page: Mapping[str, Any], template: str = "") -> str:
@@ -203,5 +201,5 @@ def render(page: Mapping[str, Any], template: str = "") -> str:
 
     Raises IvshmemError, which names the template and its line.
     """
-    render_page = _templates.renderer("report_template", f"playbooks/templates/{TEMPLATE}", template, autoescape=True)
+    render_page = _templates.renderer("report_template", TEMPLATE, template, autoescape=True)
     return render_page({"page": page})

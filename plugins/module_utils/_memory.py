@@ -8,13 +8,15 @@ This module util is PRIVATE to the collection: it can change at any time.
 
 ACRN asks three things. Up to v3.2 regions are part of the hypervisor's image: its size (HV_RAM_SIZE) has a cap, and it
 goes into the first range of System RAM that holds it, which must be low enough for the linker. From v3.3 on they are
-one block of the host's RAM. And in every version the Service VM's BARs must find room in the PCI windows of the board.
+one block of the host's RAM, taken at boot without a look at what stands there already. And in every version the Service
+VM's BARs must find room in the PCI windows of the board.
 All sizes are in MB, addresses in bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Tuple
 
@@ -58,6 +60,10 @@ def _by_posts(scenario: Scenario) -> int:
     return 20 + _posts(scenario)
 
 
+def _by_capacity(scenario: Scenario) -> int:
+    return 20 + 4 * scenario.max_vm_num + 16 * scenario.trusty_vms
+
+
 @dataclass(frozen=True)
 class Image:
     """How ACRN versions up to ``until`` place the hypervisor's image, which holds the regions.
@@ -92,7 +98,7 @@ _IMAGES = (
     Image((3, 1), lambda scenario: 20 + 40 * len(scenario.vms), 2, 2, 4 * _MB, 0, False, _BOTH),
     Image(
         (3, 2),
-        lambda scenario: 20 + 4 * scenario.max_vm_num + 16 * scenario.trusty_vms,
+        _by_capacity,
         1,
         2,
         4 * _MB,
@@ -137,6 +143,80 @@ def _links(image: Image, scenario: Scenario, board: Board | None, total: int) ->
     return start + total * _MB < _LINKED
 
 
+# -- one block of RAM, from v3.3 on ------------------------------------------------------------------------------------
+
+
+def _reserved(free: list[list[int]], size: int, below: int) -> Span | None:
+    """What ACRN takes of RAM (e820_alloc_memory): the end of the last range that holds it; None where none does."""
+    for place in reversed(free):
+        start, end = place
+        if size <= end - start and start + size <= below and (end <= below or end - start == size):
+            place[1] = end - size
+            return Span(end - size, end - 1)
+    return None
+
+
+def _page_tables(scenario: Scenario, ram: Iterable[Span]) -> tuple[int, int]:
+    """Pages of the hypervisor's own tables (get_ppt_page_num), and of those of all VMs (get_ept_page_num)."""
+    # As there: it adds up where the ranges end, not how long they are.
+    reach = sum(span.last + 1 for span in ram) + _4G
+    bars = 6 * scenario.max_pci_devices
+    own = 2 + -(-reach // (1 << 30)) + bars
+    return _up(own, 64), _up(own + -(-reach // _ALIGN) + bars, 64) * scenario.max_vm_num
+
+
+def _guest_ram(scenario: Scenario, ram: Iterable[Span]) -> Iterator[Span]:
+    """The RAM of pre-launched VMs (static_allocators/memory_allocator.py)."""
+    asked = 0
+    for node in scenario.document.root.all("vm"):
+        if node.value("load_order") != "PRE_LAUNCHED_VM":
+            continue
+        for place in node.all("memory/hpa_region"):
+            start, size = place.value("start_hpa"), place.value("size_hpa")
+            if re.fullmatch("0x[0-9A-Fa-f]{1,16}", start) and re.fullmatch("[0-9]{1,9}", size) and int(size):
+                yield Span(int(start, 16), int(start, 16) + int(size) * _MB - 1)
+        size = node.value("memory/size")
+        asked += int(size) * _MB if re.fullmatch("[0-9]{1,9}", size) else 0
+    # Without an address they get the lowest of what is above 4 GiB; those with one are put beside them by hand.
+    high = next((span.first for span in ram if span.first >= _4G), None)
+    if high is not None and asked:
+        yield Span(high, high + asked - 1)
+
+
+def _in_the_way(scenario: Scenario, ram: Sequence[Span], total: int) -> set[Span | None]:
+    """What is overwritten where ACRN boots with regions of so many MB; None in it where it does not boot at all."""
+    free = [[_up(span.first, _PAGE), (span.last + 1) // _PAGE * _PAGE] for span in ram]
+    own, guests = _page_tables(scenario, ram)
+    # allocate_ppt_pages, init_ivshmem_shared_memory, reserve_buffer_for_ept_pages
+    wanted = [(own * _PAGE, _4G), (_up(own // 8, _PAGE), _4G), (_up(total * _MB, _ALIGN), 1 << 64)]
+    wanted += [(guests * _PAGE, 1 << 64), (_up(guests // 8, _PAGE), 1 << 64)]
+    taken = [_reserved(free, size, below) for size, below in wanted if size]
+    start = scenario.hv_ram_start or _up(_find(ram, _by_capacity(scenario) * _MB, 4 * _MB), _ALIGN)
+    # Neither the hypervisor itself nor RAM that is a VM's is taken out of the map before (upstream does the first now).
+    kept = [Span(start, start + _by_capacity(scenario) * _MB - 1), *_guest_ram(scenario, ram)]
+    found: set[Span | None] = {span for span in kept if any(each and each.overlaps(span) for each in taken)}
+    return found | ({None} if None in taken else set())
+
+
+def _block_limit(scenario: Scenario, board: Board, used: int) -> int:
+    """The largest sum with which nothing is in the way that is not there without regions."""
+    ram = board.ram
+    always = _in_the_way(scenario, ram, 0)
+
+    def fits(total: int) -> bool:
+        return _in_the_way(scenario, ram, total) <= always
+
+    if fits(used):
+        # Where a small sum finds no room, a larger one may, in another range.
+        low, high = used // 2, max(used, board.largest_ram) // 2 + 1
+    else:
+        low, high = 0, used // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(2 * middle) else (low, middle)
+    return 2 * low
+
+
 def budget(
     scenario: Scenario, version: Version | None, board: Board | None, regions: Iterable[Region] = ()
 ) -> dict[str, Any] | None:
@@ -155,7 +235,8 @@ def budget(
     if image is None:
         if board is None or not board.largest_ram:
             return None
-        counts, limit, guess = [HYPERVISOR], board.largest_ram // 2 * 2, False
+        counts, guess = [HYPERVISOR], False
+        limit = _block_limit(scenario, board, sum(each.size for each in regions if each.provided_by == HYPERVISOR))
     else:
         counts, limit = list(image.counts), 0
         guess = image.offset is not None and not scenario.hv_ram_start and (board is None or not board.ram)

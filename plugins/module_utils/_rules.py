@@ -699,7 +699,8 @@ def _providers(counts: Collection[str]) -> str:
     "make regions smaller or fewer, or provide some by the device model",
     "static_allocators/hv_ram.py and find_avl_memory of library/board_cfg_lib.py up to v3.2 (HV_RAM_SIZE is at most "
     "1 GiB and goes into the first System RAM range that holds it; from 2 GiB on the image does not link); "
-    "hypervisor/dm/vpci/ivshmem.c (one e820 block) from v3.3, which fails only at boot",
+    "from v3.3 on one block of the e820 map at boot, which panics where there is none, and may lie over the hypervisor "
+    "or the RAM of pre-launched VMs (e820_alloc_memory in arch/x86/e820.c; get_ept_page_num in guest/ept.c)",
 )
 def _memory_budget(context: Context) -> Iterator[Hit]:
     found = context.budget

@@ -245,6 +245,7 @@ class Scenario:
         self.enabled = self.dialect == V3 or bool(self.block and self.block.value("IVSHMEM_ENABLED") == "y")
         self.max_emulated_mmio = self._capacity("MAX_EMULATED_MMIO", 16)
         self.max_vm_num = self._capacity("MAX_VM_NUM", 16 if self.dialect == V3 else 8)
+        self.max_pci_devices = self._capacity("MAX_PCI_DEV_NUM", 96)
         # HV_RAM_SIZE in MB, which ACRN computes later than v2.6, and HV_RAM_START; 0 where they are not set.
         self.hv_ram_size = self._hexadecimal("HV_RAM_SIZE") >> 20
         self.hv_ram_start = self._hexadecimal("HV_RAM_START")

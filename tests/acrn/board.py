@@ -156,14 +156,22 @@ def _pm_registers() -> list[str]:
     return lines
 
 
-def _iomem(machine: Machine) -> list[str]:
+def low_ram(machine: Machine, given: int) -> list[tuple[int, int]]:
+    """First and last byte of RAM between 1 MB and 4 GB, without so many bytes that pre-launched VMs have of it."""
+    first, last = MB, machine.drhd - 1
+    if not given or machine.given >= HIGH:
+        return [(first, last)]
+    return [(first, machine.given - 1), (machine.given + given, last)]
+
+
+def _iomem(machine: Machine, given: int) -> list[str]:
     return [
         "00000000-00000fff : Reserved",
         "00001000-0009efff : System RAM",
         "0009f000-0009ffff : Reserved",
         "000a0000-000bffff : PCI Bus 0000:00",
         "000e8000-000fffff : Reserved",
-        f"00100000-{machine.drhd - 1:08x} : System RAM",
+        *(f"{first:08x}-{last:08x} : System RAM" for first, last in low_ram(machine, given)),
         f"{machine.tables:08x}-{machine.tables + TABLES - 1:08x} : ACPI Tables",
         "c0000000-dfffffff : PCI Bus 0000:00",
         f"{MMCFG:08x}-{MMCFG + MB - 1:08x} : PCI MMCONFIG 0000 [bus 00-00]",
@@ -176,7 +184,7 @@ def _iomem(machine: Machine) -> list[str]:
     ]
 
 
-def _text_sections(machine: Machine) -> list[str]:
+def _text_sections(machine: Machine, given: int) -> list[str]:
     """What ACRN's tools read as text."""
     return [
         _section("BIOS_INFO", "BIOS Information", "Vendor: Bochs", "Version: 2.7"),
@@ -214,7 +222,7 @@ def _text_sections(machine: Machine) -> list[str]:
         ),
         _section("TPM_INFO", "/* no TPM device */"),
         _section("CLOS_INFO"),
-        _section("IOMEM_INFO", *_iomem(machine)),
+        _section("IOMEM_INFO", *_iomem(machine, given)),
         _section("BLOCK_DEVICE_INFO"),
         _section("TTYS_INFO", "seri:/dev/ttyS0 type:portio base:0x3F8 irq:4"),
         _section("AVAILABLE_IRQ_INFO", "3, 5, 6, 7, 10, 11, 13, 14, 15"),
@@ -339,12 +347,15 @@ def _memory(machine: Machine) -> list[str]:
     ]
 
 
-def board_xml(machine: Machine) -> str:
-    """The board XML of a machine, in the form that both v2.x and v3.x read."""
+def board_xml(machine: Machine, given: int = 0) -> str:
+    """The board XML of a machine, in the form that both v2.x and v3.x read.
+
+    ``given``: bytes of RAM that pre-launched VMs have; below 4 GB they are not in the memory map (grub_prelude).
+    """
     return "\n".join(
         [
             '<acrn-config board="bochs">',
-            *_text_sections(machine),
+            *_text_sections(machine, given),
             *_processors(machine),
             *_caches(machine),
             *_memory(machine),

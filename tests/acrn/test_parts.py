@@ -79,6 +79,8 @@ def test_ram_of_pre_launched_vms_does_not_overlap():
 
 
 def test_ram_of_pre_launched_vms_is_nobody_elses():
+    text = board.board_xml(board.Machine(), 512 * board.MB)
+    assert "00100000-4fffffff : System RAM" in text and "70000000-7ffdffff : System RAM" in text
     assert board.grub_prelude(board.Machine(), 512 * board.MB)[0] == "cutmem 0x50000000 0x70000000"
     high = board.Machine(memory=6 * board.GB)
     assert "<start_hpa>0x100000000</start_hpa>" in frame.scenario_xml((3, 3), VMS, high)

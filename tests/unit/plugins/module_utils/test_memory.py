@@ -106,12 +106,40 @@ def test_a_start_that_the_scenario_sets_is_not_looked_for():
         assert budget(scenario, (3, 1), holed)["limit"] == limit
 
 
-def test_from_v33_on_regions_are_one_block_of_ram():
-    scenario = read_scenario(scenarios.scenario("v3").encode(), "f")
-    small = board(ram=((1 << 20, 3 << 20), (1 << 30, 255 << 20)))
-    told = budget(scenario, (3, 3), small, [region("a", size=256)])
+GB = 1 << 30
+# Two VMs, so that all page tables are small.
+FEW = "<CAPACITIES><MAX_VM_NUM>2</MAX_VM_NUM><MAX_PCI_DEV_NUM>16</MAX_PCI_DEV_NUM></CAPACITIES>"
+GIVEN = {"PRE0": "<memory><hpa_region><start_hpa>0x100000000</start_hpa><size_hpa>512</size_hpa></hpa_region></memory>"}
+SIZED = {"PRE0": "<memory><size>512</size></memory>"}
+# RAM (first byte, MB), what VMs have of it, and the largest sum besides one of so many MB.
+BLOCKS = [
+    # 28 MB at 4 MB are the hypervisor's; the tables of the VMs find room in the other range.
+    ([(1 << 20, 1279), (1792 << 20, 255)], {}, 0, 1248),
+    # The same without another range: 23 MB go to the tables of the VMs, one to the hypervisor's own.
+    ([(1 << 20, 1279)], {}, 0, 1224),
+    ([(1 << 20, 60)], {}, 0, 10),
+    # The last range that holds all is taken from its end, whoever has the rest of it.
+    ([(1 << 20, 3071), (4 * GB, 1024)], {}, 0, 3038),
+    ([(1 << 20, 3071), (4 * GB, 1024)], GIVEN, 512, 460),
+    ([(1 << 20, 3071), (4 * GB, 1024)], SIZED, 512, 460),
+    ([(1 << 20, 3071), (4 * GB, 1024)], GIVEN, 1024, 460),
+    # A larger sum goes into another range.
+    ([(1 << 20, 3071), (4 * GB, 1024)], GIVEN, 1536, 3038),
+]
+
+
+@pytest.mark.parametrize(("ram", "more", "used", "limit"), BLOCKS)
+def test_from_v33_on_regions_are_one_block_of_ram(ram, more, used, limit):
+    scenario = read_scenario(scenarios.scenario("v3", hv=FEW, more=more).encode(), "f")
+    spans = [(first, length << 20) for first, length in ram]
+    sizes = [256] * (used // 256)
+    told = budget(scenario, (3, 3), board(ram=spans), [region(f"r{n}", size=size) for n, size in enumerate(sizes)])
     assert told.pop("service_vm") is None
-    assert told == {"limit": 254, "used": 256, "counts": ["hypervisor"], "guess": False, "unchecked": None}
+    assert told == {"limit": limit, "used": used, "counts": ["hypervisor"], "guess": False, "unchecked": None}
+
+
+def test_from_v33_on_nothing_is_told_without_the_boards_ram():
+    scenario = read_scenario(scenarios.scenario("v3").encode(), "f")
     assert budget(scenario, (3, 3), None) is None
     assert budget(scenario, (3, 3), board(ram=())) is None
     assert budget(scenario, None, None) is None

@@ -164,7 +164,7 @@ BREAKING = [
         ["3 hypervisor", "for 2"],
     ),
     ("memory-budget", eight(2, size=256), {"version": (2, 7), "vms": VMS[:3]}, ["512 MB", "494 MB"]),
-    ("memory-budget", eight(2, size=512), {"board": SMALL}, ["1024 MB", "512 MB fit on board 'board'"]),
+    ("memory-budget", eight(2, size=512), {"board": SMALL}, ["1024 MB", "202 MB fit on board 'board'"]),
     ("memory-budget", eight(2, size=256), {"version": (2, 6), "text": FIXED}, ["512 MB", "HV_RAM_SIZE of 360"]),
     ("memory-budget", eight(2, size=128), {"version": (3, 1), "board": HOLED}, ["256 MB", "at most 150 MB", "'board'"]),
     ("memory-fixed", eight(2, size=128), {"version": (2, 4), "text": FIXED}, ["256 MB", "360 MB"]),

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import List, Tuple
 
 import board
 
@@ -46,6 +47,42 @@ class Vm:
         return f"{BOOTARGS}{more} {self.bootargs}".rstrip()
 
 
+Version = Tuple[int, int]
+Fields = List[Tuple[str, object]]
+LATEST = (99, 0)
+# The first release whose scenario can name the VM whose console is shown.
+CONSOLE_SINCE = (3, 3)
+# The first and the last release whose tools know an option; all of a dialect know those that are not named.
+_KNOWN = {
+    "HV_RAM_SIZE": ((2, 2), (2, 6)),
+    "HV_RAM_START": ((2, 2), (2, 6)),
+    "IOMMU_BUS_NUM": ((2, 2), (2, 7)),
+    "MAX_IR_ENTRIES": ((2, 2), (2, 7)),
+    "UOS_RAM_SIZE": ((2, 2), (2, 4)),
+    "SOS_RAM_SIZE": ((2, 2), (2, 4)),
+    "NVMX_ENABLED": ((2, 5), (2, 7)),
+    "ENFORCE_TURNOFF_AC": ((2, 2), (3, 0)),
+    "ENFORCE_TURNOFF_GP": ((2, 6), (3, 0)),
+    "SECURITY_VM_FIXUP": ((2, 6), LATEST),
+    "VCAT_ENABLED": ((2, 7), LATEST),
+    "MAX_VM_NUM": ((2, 7), LATEST),
+    "MCE_ON_PSC_DISABLED": ((2, 2), (3, 0)),
+    "MCE_ON_PSC_ENABLED": ((3, 1), LATEST),
+    "SPLIT_LOCK_DETECTION_ENABLED": ((3, 1), LATEST),
+    "UC_LOCK_DETECTION_ENABLED": ((3, 1), LATEST),
+    "CONSOLE_VM": (CONSOLE_SINCE, LATEST),
+}
+
+
+def _known(version: Version, fields: Fields) -> Fields:
+    """Those of the fields that the tools of a release know."""
+    return [
+        (tag, _known(version, content) if isinstance(content, list) else content)
+        for tag, content in fields
+        if tag not in _KNOWN or _KNOWN[tag][0] <= version <= _KNOWN[tag][1]
+    ]
+
+
 def _tree(indent: int, tag: str, content: object) -> list[str]:
     """Lines of an element; content is text, or pairs of tag and content."""
     space = " " * indent
@@ -68,7 +105,7 @@ def _where(vms: Sequence[Vm], address: int) -> dict[str, int]:
     return found
 
 
-def _os_config(vm: Vm, version: tuple[int, int]) -> tuple[str, object]:
+def _os_config(vm: Vm, version: Version) -> tuple[str, object]:
     fields = [
         ("kern_type", "KERNEL_BZIMAGE"),
         ("kern_mod", KERNEL_TAG),
@@ -78,11 +115,11 @@ def _os_config(vm: Vm, version: tuple[int, int]) -> tuple[str, object]:
     return "os_config", [("name", "Linux"), *fields] if version < (3, 0) else fields
 
 
-def _capacities(count: int, version: tuple[int, int], handlers: int) -> tuple[str, object]:
-    old = [("IOMMU_BUS_NUM", "0x100"), ("MAX_IR_ENTRIES", 256)] if version < (3, 0) else []
+def _capacities(count: int, handlers: int) -> tuple[str, object]:
     return "CAPACITIES", [
         ("MAX_VM_NUM", count),
-        *old,
+        ("IOMMU_BUS_NUM", "0x100"),
+        ("MAX_IR_ENTRIES", 256),
         ("MAX_IOAPIC_NUM", 1),
         ("MAX_PCI_DEV_NUM", 16),
         ("MAX_IOAPIC_LINES", 24),
@@ -95,10 +132,9 @@ def _capacities(count: int, version: tuple[int, int], handlers: int) -> tuple[st
 _RDT = ("RDT", [("RDT_ENABLED", "n"), ("CDP_ENABLED", "n"), ("VCAT_ENABLED", "n")])
 
 
-def _hv_v3(count: int, console: int | None, ram_start: int | None, handlers: int) -> tuple[str, object]:
+def _hv_v3(count: int, console: int | None, handlers: int) -> Fields:
     shown = [] if console is None else [("CONSOLE_VM", console)]
-    start = [] if ram_start is None else [("HV_RAM_START", f"{ram_start:#x}")]
-    return "hv", [
+    return [
         ("BUILD_TYPE", "debug"),
         (
             "DEBUG_OPTIONS",
@@ -116,6 +152,8 @@ def _hv_v3(count: int, console: int | None, ram_start: int | None, handlers: int
                 ("RELOC_ENABLED", "y"),
                 ("SCHEDULER", "SCHED_BVT"),
                 ("MULTIBOOT2_ENABLED", "y"),
+                ("ENFORCE_TURNOFF_AC", "y"),
+                ("ENFORCE_TURNOFF_GP", "n"),
                 ("SPLIT_LOCK_DETECTION_ENABLED", "n"),
                 ("UC_LOCK_DETECTION_ENABLED", "n"),
                 ("SECURITY_VM_FIXUP", "n"),
@@ -124,12 +162,13 @@ def _hv_v3(count: int, console: int | None, ram_start: int | None, handlers: int
                 ("IOMMU_ENFORCE_SNP", "n"),
                 ("ACPI_PARSE_ENABLED", "n"),
                 ("L1D_VMENTRY_ENABLED", "n"),
+                ("MCE_ON_PSC_DISABLED", "n"),
                 ("MCE_ON_PSC_ENABLED", "n"),
                 ("IVSHMEM", ""),
             ],
         ),
-        ("MEMORY", [("STACK_SIZE", "0x2000"), *start]),
-        _capacities(count, (3, 0), handlers),
+        ("MEMORY", [("STACK_SIZE", "0x2000")]),
+        _capacities(count, handlers),
         ("MISC_CFG", [("GPU_SBDF", "0x00000010")]),
         ("vuart_connections", ""),
     ]
@@ -150,8 +189,8 @@ def _vm_v3(vm: Vm, address: int | None) -> list[tuple[str, object]]:
     return fields
 
 
-def _hv_v2(count: int, handlers: int) -> tuple[str, object]:
-    return "hv", [
+def _hv_v2(count: int, handlers: int) -> Fields:
+    return [
         (
             "DEBUG_OPTIONS",
             [
@@ -185,9 +224,17 @@ def _hv_v2(count: int, handlers: int) -> tuple[str, object]:
         ),
         (
             "MEMORY",
-            [("STACK_SIZE", "0x2000"), ("LOW_RAM_SIZE", "0x00010000"), ("PLATFORM_RAM_SIZE", "0x180000000")],
+            [
+                ("STACK_SIZE", "0x2000"),
+                ("HV_RAM_SIZE", ""),
+                ("HV_RAM_START", ""),
+                ("LOW_RAM_SIZE", "0x00010000"),
+                ("UOS_RAM_SIZE", "0x200000000"),
+                ("SOS_RAM_SIZE", "0x400000000"),
+                ("PLATFORM_RAM_SIZE", "0x180000000"),
+            ],
         ),
-        _capacities(count, (2, 7), handlers),
+        _capacities(count, handlers),
         ("MISC_CFG", [("GPU_SBDF", "0x00000010")]),
     ]
 
@@ -225,23 +272,21 @@ def _vm_v2(number: int, vm: Vm, address: int | None) -> list[tuple[str, object]]
 
 
 def scenario_xml(
-    version: tuple[int, int],
+    version: Version,
     vms: Sequence[Vm],
     machine: board.Machine,
     *,
     console: int | None = None,
-    ram_start: int | None = None,
     handlers: int = 16,
 ) -> str:
     """A scenario without regions.
 
-    ``console``: ID of the VM whose console is shown from the start (v3.x; None is the hypervisor's own).
+    ``console``: ID of the VM whose console is shown from the start (v3.3 and later; None is the hypervisor's own).
     ``handlers``: how many address ranges of a VM the hypervisor emulates.
-    ``ram_start``: where the hypervisor's own memory begins, if it is not to be chosen by ACRN's tools (v3.x).
     """
     where = _where(vms, machine.given)
-    hv = _hv_v2(len(vms), handlers) if version < (3, 0) else _hv_v3(len(vms), console, ram_start, handlers)
-    content: list[tuple[str, object]] = [hv]
+    hv = _hv_v2(len(vms), handlers) if version < (3, 0) else _hv_v3(len(vms), console, handlers)
+    content: Fields = [("hv", _known(version, hv))]
     for number, vm in enumerate(vms):
         address = where.get(vm.name)
         fields = _vm_v2(number, vm, address) if version < (3, 0) else _vm_v3(vm, address)

@@ -18,10 +18,16 @@ PRE1 = frame.Vm("PRE_STD_VM1", cpus=(1,), bootargs="vmid=1")
 BEHIND = frame.Vm("PRE_STD_VM0", cpus=(1,), bootargs="vmid=0")
 SERVICE_BEHIND = frame.Vm("ACRN_Service_VM", frame.SERVICE, bootargs="vmid=1")
 SERVICE = frame.Vm("ACRN_Service_VM", frame.SERVICE, bootargs="vmid=0")
+# Three of them share two processors.
+SMALL = [
+    frame.Vm(f"PRE_STD_VM{number}", cpus=(min(number, 1),), memory=128 * board.MB, bootargs=f"vmid={number}")
+    for number in range(3)
+]
 POST1 = frame.Vm("POST_STD_VM1", frame.POST, cpus=(0,), memory=128 * board.MB, bootargs="vmid=1")
 POST2 = frame.Vm("POST_STD_VM2", frame.POST, cpus=(1,), memory=128 * board.MB, bootargs="vmid=2")
 
 TWO = (PRE0.name, PRE1.name)
+THREE = tuple(vm.name for vm in SMALL)
 VM1, VM2 = POST1.name, POST2.name
 ALL = (SERVICE.name, VM1, VM2)
 
@@ -44,13 +50,6 @@ TWO_PRE_LAUNCHED = real.Wanted(
     [region("shm_region_0", 2, *TWO), region("big", 8, *TWO, region_id=4097)],
     stray=STRAY,
 )
-LAUNCHED = real.Wanted(
-    (3, 3),
-    [PRE0, PRE1],
-    [region("shm_region_0", 2, *TWO), region("big", 8, *TWO, region_id=4097)],
-    stray=STRAY,
-)
-OLD_TWO = [region("shm_region_0", 2, *TWO), region("big", 8, *TWO)]
 LAUNCHED = real.Wanted(
     (3, 3),
     [SERVICE, POST1, POST2],
@@ -90,3 +89,23 @@ MORE = {
         handlers=32,
     ),
 }
+# Three VMs in one region, and two regions of one size that each share with another VM.
+_SHARED = [region("all", 4, *THREE), region("left", 2, *THREE[:2]), region("right", 2, THREE[0], THREE[2])]
+MORE["2.7-three"] = real.Wanted((2, 7), SMALL, _SHARED, replace(BIG, display=True))
+# The two are functions of one device.
+MORE["3.3-three"] = real.Wanted(
+    (3, 3),
+    SMALL,
+    [
+        _SHARED[0],
+        region("left", 2, {"name": THREE[0], "vbdf": "00:08.0"}, THREE[1]),
+        region("right", 2, {"name": THREE[0], "vbdf": "00:08.1"}, THREE[2]),
+    ],
+)
+
+# Each other release, its two VMs and a region of each size; 3.4 is what master calls itself.
+RELEASES = ((2, 2), (2, 3), (2, 4), (2, 5), (2, 6), (3, 0), (3, 1), (3, 2), (3, 4))
+for _version in RELEASES:
+    _machine = replace(BIG, display=True) if _version < (3, 0) else board.Machine()
+    _wanted = real.Wanted(_version, [PRE0, PRE1], [region("a", 2, *TWO), region("b", 4, *TWO)], _machine)
+    MORE[f"{_wanted.text}-two-pre-launched"] = _wanted

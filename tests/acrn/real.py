@@ -4,7 +4,8 @@
 """From a declaration to VMs that run: the collection edits, builds and writes the boot entry, the emulator boots it.
 
 ``ACRN_SRC`` is a clone of acrn-hypervisor with its tags, one unpacked tree, or a directory of such trees.
-``ACRN_PYTHON`` is a Python with the packages that ACRN's tools need (default: the one of these tests).
+``ACRN_PYTHON`` is a Python with the packages that ACRN's tools need (default: the one of these tests), and
+``ACRN_PYTHON_3_0`` the one for v3.0, and so on, where a release needs another.
 ``ACRN_DM`` is a binary of ACRN's device model; without it, one is built from the source.
 """
 
@@ -120,6 +121,21 @@ class Wanted:
         return next((number for number, vm in enumerate(self.vms) if launched and vm.order == frame.SERVICE), None)
 
     @property
+    def given(self) -> int:
+        """Bytes of RAM that pre-launched VMs have."""
+        return sum(vm.memory for vm in self.vms if vm.order == frame.PRE)
+
+    @property
+    def vectors(self) -> int:
+        """How many vectors a doorbell of the hypervisor has."""
+        return 8 if self.version >= (2, 3) else 0
+
+    @property
+    def registers(self) -> int:
+        """The size of BAR0."""
+        return 256 if self.version >= (2, 4) else 4096
+
+    @property
     def text(self) -> str:
         return f"{self.version[0]}.{self.version[1]}"
 
@@ -166,13 +182,15 @@ def _launch(wanted: Wanted, folder: Path) -> dict[str, Any]:
 
 def _tasks(wanted: Wanted, folder: Path, tree: Path) -> list[dict[str, Any]]:
     compiler = ["CC=gcc-11"] if wanted.version <= (3, 1) and shutil.which("gcc-11") else []
+    if compiler and wanted.version == (2, 3):
+        compiler = ["CC=gcc-11 -fcommon"]
     build = {
         "source": str(tree),
         "board": str(folder / "board.xml"),
         "scenario": str(folder / "scenario.xml"),
         "artifacts_dir": str(CACHE / "artefacts"),
         "work_dir": str(CACHE / "work"),
-        "python": PYTHON,
+        "python": os.environ.get(f"ACRN_PYTHON_{wanted.version[0]}_{wanted.version[1]}", PYTHON),
         # Not that of the test's folder: the same machine is not built again by the next run.
         "name": "emulated",
         "make_args": compiler,
@@ -209,7 +227,7 @@ def made(wanted: Wanted, folder: Path) -> Built:
     if tree is None:
         raise RealError(f"ACRN_SRC has no ACRN v{wanted.text}")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "board.xml").write_text(board.board_xml(wanted.machine))
+    (folder / "board.xml").write_text(board.board_xml(wanted.machine, wanted.given))
     (folder / "scenario.xml").write_text(
         frame.scenario_xml(wanted.version, wanted.vms, wanted.machine, console=wanted.console, handlers=wanted.handlers)
     )
@@ -246,12 +264,15 @@ def made(wanted: Wanted, folder: Path) -> Built:
 
 def job(built: Built) -> dict[str, Any]:
     """What the guests are told: each region with its VMs, and where its function is to be found in each of them."""
-    regions = []
+    regions: list[dict[str, Any]] = []
     for region in built.regions:
         vms = {vm["id"]: vm for vm in region["vms"]}
         devices = {}
         for number, vm in vms.items():
             device = {"name": region["name"], "bdf": vm["vbdf"], "size": region["size"]}
+            if vm["vbdf"] is None:
+                # ACRN's build chose the address: the n-th region of a VM is its n-th function.
+                device["nth"] = sum(number in other["vms"] for other in regions)
             if region.get("region_id"):
                 device["region_id"] = region["region_id"]
             devices[str(number)] = device
@@ -260,7 +281,7 @@ def job(built: Built) -> dict[str, Any]:
                 "name": region["name"],
                 "vms": sorted(vms),
                 "devices": devices,
-                "doorbell": region["provided_by"] == "hypervisor",
+                "doorbell": region["provided_by"] == "hypervisor" and built.wanted.vectors > 0,
             }
         )
     found = {"regions": regions, "patience": 3000, "console": built.wanted.console, "stray": built.wanted.stray}
@@ -324,11 +345,10 @@ def disc(built: Built, folder: Path) -> Path:
     }
     for table in sorted((built.artifact / "acpi").glob("*.bin")):
         files[table.name] = table
-    given = sum(vm.memory for vm in built.wanted.vms if vm.order == frame.PRE)
     lines = [
         "serial --unit=0 --speed=115200",
         "terminal_output serial",
-        *board.grub_prelude(built.wanted.machine, given),
+        *board.grub_prelude(built.wanted.machine, built.wanted.given),
         "set timeout=0",
     ]
     path = folder / "disc.iso"
@@ -374,7 +394,7 @@ def boot(
     """
     wanted = built.wanted
     with emulator.Emulator(folder / "run", disc(built, folder), wanted.machine, shown=shown) as machine:
-        if wanted.version < (3, 0):
+        if wanted.version < frame.CONSOLE_SINCE:
             # No option of the scenario shows the console of a VM from the start.
             machine.wait(r"ACRN:", seconds)
             machine.type(f"vm_console {wanted.console}\r")

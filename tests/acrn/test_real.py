@@ -54,8 +54,8 @@ def test_function_is_where_the_plan_says_with_its_size_and_registers(booted):
             assert function["bdf"] == vm["vbdf"]
         assert function["size"] == planned["size"]
         assert function["bar2"]["size"] == planned["size"] * board.MB
-        assert function["bar0"]["size"] == 256
-        assert function["vectors"] == (VECTORS if planned["provided_by"] == "hypervisor" else 0)
+        assert function["bar0"]["size"] == built.wanted.registers
+        assert function["vectors"] == (built.wanted.vectors if planned["provided_by"] == "hypervisor" else 0)
         assert function["driver"] == "uio_pci_generic"
 
 
@@ -82,7 +82,8 @@ def test_regions_of_a_file_without_addresses_come_in_their_order(booted):
     if built.wanted.version >= (3, 0):
         pytest.skip("the file has addresses")
     for vm in range(len(built.wanted.vms)):
-        places = [told.regions[vm, planned["name"]]["function"]["bdf"] for planned in built.regions]
+        mine = [planned for planned in built.regions if vm in [each["id"] for each in planned["vms"]]]
+        places = [told.regions[vm, planned["name"]]["function"]["bdf"] for planned in mine]
         assert places == sorted(places)
 
 
@@ -101,7 +102,7 @@ def test_bytes_arrive_in_all_directions_and_are_put_back(booted):
 def test_doorbells_ring_in_the_peer_on_each_vector_and_nowhere_else(booted):
     built, told = booted
     for planned, vm, said in of_each(built, told):
-        if planned["provided_by"] == "device_model":
+        if planned["provided_by"] == "device_model" or not built.wanted.vectors:
             assert said["bells"] is None
             continue
         members = sorted(other["id"] for other in planned["vms"])

@@ -187,11 +187,14 @@ print("%d.%d" % sys.version_info[:2])
 
 def pythons() -> dict[str, str]:
     """Every Python >= 3.8 of this machine that can make virtual environments: version ("3.11") -> path."""
-    places = [Path(d) for d in search_path()]
+    # pyenv's first: its python3 puts its own directory in front of PATH, that of a virtual environment does not, and
+    # another Python found would mean another virtual environment, in the place of the one in use.
+    places: list[Path] = []
     roots = [os.environ.get("PYENV_ROOT", ""), os.path.expanduser("~/.pyenv")]
     roots += re.findall(r"(?:^|:)([^:]*pyenv)/shims/?(?=:|$)", os.environ.get("PATH", ""))
     for root in dict.fromkeys(r for r in roots if r):
         places += sorted(Path(root).glob("versions/*/bin"), reverse=True)
+    places += [Path(d) for d in search_path()]
     found: dict[str, str] = {}
     for place in places:
         for path in sorted(place.glob("python3.*")) if place.is_dir() else []:

@@ -10,11 +10,13 @@ off      the host cannot be reached from this call on
 before   the connection is lost before the command runs, once
 answer   the command runs, and the connection is lost before it has answered, once
 killed   the command runs, and what it prints is cut, as where the system ends a process, once
+middle:N a process of the command is killed at the N-th call of its own that could change a file (strace), once
 """
 
 from __future__ import annotations
 
 import fcntl
+import shlex
 
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.connection import local
@@ -41,6 +43,10 @@ extends_documentation_fragment: [connection_pipelining]
 """
 
 
+# Not write: an interpreter that starts, and a shell that tells something, do that too.
+CHANGES = "rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,fsync,fchmod,ftruncate,flock,symlink,pwrite64"
+
+
 class Connection(local.Connection):
     transport = "lossy"
 
@@ -58,6 +64,11 @@ class Connection(local.Connection):
         fault = self._weather()
         if fault in ("off", "before"):
             raise AnsibleConnectionFailure("the connection is lost")
+        kind, _colon, when = fault.partition(":")
+        if kind == "middle":
+            inject = f"inject={CHANGES}:signal=KILL:when={when}"
+            traced = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={CHANGES}", "-e", inject]
+            cmd = f"{shlex.join(traced)} /bin/sh -c {shlex.quote(cmd)}"
         code, out, err = super().exec_command(cmd, in_data=in_data, sudoable=sudoable)
         if fault == "answer":
             raise AnsibleConnectionFailure("the connection is lost, and with it the answer")

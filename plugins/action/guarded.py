@@ -90,7 +90,8 @@ class ActionModule(_door.DoorAction):
             shared_loader_obj=self._shared_loader_obj,
         )
         try:
-            return inner.run(task_vars=task_vars)
+            with _door.read_by_core():
+                return inner.run(task_vars=task_vars)
         except AnsibleAction as exc:
             skipped = "Skip" in type(exc).__name__
             return {**exc.result, "skipped" if skipped else "failed": True, "msg": exc.message}

@@ -128,6 +128,31 @@ def plain(value: Any, place: str, depth: int = 0) -> Any:
     raise Refused(f"{place} is a {type(value).__name__}")
 
 
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+
+
+def check_texts(value: Any, place: str = "") -> None:
+    """Refuse arguments with what no file, path or program can have in it. Raises AnsibleError that names the place.
+
+    Ansible sends it all the same, and every module ends in a traceback before its own code is reached.
+    """
+    if isinstance(value, str):
+        found = _NO_TEXT.search(value)
+        if found:
+            what = "NUL" if found.group() == "\0" else "half of a character, or a byte that is no UTF-8"
+            raise AnsibleError(
+                f"{place} holds U+{ord(found.group()):04X} ({what}) at character {found.start() + 1}, so it is no "
+                "text: mend the variable, file or command that it comes from"
+            )
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            check_texts(key, f"a key of {place}" if place else "the name of an argument")
+            check_texts(each, f"{place}.{key}" if place else str(key))
+    elif isinstance(value, (list, tuple)):
+        for index, each in enumerate(value):
+            check_texts(each, f"{place}[{index}]")
+
+
 def printable(value: Any) -> str:
     """Text for a terminal: short enough to be read, and nothing in it moves the cursor or changes a colour."""
     text = str.__str__(value) if isinstance(value, str) else str(value)[:WORDS]
@@ -401,6 +426,17 @@ def limited(connection: Any, most: int = BYTES) -> Iterator[None]:
             delattr(connection, name)
 
 
+@contextlib.contextmanager
+def read_by_core() -> Iterator[None]:
+    """What ansible-core itself stumbles over in an answer is the answer's fault, and no end of the play."""
+    try:
+        yield
+    except (AnsibleError, RecursionError):
+        raise
+    except Exception as exc:
+        raise Refused(f"ansible-core cannot read it: {type(exc).__name__}: {exc}") from exc
+
+
 class DoorAction(ActionBase):  # type: ignore[misc]
     """Runs a module and keeps, of what the host answers, what ``contract`` has."""
 
@@ -416,6 +452,7 @@ class DoorAction(ActionBase):  # type: ignore[misc]
         if result.get("skipped"):
             return result
         try:
+            check_texts(self._task.args)
             with limited(self._connection, self.most):
                 answer = self._answer(task_vars or {})
             result.update(self._contract().admit(answer))
@@ -462,3 +499,7 @@ class DoorAction(ActionBase):  # type: ignore[misc]
 
     def _answer(self, task_vars: dict[str, Any]) -> Any:
         return self._execute_module(task_vars=task_vars, wrap_async=self._task.async_val)
+
+    def _execute_module(self, *args: Any, **kwargs: Any) -> Any:
+        with read_by_core():
+            return super()._execute_module(*args, **kwargs)

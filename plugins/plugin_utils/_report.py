@@ -19,8 +19,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Callable
 
+from ansible.errors import AnsibleError
+
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _waiting
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils._door import check_texts
 
 LANDS = {"hypervisor": ("hv", "hypervisor"), "device_model": ("dm", "device model")}
 STATES = {
@@ -218,7 +221,8 @@ def proof(text: str, path: str) -> dict[str, Any]:
         raise IvshmemError(f"{path}: this is not JSON ({exc}); {MEND}") from exc
     try:
         _check_report(found)
-    except ValueError as exc:
+        check_texts(found)
+    except (ValueError, RecursionError, AnsibleError) as exc:
         raise IvshmemError(f"{path}: this is no report of the role verify ({exc}); {MEND}") from exc
     return dict(found)
 

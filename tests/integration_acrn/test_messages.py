@@ -44,6 +44,9 @@ INPUTS = {
     "board-missing": ({"acrn_board": "none.xml"}, "acrn_board: FOLDER/none.xml: cannot be read"),
     "slash": ({"acrn_scenario": "./scenario.xml/", "ivshmem_host_regions": []}, None),
     "key": ({"acrn_build": {"releas": True}}, "acrn_build: unknown key 'releas'"),
+    "half": ({"acrn_version": "3{{ half }}"}, "acrn_version holds U+D800 (half of a character"),
+    "byte": ({"ivshmem_host_regions": [region(name="a{{ byte }}")]}, "regions[0].name holds U+DCFF"),
+    "nul": ({"acrn_board": "a{{ nul }}.xml"}, "board_path holds U+0000 (NUL)"),
     "source-list": ({"acrn_source": ["tree"]}, "acrn_source is ['tree']: write a path"),
 }
 
@@ -57,7 +60,9 @@ def plan(folder, inventory, *options, playbook="plan"):
 def test_every_mistake_names_variable_place_and_mend(tmp_path):
     common = {**sample(tmp_path), "ivshmem_regions": []}
     hosts = {name: variables for name, (variables, _told) in INPUTS.items()}
-    done = plan(tmp_path, {"acrn_hosts": {"vars": common, "hosts": hosts}}, "-e", "plan_json=plan.json")
+    inventory = {"acrn_hosts": {"vars": common, "hosts": hosts}}
+    no_text = ("-e", r"half=\ud800 byte=\udcff nul=\x00")
+    done = plan(tmp_path, inventory, "-e", "plan_json=plan.json", *no_text)
     assert done.returncode == 2, done.stdout
     found = {each["host"]: each["error"] for each in json.loads((tmp_path / "plan.json").read_text())["hosts"]}
     for name, (_variables, told) in INPUTS.items():

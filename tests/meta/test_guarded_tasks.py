@@ -5,14 +5,19 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
 import yaml
 
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _door
+
+PLUGINS = "ansible_collections.acrn.ivshmem.plugins"
 ROOT = Path(__file__).resolve().parents[2]
 PLACES = ("roles/*/tasks", "roles/*/handlers", "playbooks")
 FILES = sorted(path for place in PLACES for path in ROOT.glob(f"{place}/**/*.yml"))
+MODULES = sorted(path.stem for path in ROOT.glob("plugins/modules/*.py") if path.stem != "__init__")
 # They ask no host.
 CONTROLLER = (
     "add_host assert debug fail group_by include_role import_role include_tasks import_tasks import_playbook set_fact"
@@ -35,6 +40,13 @@ def open_tasks(node, local=False):
 @pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(ROOT)) for path in FILES])
 def test_answers_of_hosts_come_through_the_door(path):
     assert open_tasks(yaml.safe_load(path.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_each_module_of_ours_is_behind_the_door(name):
+    """Without an action of its own Ansible would take its answer as it is, and send it any argument."""
+    action = importlib.import_module(f"{PLUGINS}.action.{name}")
+    assert issubclass(action.ActionModule, _door.DoorAction)
 
 
 def test_an_open_task_is_found():

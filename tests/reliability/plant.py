@@ -84,7 +84,9 @@ class Plant:
         self.acrn_hosts, self.guests = (groups[name]["hosts"] for name in ("acrn_hosts", "acrn_guests"))
         self.write()
         if made:
-            self.done("site", "--limit", ",".join([*self.names(1), "localhost"]))
+            # Guests of VMs whose scripts are new wait for their restart, and get their devices with the next run.
+            for _run in range(2):
+                self.done("site", "--limit", ",".join([*self.names(1), "localhost"]))
             fleet.clone(self.folder, hosts, vms)
 
     def names(self, number):

@@ -13,6 +13,7 @@ import subprocess
 import time
 
 import pytest
+from ansible.errors import AnsibleError
 
 from ansible_collections.acrn.ivshmem.plugins.action import guest_probe, hypervisor_install
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _door
@@ -199,6 +200,24 @@ def test_how_long_an_answer_is_read_grows_with_its_length(part):
         return time.process_time() - start
 
     assert min(cost(80_000) / cost(5_000) for _pair in range(3)) < 64
+
+
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [
+        ({"path": "a\0b"}, r"path holds U\+0000 \(NUL\) at character 2,"),
+        ({"content": "\ud800"}, r"content holds U\+D800 .* at character 1,"),
+        ({"vms": [{"name": "x"}, {"name": "x\udcff"}]}, r"vms\[1\]\.name holds U\+DCFF"),
+        ({"environment": {"a\ud800": "x"}}, r"a key of environment holds U\+D800"),
+    ],
+)
+def test_an_argument_that_is_no_text_is_named(arguments, place):
+    with pytest.raises(AnsibleError, match=place):
+        _door.check_texts(arguments)
+
+
+def test_any_other_argument_is_taken():
+    _door.check_texts({"a": ["\x1b\x7f\ud7ff\ue000\U0010ffff", 3, None, True, 1.5, {"b": "ä\n"}]})
 
 
 class Connection:

@@ -327,6 +327,13 @@ def test_a_file_that_is_no_proof_is_named_with_the_mend(text):
         _report.proof(text, "/a/verify.json")
 
 
+@pytest.mark.parametrize("text", ["\ud800", "\udcff", "a\0b"])
+def test_a_proof_with_what_no_page_can_hold_is_none(text):
+    said = verified(("m", FAST), skipped=[text])
+    with pytest.raises(IvshmemError, match=r"this is no report of the role verify \(skipped\[0\] holds U\+"):
+        _report.proof(json.dumps(said), "/a/verify.json")
+
+
 def test_a_file_that_is_a_proof():
     said = verified(("m", FAST))
     assert _report.proof(json.dumps(said), "x") == said

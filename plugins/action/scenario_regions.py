@@ -10,6 +10,7 @@ from typing import Any
 from ansible.errors import AnsibleError
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _words
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.modules import scenario_regions
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _variables
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils._door import Contract
@@ -26,7 +27,7 @@ class ActionModule(LightAction):
 
     def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
         variables = task_vars or {}
-        wrong = self._wrong(variables)
+        wrong = self._wrong(variables) or self._launch_vms()
         result: dict[str, Any] = {"failed": True, "msg": wrong} if wrong else super().run(tmp, task_vars)
         # Whatever the way in which a task came to be in check mode: what the result has is in no file then.
         result["written"] = not self._task.check_mode
@@ -39,12 +40,24 @@ class ActionModule(LightAction):
             result["warnings"] = [*result.get("warnings", []), *told]
         return result
 
+    def _launch_vms(self) -> str:
+        """Give the argument its meaning. A filter in the role would have what is wrong told behind words of Ansible."""
+        args = dict(self._task.args)
+        try:
+            args["launch_vms"] = _variables.word(args.get("launch_vms"), "launch_vms") or []
+        except IvshmemError as exc:
+            return str(exc)
+        self._task.args = args
+        return ""
+
     def _wrong(self, variables: Mapping[str, Any]) -> str:
         """What is wrong with the variables of the inventory that other roles would stumble over, far from here."""
-        values = {}
-        for name in set(variables) & set(_variables.OWN):
+        values, told = {}, []
+        for name in sorted(set(variables) & {*_variables.OWN, "launch_vms", "launch_mode"}):
             try:
                 values[name] = self._templar.template(variables[name])
-            except AnsibleError:
-                continue  # told where it is used
-        return "; ".join(_words.problems(_variables.OWN, values))
+            except AnsibleError as exc:
+                # The plan is made of these, and default() takes one for unset. Others are told where they are used.
+                if name.startswith(("acrn_", "launch_")):
+                    told.append(f"{name} cannot be worked out: {_variables.said(exc)}")
+        return "; ".join([*told, *_words.problems(_variables.OWN, values)])

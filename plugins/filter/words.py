@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ansible import context
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
@@ -72,9 +73,15 @@ def unread(hosts: Iterable[str], hostvars: Mapping[str, Any], groups: Mapping[st
     return _variables.unread({host: list(hostvars[host]) for host in hosts}, groups)
 
 
-def misspelt_tags(tags: Iterable[str], phases: Iterable[str]) -> list[str]:
-    """Tags of a run that are nearly a phase."""
-    return _variables.misspelt_tags(tags, phases)
+def unclear(hosts: Iterable[str], hostvars: Any) -> list[str]:
+    """Which variables cannot be worked out, though they are set."""
+    return _variables.unclear({host: hostvars.raw_get(host) for host in hosts}, lambda host, name: hostvars[host][name])
+
+
+def refused_tags(phases: Sequence[str], run: Sequence[str], skip: Sequence[str]) -> list[str]:
+    """Why the tags of a run are refused."""
+    # No variable tells which playbook a run began with.
+    return _variables.refused_tags(phases, run, skip, _variables.alone(context.CLIARGS.get("args") or ()))
 
 
 class FilterModule:
@@ -87,6 +94,7 @@ class FilterModule:
             "controller_path": controller_path,
             "known_group": known_group,
             "unread": unread,
-            "misspelt_tags": misspelt_tags,
+            "unclear": unclear,
+            "refused_tags": refused_tags,
             "builder_settings": builder_settings,
         }

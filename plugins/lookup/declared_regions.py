@@ -22,6 +22,10 @@ description:
 options:
   _terms:
     description: There are none.
+  together:
+    description: Whether what is wrong with the variables is returned, to be told with other mistakes, and is no error.
+    type: bool
+    default: false
 """
 
 EXAMPLES = """
@@ -33,8 +37,8 @@ EXAMPLES = """
 RETURN = """
 _value:
   description:
-    - One mapping with the C(regions), with C(declared_in), which says of each of them where it stands, and with
-      C(unset), why they say nothing; empty where they say all.
+    - One mapping with the C(regions), with C(declared_in), which says of each of them where it stands, with
+      C(unset), why they say nothing (empty where they say all), and with C(mistakes), what is wrong with the variables.
   type: list
   elements: dict
 """
@@ -49,6 +53,7 @@ from ansible.vars.plugins import get_vars_from_inventory_sources
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _words
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _variables
 
 GROUPS = "ivshmem_group_regions"
 NAMES = ("ivshmem_regions", GROUPS, "ivshmem_host_regions")
@@ -73,17 +78,28 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # ansible-core has no typ
     """The lookup."""
 
     def run(self, terms: Any, variables: Any = None, **kwargs: Any) -> list[dict[str, Any]]:
+        try:
+            return [{**_words.joined(self._values(variables)), "mistakes": []}]
+        except IvshmemError as exc:
+            if not kwargs.get("together"):
+                raise AnsibleError(str(exc)) from None
+            return [{**_words.joined([]), "unset": "", "mistakes": [str(exc)]}]
+
+    def _values(self, variables: Any) -> list[tuple[str, Any]]:
         values: list[tuple[str, Any]] = []
         for name in NAMES:
             several = self._groups(variables) if name == GROUPS and GROUPS in variables else []
             if several:
                 values += several
             else:
-                values.append((name, self._templar.template(variables[name]) if name in variables else False))
+                values.append((name, self._value(name, variables[name]) if name in variables else False))
+        return values
+
+    def _value(self, name: str, value: Any) -> Any:
         try:
-            return [_words.joined(values)]
-        except IvshmemError as exc:
-            raise AnsibleError(str(exc)) from None
+            return self._templar.template(value)
+        except AnsibleError as exc:
+            raise IvshmemError(f"{name} cannot be worked out: {_variables.said(exc)}") from None
 
     def _groups(self, variables: dict[str, Any]) -> list[tuple[str, Any]]:
         """The values of several groups. Nothing where one alone counts, or where something else beats all of them."""
@@ -100,4 +116,4 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # ansible-core has no typ
         ]
         if len(distinct) < 2 or variables[GROUPS] not in [value for _name, value in distinct]:
             return []
-        return [(f"group {name}: {GROUPS}", self._templar.template(value)) for name, value in distinct]
+        return [(f"group {name}: {GROUPS}", self._value(f"group {name}: {GROUPS}", value)) for name, value in distinct]

@@ -102,7 +102,9 @@ def _planned_problems(vm: Vm, plan: Mapping[str, Any]) -> Iterator[str]:
 
 def _problems(vm: Vm, vms: Sequence[Vm], plan: Mapping[str, Any], mode: str, v2: bool) -> Iterator[str]:
     name = str(vm.get("name"))
-    if not _NAME.fullmatch(name):
+    if vm.get("name") is None:
+        yield "its name is missing; write that of the scenario"
+    elif not _NAME.fullmatch(name):
         yield "a name has 1 to 15 characters of A-Z, a-z, 0-9, _ and - (not first); rename it in the scenario and here"
     if sum(each.get("name") == vm.get("name") for each in vms) > 1:
         yield "is listed twice in launch_vms"

@@ -12,6 +12,7 @@ It runs on the controller.
 from __future__ import annotations
 
 import difflib
+import re
 import time
 from collections.abc import Iterable
 from typing import Any, Mapping, Sequence, Tuple
@@ -23,6 +24,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._words import convert
 Values = Mapping[str, Any]
 # The cells of a line, and the words of its last one.
 Row = Tuple[Tuple[str, ...], Sequence[str]]
+_OWN_WORDS = re.compile(r"\A(?:Task failed: )?.*?The (?:filter|lookup) plugin 'acrn\.ivshmem\.\w+' failed: ", re.DOTALL)
 # Of the document that plan_json keeps.
 FORMAT = 1
 # With Ansible's JSON output around it, a line still fits a terminal of 80 columns.
@@ -78,7 +80,9 @@ def _is(host: Values, name: str) -> bool:
 
 def error_of(host: Values) -> str | None:
     """Why a host has no plan, or a plan that is not whole."""
-    return host.get("plan_error") or host.get("scenario_error") or None
+    told = host.get("plan_error") or host.get("scenario_error")
+    # What a filter or a lookup of the collection says, Ansible puts behind the way on which it came there.
+    return _OWN_WORDS.sub("", str(told)) if told else None
 
 
 def told_once(hosts: Iterable[Values]) -> list[str]:

@@ -97,18 +97,26 @@ def _list(name: str, spec: Spec, value: Any) -> list[Any]:
             return []
         if plain and all(words) and spec.get("elements") in ("str", "path", "int"):
             return words
-    raise IvshmemError(f'{name} is {value!r}: it must be a list, in YAML or as JSON such as ["a", "b"]')
+    raise IvshmemError(f"{name} is {value!r}: {_as_list(value, spec)}")
+
+
+def _as_list(value: Any, spec: Spec) -> str:
+    """How a value that is no list may be meant."""
+    if isinstance(value, Mapping):
+        of_each = [key for key, each in value.items() if isinstance(each, Mapping)]
+        if of_each:
+            return f"it must be a list, and no mapping: write each as - {{name: {of_each[0]}, ...}}"
+        return "it must be a list: write a dash before its first key, as in [{...}]"
+    if isinstance(value, str) and spec.get("elements") != "dict":
+        return f"it must be a list: write it in brackets, as in {json.dumps([value])}"
+    return 'it must be a list, in YAML or as JSON such as ["a", "b"]'
 
 
 def _mapping(name: str, value: Any) -> dict[str, Any]:
-    if isinstance(value, str):
-        value = {} if not value.strip() else _parsed(value)
-        told = "this text"
-    else:
-        told = repr(value)
-    if not isinstance(value, Mapping):
-        raise IvshmemError(f'{name} is {told}: it must be a mapping, in YAML or as JSON such as {{"key": "value"}}')
-    return dict(value)
+    found = (_parsed(value) if value.strip() else {}) if isinstance(value, str) else value
+    if not isinstance(found, Mapping):
+        raise IvshmemError(f'{name} is {value!r}: it must be a mapping, in YAML or as JSON such as {{"key": "value"}}')
+    return dict(found)
 
 
 def _known_keys(name: str, options: Mapping[str, Any], found: Mapping[str, Any]) -> None:

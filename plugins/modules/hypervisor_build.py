@@ -259,6 +259,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._build import (
     find_artifact,
     last_manifest,
     plan,
+    read_tree,
     validate,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
@@ -308,7 +309,10 @@ def run(module):
     params = module.params
     places = [params[name] for name in ("source", "python") if is_path(params[name])]
     if module.check_mode and not all(os.path.exists(place) for place in places):
-        if not os.path.exists(params["source"]):
+        # What is there can be judged.
+        if os.path.exists(params["source"]):
+            read_tree(params["source"])
+        else:
             module.warn(
                 f"{params['source']}: there is no ACRN tree yet, so this build could not be looked at; it needs the "
                 "tree there (acrn_source of its hosts), or hypervisor_repo to clone it from"

@@ -378,6 +378,7 @@ backup_files:
   elements: str
 """
 
+import contextlib
 import json
 import os
 
@@ -414,28 +415,35 @@ def run(module):
     found = find_version(os.path.join(params["acrn_source"] or "/", "VERSION")) or find_version(src)
     version = parse_version(params["acrn_version"]) if params["acrn_version"] else found
     board_path = params["board_path"]
-    board = read_board(_read(params, "board_path", board_path), board_path) if board_path else None
-    data = _read(params, "src", src)
-    launch = _read(params, "launch_src", launch_src) if launch_src else None
+    with _named(params, "board_path"):
+        board = read_board(read_file(board_path), board_path) if board_path else None
+    with _named(params, "src"):
+        data = read_file(src)
+    with _named(params, "launch_src"):
+        launch = read_file(launch_src) if launch_src else None
     before = data if src == path else existing(path)
     launch_before = launch if launch_src == launch_path else existing(launch_path)
     if params["unset"] and params["state"] == "exact":
         _refuse_loss(params["unset"], src, [data, *([] if before is None else [before])])
     kept = _kept(params["places_path"])
-    outcome = decide(
-        data,
-        src,
-        params["regions"],
-        params["state"],
-        version=version,
-        board=board,
-        launch=launch,
-        launch_where=launch_src or "",
-        earlier=before,
-        known=[_places(kept), params["known_places"] or {}],
-        others=lambda scenario: _mistakes(params, scenario, version),
-        declared_in=params["declared_in"] or _places_in(params),
-    )
+    try:
+        outcome = decide(
+            data,
+            src,
+            params["regions"],
+            params["state"],
+            version=version,
+            board=board,
+            launch=launch,
+            launch_where=launch_src or "",
+            earlier=before,
+            known=[_places(kept), params["known_places"] or {}],
+            others=lambda scenario: _mistakes(params, scenario, version),
+            declared_in=params["declared_in"] or _places_in(params),
+        )
+    except IvshmemError:
+        _refuse_files(params, (("src", data, src), ("launch_src", launch, launch_src)))
+        raise
     regions = [placed.as_dict() for placed in outcome.regions]
     chosen = [
         {"region": placed.region.prefixed, "vm": vm.vm.name, "vbdf": str(vm.vbdf)}
@@ -513,12 +521,22 @@ def _places_in(params):
     return [f"{name}[{index}]" for index in range(len(params["regions"]))]
 
 
-def _read(params, option, path):
+@contextlib.contextmanager
+def _named(params, option):
+    """Errors about a file begin with the variable that names it."""
     try:
-        return read_file(path)
+        yield
     except IvshmemError as exc:
         name = (params["names"] or {}).get(option)
         raise IvshmemError(f"{name}: {exc}" if name else str(exc)) from None
+
+
+def _refuse_files(params, files):
+    """Something is wrong: where it is a file itself, that is told with the variable."""
+    for option, data, path in files:
+        if data is not None:
+            with _named(params, option):
+                read_scenario(data, path) if option == "src" else Document(data, path)
 
 
 def _refuse_loss(unset, src, texts):

@@ -12,10 +12,13 @@ from __future__ import annotations
 import difflib
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
+from ansible.errors import AnsibleError
+from jinja2 import TemplateError
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _words
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError, some
@@ -34,7 +37,8 @@ def _read() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], frozenset[s
     roles = {}
     for path in sorted(_ROOT.glob("roles/*/meta/argument_specs.yml")):
         roles[path.parts[-3]] = _load(path)["argument_specs"]
-        for entry in roles[path.parts[-3]].values():
+        # Of a variable of several entry points, main says most.
+        for _name, entry in sorted(roles[path.parts[-3]].items(), key=lambda each: each[0] == "main"):
             specs.update(entry.get("options") or {})
     return specs, dict(own["options"]), roles, frozenset(own["facts"])
 
@@ -108,11 +112,31 @@ def misspelt_groups(groups: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def misspelt_tags(tags: Iterable[str], phases: Iterable[str]) -> list[str]:
-    """A sentence for each tag that is nearly a phase: Ansible leaves all phases out for it, or none, in silence."""
+def alone(playbooks: Sequence[str]) -> bool:
+    """Whether the playbooks of a command line are one of this collection, by name or path, and nothing else."""
+    if len(playbooks) != 1:
+        return False
+    own = os.path.realpath(_ROOT / "playbooks")
+    return playbooks[0].startswith("acrn.ivshmem.") or os.path.dirname(os.path.realpath(playbooks[0])) == own
+
+
+def refused_tags(phases: Sequence[str], run: Sequence[str], skip: Sequence[str], only: bool) -> list[str]:
+    """Why the tags of a run are refused: --tags and --skip-tags, as Ansible has them, for a playbook with these phases.
+
+    For a tag that is nearly a phase Ansible leaves all phases out, or none, in silence. Where no phase is left, nothing
+    would be done, and the run would be green; in a playbook of others (not ``only``) their tasks may be what is meant.
+    """
     known = {*phases, "all", "always", "never", "tagged", "untagged"}
-    found = {tag: difflib.get_close_matches(tag.lower(), list(phases), 1, 0.8) for tag in tags if tag not in known}
-    return [f"{tag} is no tag of a phase; did you mean {near[0]}?" for tag, near in found.items() if near]
+    near = {tag: difflib.get_close_matches(tag.lower(), phases, 1, 0.8) for tag in [*run, *skip] if tag not in known}
+    found = [f"{tag} is no tag of a phase; did you mean {close[0]}?" for tag, close in near.items() if close]
+    left = [
+        phase for phase in phases if {phase, "all", "tagged"} & set(run) and not {phase, "all", "tagged"} & set(skip)
+    ]
+    if found or left or not only:
+        return found
+    words = [f"{option} {','.join(tags)}" for option, tags in (("--tags", run), ("--skip-tags", skip)) if tags]
+    told = f"the tags are {', '.join(phases)}" if len(phases) > 1 else f"the only tag is {phases[0]}"
+    return [f"{' '.join(words)}: nothing would be done; {told}"]
 
 
 def unread(hosts: Mapping[str, Iterable[str]], groups: Mapping[str, Any]) -> list[str]:
@@ -129,6 +153,43 @@ def unread(hosts: Mapping[str, Iterable[str]], groups: Mapping[str, Any]) -> lis
         for name, meant in _words.misspelt(KNOWN, seen).items()
     ]
     return [*told, *misspelt_groups(groups)]
+
+
+def made_of_others(value: Any) -> bool:
+    """Whether the raw value of a variable is a template, or in a vault, or has such a part."""
+    if isinstance(value, Mapping):
+        return any(made_of_others(each) for each in value.values())
+    if isinstance(value, (list, tuple)):
+        return any(made_of_others(each) for each in value)
+    if isinstance(value, str):
+        return "{{" in value or "{%" in value
+    return value is not None and not isinstance(value, (bool, int, float, bytes))
+
+
+def unclear(raw: Mapping[str, Mapping[str, Any]], read: Callable[[str, str], Any]) -> list[str]:
+    """A sentence for each variable that cannot be worked out, though it is set: ``default()`` would take it for unset.
+
+    ``raw`` has the variables of hosts as they stand; ``read`` gives what one of them comes to. What is made of the
+    facts that plays of the collection leave is known later.
+    """
+    seen: dict[tuple[str, str], list[str]] = {}
+    for host, own in raw.items():
+        for name in set(own) & set(SPECS):
+            value = own[name]
+            if not made_of_others(value) or any(fact in repr(value) for fact in FACTS):
+                continue
+            try:
+                why = "a name in it is undefined" if read(host, name) == value else ""
+            except (AnsibleError, TemplateError) as exc:
+                why = said(exc)
+            if why:
+                seen.setdefault((name, why), []).append(host)
+    return [f"{some(sorted(hosts))}: {name} cannot be worked out: {why}" for (name, why), hosts in sorted(seen.items())]
+
+
+def said(exc: Exception) -> str:
+    """What an error of Ansible or of Jinja says, in one line."""
+    return re.sub("^A captured exception marker was tripped: ", "", " ".join(str(getattr(exc, "message", exc)).split()))
 
 
 def unknown_board(board: Any, tree: Any) -> list[str]:

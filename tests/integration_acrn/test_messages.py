@@ -14,6 +14,8 @@ import yaml
 
 from ansible_collections.acrn.ivshmem.tests.integration_acrn.controller import ROOT, command, sample
 
+PLAYBOOKS = sorted(path.stem for path in (ROOT / "playbooks").glob("*.yml"))
+
 
 def region(**more):
     return {"name": "log", "size": 4, "vms": ["VM1", "VM2"], **more}
@@ -32,7 +34,24 @@ INPUTS = {
         {"ivshmem_group_regions": [region()], "ivshmem_host_regions": [region()]},
         "is declared 2 times: ivshmem_group_regions[0] and ivshmem_host_regions[0]",
     ),
-    "mapping": ({"ivshmem_host_regions": region()}, "ivshmem_host_regions is {'name': 'log'"),
+    "mapping": ({"ivshmem_host_regions": region()}, "write a dash before its first key"),
+    "undefined-regions": (
+        {"ivshmem_host_regions": "{{ no }}"},
+        "ivshmem_host_regions cannot be worked out: 'no' is undefined",
+    ),
+    "undefined-scenario": ({"acrn_scenario": "{{ no }}/scenario.xml"}, "acrn_scenario cannot be worked out: 'no' is"),
+    "undefined-board": ({"acrn_board": "{{ no }}"}, "acrn_board cannot be worked out: 'no' is undefined"),
+    "undefined-vms": ({"launch_vms": "{{ no }}"}, "launch_vms cannot be worked out: 'no' is undefined"),
+    "vms-key": ({"launch_vms": [{"name": "VM1", "memroy": 512}]}, "launch_vms[0]: unknown key 'memroy'"),
+    "vms-number": ({"launch_vms": [{"name": "VM1", "memory": "2G"}]}, "launch_vms[0].memory is '2G': write a whole"),
+    "vms-nameless": ({"launch_vms": [{"memory": 512}]}, "its name is missing"),
+    "board-for-scenario": ({"acrn_scenario": "board.xml"}, "acrn_scenario: FOLDER/board.xml: is a file without VMs"),
+    "broken-scenario": ({"acrn_scenario": "broken.xml"}, "acrn_scenario: FOLDER/broken.xml: is not well-formed XML"),
+    "broken-board": ({"acrn_board": "broken.xml"}, "acrn_board: FOLDER/broken.xml: is not well-formed XML"),
+    "broken-launch": (
+        {"acrn_launch_xml": "broken.xml", "acrn_version": "2.7"},
+        "acrn_launch_xml: FOLDER/broken.xml: is not well-formed XML",
+    ),
     "acrn-words": ({"ivshmem_host_regions": [region(provided_by="Device Model")]}, None),
     "id-and-name": (
         {"ivshmem_host_regions": [region(vms=["VM1", {"name": "VM2", "id": 2}])]},
@@ -59,6 +78,7 @@ def plan(folder, inventory, *options, playbook="plan"):
 
 def test_every_mistake_names_variable_place_and_mend(tmp_path):
     common = {**sample(tmp_path), "ivshmem_regions": []}
+    (tmp_path / "broken.xml").write_text("<acrn-config>\n<vm>\n</acrn-config>\n")
     hosts = {name: variables for name, (variables, _told) in INPUTS.items()}
     inventory = {"acrn_hosts": {"vars": common, "hosts": hosts}}
     no_text = ("-e", r"half=\ud800 byte=\udcff nul=\x00")
@@ -69,7 +89,24 @@ def test_every_mistake_names_variable_place_and_mend(tmp_path):
         if told is None:
             assert found[name] is None, (name, found[name])
         else:
-            assert told.replace("FOLDER", str(tmp_path)) in found[name], name
+            assert told.replace("FOLDER", str(tmp_path)) in found[name], (name, found[name])
+            assert "failed: " not in found[name], found[name]
+
+
+def test_a_value_that_cannot_be_worked_out_ends_a_run_before_anything_is_touched(tmp_path):
+    vault = "$ANSIBLE_VAULT;1.1;AES256\n" + "61" * 40 + "\n"
+    (tmp_path / "hosts.yml").write_text(
+        yaml.safe_dump({"acrn_hosts": {"hosts": {"line-1": {**sample(tmp_path), "ivshmem_regions": [region()]}}}})
+    )
+    (tmp_path / "host_vars/line-1").mkdir(parents=True)
+    text = "remove_guests: '{{ no }}'\nacrn_board: !vault |\n" + "".join(f"  {line}\n" for line in vault.splitlines())
+    (tmp_path / "host_vars/line-1/own.yml").write_text(text)
+    done = command(tmp_path, "ansible-playbook", "-i", "hosts.yml", "acrn.ivshmem.remove", "-e", "plan_ask=false")
+    flat = " ".join(done.stdout.split())
+    assert done.returncode == 2, done.stdout
+    assert "line-1: acrn_board cannot be worked out: " in flat and "vault" in flat
+    assert "line-1: remove_guests cannot be worked out: 'no' is undefined" in flat
+    assert "PLAY [Guests]" not in done.stdout
 
 
 def test_a_mistake_of_several_hosts_is_told_once(tmp_path):
@@ -148,6 +185,35 @@ def test_a_misspelt_tag_is_refused(tmp_path, option):
     assert not (tmp_path / ".acrn-ivshmem").exists()
 
 
+@pytest.mark.parametrize("words", ["--tags nothing", "--skip-tags PLAYBOOK"])
+def test_each_playbook_does_something_with_a_tag_or_refuses_it(tmp_path, words):
+    inventory = {"acrn_hosts": {"hosts": {"line-1": {**sample(tmp_path), "ivshmem_regions": [region()]}}}}
+    playbook = {"--tags nothing": "verify"}.get(words, "plan")
+    done = plan(tmp_path, inventory, *words.replace("PLAYBOOK", playbook).split(), playbook=playbook)
+    assert done.returncode == 2 and "nothing would be done" in done.stdout, done.stdout
+
+
+def test_each_play_has_a_tag_of_its_playbook():
+    for path in sorted((ROOT / "playbooks").glob("*.yml")):
+        first, *plays = yaml.safe_load(path.read_text())
+        phases = first["vars"]["__limit_phases"]
+        assert phases == [path.stem] or path.stem == "site"
+        assert {tag for play in plays for tag in play["tags"]} - {"always"} == set(phases), path
+
+
+def test_a_playbook_that_imports_one_keeps_its_own_tags(tmp_path):
+    inventory = {"acrn_hosts": {"hosts": {"line-1": {**sample(tmp_path), "ivshmem_regions": [region()]}}}}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump(inventory))
+    own = {"hosts": "localhost", "gather_facts": False, "tags": ["backup"], "tasks": [{"ansible.builtin.debug": {}}]}
+    other = {"ansible.builtin.import_playbook": "acrn.ivshmem.plan", "tags": ["regions"]}
+    (tmp_path / "plant.yml").write_text(yaml.safe_dump([own, other]))
+    for tag, told in (("backup", "Hello world"), ("regions", "1 region to add")):
+        words = ("ansible-playbook", "-i", "hosts.yml", "plant.yml", "-e", "plan_ask=false", "--tags", tag)
+        done = command(tmp_path, *words)
+        assert done.returncode == 0, done.stdout
+        assert [word for word in ("Hello world", "1 region to add") if word in done.stdout] == [told]
+
+
 def test_a_host_without_sudo_leaves_its_lines_unknown_and_the_others_as_they_are(tmp_path):
     common = {**sample(tmp_path), "ivshmem_regions": [region()]}
     sudo = {"ansible_become": True, "ansible_become_user": "nobody", "ansible_become_exe": str(tmp_path / "none")}
@@ -160,9 +226,6 @@ def test_a_host_without_sudo_leaves_its_lines_unknown_and_the_others_as_they_are
     assert "not known what runs: " in done.stdout
     (told,) = json.loads((tmp_path / "plan.json").read_text())["hosts"]
     assert told["error"] is None and [each["name"] for each in told["regions"]] == ["log"]
-
-
-PLAYBOOKS = sorted(path.stem for path in (ROOT / "playbooks").glob("*.yml"))
 
 
 @pytest.mark.parametrize("playbook", PLAYBOOKS)

@@ -152,6 +152,25 @@ def test_remove_where_nothing_was_installed_and_somebody_cannot_be_reached(fleet
     assert tree(fleet.folder) == before
 
 
+def test_a_builder_that_does_not_answer_keeps_its_builds_and_hinders_nobody(fleet):
+    before = tree(fleet.folder)
+    assert fleet.play("site").returncode == 0
+    builder = fleet.inventory["acrn_builders"]["hosts"]["builder"]
+    here = dict(builder)
+    builder.update(ansible_connection="ssh", ansible_host="127.0.0.1", ansible_port=9, ansible_ssh_retries=0)
+    done = fleet.play("remove")
+    assert done.returncode == 2, done.stdout
+    assert "Not done: builder: " in done.stdout and "remove_builder=false" in done.stdout
+    left = tree(fleet.folder)
+    assert {name for name in left if not name.startswith("acrn-ivshmem")} == set(before)
+    assert any(re.fullmatch(r"acrn-ivshmem/artifacts/[0-9a-f]{32}/acrn\.bin", name) for name in left)
+    assert fleet.play("remove", "-e", "remove_builder=false").returncode == 0
+
+    fleet.inventory["acrn_builders"]["hosts"]["builder"] = here
+    assert fleet.play("remove").returncode == 0
+    assert tree(fleet.folder) == before
+
+
 def test_the_phases_of_one_host(fleet):
     assert fleet.play("site").returncode == 0
     before = tree(fleet.folder)

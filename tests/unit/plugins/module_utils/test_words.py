@@ -10,6 +10,7 @@ import re
 
 import pytest
 import yaml
+from ansible.errors import AnsibleError
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _words
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
@@ -185,6 +186,52 @@ def test_only_a_list_says_which_regions_a_host_shall_have():
         joined(ivshmem_regions={"name": "a"})
 
 
+@pytest.mark.parametrize(
+    ("value", "mend"),
+    [
+        ({"name": "a", "size": 2, "vms": ["x"]}, "write a dash before its first key"),
+        ({"a": {"size": 2}}, "write each as - {name: a, ...}"),
+        ("hv:/a, 2, 1:2", 'write it in brackets, as in ["hv:/a, 2, 1:2"]'),
+        (4, "in YAML or as JSON"),
+    ],
+)
+def test_what_is_no_list_is_told_how_it_becomes_one(value, mend):
+    with pytest.raises(IvshmemError) as caught:
+        joined(ivshmem_host_regions=value)
+    assert str(caught.value).startswith(f"ivshmem_host_regions is {value!r}: it must be a list")
+    assert mend in str(caught.value)
+
+
+def test_of_a_variable_of_several_entry_points_main_says_what_it_means():
+    assert _variables.word([{"memory": "512"}], "launch_vms") == [{"memory": 512}]
+    with pytest.raises(IvshmemError, match=r"launch_vms\[0\]: unknown key 'memroy'.*did you mean memory"):
+        _variables.word([{"memroy": 512}], "launch_vms")
+    with pytest.raises(IvshmemError, match=r"launch_vms\[0\] is 'VM1': it must be a mapping"):
+        _variables.word(["VM1"], "launch_vms")
+
+
+def test_what_cannot_be_worked_out_is_told_with_its_hosts():
+    raw = {
+        "a": {"acrn_board": "{{ nosuch }}", "launch_plan": "{{ scenario_plan }}", "own": "{{ nosuch }}"},
+        "b": {"acrn_board": "{{ nosuch }}", "launch_vms": [{"name": "{{ known }}"}], "acrn_scenario": "plain"},
+    }
+    asked = []
+
+    def read(host, name):
+        asked.append((host, name))
+        if name == "acrn_board":
+            raise AnsibleError("'nosuch' is\nundefined")
+        return [{"name": "VM1"}]
+
+    assert _variables.unclear(raw, read) == ["a, b: acrn_board cannot be worked out: 'nosuch' is undefined"]
+    # The others cost nothing, are no variable of the collection, or are known later.
+    assert sorted(asked) == [("a", "acrn_board"), ("b", "acrn_board"), ("b", "launch_vms")]
+    # Older versions of ansible-core leave what is undefined as it stands.
+    assert _variables.unclear({"a": raw["a"]}, lambda host, name: raw[host][name]) == [
+        "a: acrn_board cannot be worked out: a name in it is undefined"
+    ]
+
+
 def test_text_is_no_list_and_a_key_that_nobody_knows_is_told():
     with pytest.raises(IvshmemError, match=r"acrn_source is \['/a'\]: write text"):
         _variables.word(["/a"], "acrn_source")
@@ -267,8 +314,51 @@ def test_what_nobody_reads_is_told_with_its_hosts():
     ]
 
 
-def test_a_tag_that_is_nearly_a_phase_is_told():
-    phases = ["scenario", "build", "install", "launch", "guests", "verify"]
-    assert _variables.misspelt_tags(["all", *phases, "never", "plant_3"], phases) == []
-    told = _variables.misspelt_tags(["scenarios", "guest", "verfy"], phases)
+PHASES = ["scenario", "build", "install", "launch", "guests", "verify"]
+
+
+@pytest.mark.parametrize("only", [True, False])
+def test_a_tag_that_is_nearly_a_phase_is_told(only):
+    assert _variables.refused_tags(PHASES, ["all", *PHASES, "never", "plant_3"], [], only) == []
+    told = _variables.refused_tags(PHASES, ["scenarios", "guest"], ["verfy"], only)
     assert [text.split("did you mean ")[1] for text in told] == ["scenario?", "guests?", "verify?"]
+
+
+@pytest.mark.parametrize(
+    ("run", "skip", "told"),
+    [
+        (["all"], [], None),
+        (["plant", "build"], [], None),
+        (["tagged"], ["build"], None),
+        (["all"], PHASES[1:], None),
+        (["plant"], [], "--tags plant: nothing would be done; the tags are scenario, build, "),
+        (["always"], [], "--tags always: "),
+        (["untagged"], [], "--tags untagged: "),
+        (["build"], ["build"], "--tags build --skip-tags build: "),
+        (["all"], PHASES, "nothing would be done"),
+        (["all"], ["tagged"], "nothing would be done"),
+    ],
+)
+def test_tags_that_leave_no_phase_are_refused_where_no_other_tasks_are(run, skip, told):
+    found = _variables.refused_tags(PHASES, run, skip, True)
+    assert found == [] if told is None else [text for text in found if told in text] == found != []
+    assert _variables.refused_tags(PHASES, run, skip, False) == []
+
+
+def test_a_run_of_one_playbook_alone_is_known(tmp_path):
+    own = str(pathlib.Path(_variables.__file__).parents[2] / "playbooks/site.yml")
+    for words, found in (
+        (["acrn.ivshmem.site"], True),
+        ([own], True),
+        (["plant.yml"], False),
+        ([str(tmp_path / "site.yml")], False),
+        (["acrn.ivshmem.site", "plant.yml"], False),
+        ([], False),
+    ):
+        assert _variables.alone(words) is found, words
+
+
+def test_the_tag_of_a_playbook_without_phases_is_told():
+    assert _variables.refused_tags(["plan"], ["scenario"], [], True) == [
+        "--tags scenario: nothing would be done; the only tag is plan"
+    ]

@@ -12,9 +12,9 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.acrn.ivshmem.plugins.filter.regions import vm_devices
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _adopt, _fit, _launch_vm, _takeover
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch import _takeover, _vms
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
-from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _launch_text
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _adopt, _fit, _launch_text
 
 
 def launch_wish(
@@ -23,7 +23,7 @@ def launch_wish(
     """All that the role launch wants of a Service VM."""
     render = _launch_text.renderer(template)
     try:
-        return _launch_vm.wish(vms, plan, lambda name: vm_devices(plan, name), _launch_vm.Settings(**settings), render)
+        return _vms.wish(vms, plan, lambda name: vm_devices(plan, name), _vms.Settings(**settings), render)
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise AnsibleFilterError(f"acrn.ivshmem.launch_wish: launch_vms or a setting is malformed: {exc!r}") from exc
 

@@ -12,8 +12,7 @@ from typing import Any
 
 from ansible.utils.unsafe_proxy import wrap_var
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _plan
-from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _door
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _door, _plan
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils._fleet import Fleet
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _builds, _guests, _limit, _region
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _guests, _region
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _builds, _limit
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils._fleet import claimed
 
 

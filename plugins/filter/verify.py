@@ -13,8 +13,8 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _verdict, _verify
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _verdict, _verify
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils._variables import word
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _waiting
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import some
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _waiting
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils._fleet import Fleet
 
 

@@ -122,12 +122,12 @@ except ImportError:  # before ansible-core 2.19 every text is a template that is
 else:
     as_found = None
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._board import read_board
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import read_file
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError, parse_regions
-from ansible_collections.acrn.ivshmem.plugins.module_utils._request import describe, find_version
-from ansible_collections.acrn.ivshmem.plugins.module_utils._rules import ERROR, Finding
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import parse_version, read_scenario
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._board import read_board
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._request import describe, find_version
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._rules import ERROR, Finding
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import parse_version, read_scenario
 
 SERVICE = "service"
 LANDS = {"hypervisor": "hv", "device_model": "dm"}

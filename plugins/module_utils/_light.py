@@ -98,9 +98,12 @@ def call(main: Callable[..., Any], module: Light) -> dict[str, Any]:
 def load(parts: list[tuple[str, str, bytes]], magic: bytes) -> types.ModuleType:
     """Make modules in this order and return the last. ``parts``: name, source, byte code for Pythons of ``magic``."""
     same = magic == MAGIC_NUMBER
-    path = PACKAGE.split(".")
-    packages = [".".join(path[: length + 1]) for length in range(len(path))]
-    for name in [*packages, f"{PACKAGE}.module_utils", f"{PACKAGE}.modules", "ansible", "ansible.module_utils"]:
+    packages = {
+        ".".join(path[:length])
+        for path in (name.split(".") for name, *_code in parts)
+        for length in range(1, len(path))
+    }
+    for name in (*sorted(packages), "ansible", "ansible.module_utils"):
         package = types.ModuleType(name)
         package.__path__ = []
         sys.modules[name] = package

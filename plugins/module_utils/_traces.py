@@ -21,11 +21,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Mapping
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._build import MANIFEST, MARKER
+from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._model import MANIFEST, MARKER
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import ORIGINAL, original_of, read_file
-from ansible_collections.acrn.ivshmem.plugins.module_utils._launch_script import launch, script_devices, script_vms
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._edit import launch
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._takeover import OWN
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._view import script_devices, script_vms
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import DEVICE_MODEL, PREFIXES, IvshmemError
-from ansible_collections.acrn.ivshmem.plugins.module_utils._takeover import OWN
 
 MB = 1 << 20
 UNIT = "acrn-vm@.service"

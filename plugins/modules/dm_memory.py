@@ -191,8 +191,8 @@ vms:
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._service_vm import clear_memory
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
-from ansible_collections.acrn.ivshmem.plugins.module_utils._service_vm import clear_memory
 
 
 def main():

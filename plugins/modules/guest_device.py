@@ -268,14 +268,14 @@ actions:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _pci
+from ansible_collections.acrn.ivshmem.plugins.module_utils._guest import _act, _binding, _functions, _kernel
 from ansible_collections.acrn.ivshmem.plugins.module_utils._lock import held
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
 
 def wish_of(params):
-    return _pci.Wish(
-        devices=None if params["devices"] is None else _pci.parse_devices(params["devices"]),
+    return _binding.Wish(
+        devices=None if params["devices"] is None else _functions.parse_devices(params["devices"]),
         driver=params["driver"],
         method=params["method"],
         present=params["state"] == "present",
@@ -283,7 +283,7 @@ def wish_of(params):
         persist=params["persist"],
         exclusive=params["exclusive"],
         group=params["group"] or None,
-        mode=_pci.mode_bits(params["mode"] or None),
+        mode=_functions.mode_bits(params["mode"] or None),
         unsafe_noiommu=params["unsafe_noiommu"],
     )
 
@@ -293,25 +293,25 @@ def result_of(kernel, todo, diff):
         "changed": todo.changed,
         "actions": [action.describe() for action in todo.actions],
         "devices": [
-            _pci.facts(kernel, _pci.read_function(kernel, function.address), device)
+            _functions.facts(kernel, _functions.read_function(kernel, function.address), device)
             for device, function in todo.selected
         ],
     }
-    result.update(_pci.proof(kernel))
+    result.update(_kernel.proof(kernel))
     if diff:
-        result["diff"] = _pci.diffs(todo)
+        result["diff"] = _binding.diffs(todo)
     return result
 
 
 def run(module, kernel):
     wish = wish_of(module.params)
-    todo = _pci.plan(_pci.observe(kernel, wish), wish)
+    todo = _binding.plan(_binding.observe(kernel, wish), wish)
     if todo.changed and not module.check_mode:
         # A call that finds nothing to change needs no lock. This one looks again at what is to be changed.
-        with held(_pci.LOCK, what="guest_device"):
-            state = _pci.observe(kernel, wish)
-            todo = _pci.plan(state, wish)
-            _pci.apply(kernel, todo, state)
+        with held(_kernel.LOCK, what="guest_device"):
+            state = _binding.observe(kernel, wish)
+            todo = _binding.plan(state, wish)
+            _act.apply(kernel, todo, state)
     for warning in todo.warnings:
         module.warn(warning)
     return result_of(kernel, todo, module._diff)
@@ -319,7 +319,7 @@ def run(module, kernel):
 
 ARGUMENTS = {
     "argument_spec": {
-        "devices": {"type": "list", "elements": "dict", "options": _pci.DEVICE_OPTIONS},
+        "devices": {"type": "list", "elements": "dict", "options": _functions.DEVICE_OPTIONS},
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         "driver": {"type": "str", "choices": ["uio_pci_generic", "vfio-pci"], "default": "uio_pci_generic"},
         "method": {"type": "str", "choices": ["new_id", "driver_override"], "default": "new_id"},
@@ -338,7 +338,7 @@ ARGUMENTS = {
 def main(factory=AnsibleModule):
     module = factory(**ARGUMENTS)
     try:
-        result = run(module, _pci.Kernel())
+        result = run(module, _kernel.Kernel())
     except IvshmemError as exc:
         module.fail_json(msg=str(exc))
     module.exit_json(**result)

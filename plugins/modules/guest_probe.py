@@ -363,7 +363,7 @@ results:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _pci, _probe
+from ansible_collections.acrn.ivshmem.plugins.module_utils._guest import _functions, _kernel, _probe
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
 STEP_OPTIONS = {
@@ -384,7 +384,7 @@ STEP_OPTIONS = {
             "measure",
         ],
     },
-    "device": {"type": "dict", "required": True, "options": _pci.DEVICE_OPTIONS},
+    "device": {"type": "dict", "required": True, "options": _functions.DEVICE_OPTIONS},
     "offset": {"type": "int"},
     "length": {"type": "int"},
     "mailbox": {"type": "int", "default": 0},
@@ -428,9 +428,9 @@ ARGUMENTS = {
 def main(factory=AnsibleModule):
     module = factory(**ARGUMENTS)
     try:
-        changed, results, problems = run(module, _pci.Kernel())
+        changed, results, problems = run(module, _kernel.Kernel())
     except (IvshmemError, OSError) as exc:
-        why = _pci.told(exc, exc.filename or "guest_probe") if isinstance(exc, OSError) else exc
+        why = _kernel.told(exc, exc.filename or "guest_probe") if isinstance(exc, OSError) else exc
         module.fail_json(msg=str(why), results=[])
     if problems and module.params["strict"]:
         module.fail_json(msg="\n".join(problems), changed=changed, results=results)

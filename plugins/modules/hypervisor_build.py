@@ -250,18 +250,11 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._build import (
-    LOG,
-    MANIFEST,
-    BuildError,
-    Request,
-    build,
-    find_artifact,
-    last_manifest,
-    plan,
-    read_tree,
-    validate,
-)
+from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._decide import plan
+from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._model import LOG, MANIFEST, BuildError, Request
+from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._run import build, validate
+from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._store import find_artifact, last_manifest
+from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._tree import read_tree
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
 

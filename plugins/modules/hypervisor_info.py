@@ -156,8 +156,14 @@ history:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import fallen, key_of, pending, why_fallen, with_found
-from ansible_collections.acrn.ivshmem.plugins.module_utils._boot_host import Host
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._entries import (
+    fallen,
+    key_of,
+    pending,
+    why_fallen,
+    with_found,
+)
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._host import Host
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
 

@@ -306,8 +306,8 @@ steps:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._boot_host import Host
-from ansible_collections.acrn.ivshmem.plugins.module_utils._boot_install import run
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._host import Host
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._install import run
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
 

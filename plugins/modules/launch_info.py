@@ -154,8 +154,8 @@ problems:
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._service_vm import look_around
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
-from ansible_collections.acrn.ivshmem.plugins.module_utils._service_vm import look_around
 
 
 def main():

@@ -265,9 +265,9 @@ backup_file:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import locked
-from ansible_collections.acrn.ivshmem.plugins.module_utils._launch_script import STATES
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._edit import STATES
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._service_vm import set_script
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
-from ansible_collections.acrn.ivshmem.plugins.module_utils._service_vm import set_script
 
 
 def main():

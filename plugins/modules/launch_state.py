@@ -320,8 +320,8 @@ hypervisor:
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._service_vm import compare
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
-from ansible_collections.acrn.ivshmem.plugins.module_utils._service_vm import compare
 
 ARGUMENTS = {
     "argument_spec": {

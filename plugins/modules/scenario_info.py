@@ -164,11 +164,11 @@ findings:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._board import read_board
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import read_file
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
-from ansible_collections.acrn.ivshmem.plugins.module_utils._request import describe, find_version
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import parse_version, read_scenario
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._board import read_board
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._request import describe, find_version
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import parse_version, read_scenario
 
 
 def main():

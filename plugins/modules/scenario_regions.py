@@ -384,14 +384,14 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _guests, _launch_vm
-from ansible_collections.acrn.ivshmem.plugins.module_utils._board import read_board
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _guests
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import (
     locked,
     read_file,
     replace_file,
     unified,
 )
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch import _vms
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     HYPERVISOR,
     PREFIXES,
@@ -399,8 +399,9 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     IvshmemError,
     some,
 )
-from ansible_collections.acrn.ivshmem.plugins.module_utils._request import decide, find_version
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import V2, parse_version, read_scenario
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._board import read_board
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._request import decide, find_version
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import V2, parse_version, read_scenario
 from ansible_collections.acrn.ivshmem.plugins.module_utils._xml import Document
 
 MOST_WARNINGS = 30
@@ -562,7 +563,7 @@ def _mistakes(params, scenario, version):
     vms = [vm.as_dict() for vm in scenario.vms]
     plan = {"vms": vms, "dialect": scenario.dialect}
     told = f"{version[0]}.{version[1]}" if version else ""
-    scripts = _launch_vm.problems(params["launch_vms"], plan, params["launch_mode"], told)
+    scripts = _vms.problems(params["launch_vms"], plan, params["launch_mode"], told)
     return [*params["mistakes"], *_guests.problems(params["guests"], vms), *(f"launch_vms: {text}" for text in scripts)]
 
 

@@ -179,9 +179,9 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _traces
-from ansible_collections.acrn.ivshmem.plugins.module_utils._acrn_dm import make_devices
-from ansible_collections.acrn.ivshmem.plugins.module_utils._dm_memory import Processes
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import locked, read_file, replace_file
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import make_devices
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._dm_memory import Processes
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
 

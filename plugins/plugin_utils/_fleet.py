@@ -13,9 +13,9 @@ from typing import Any
 from ansible.errors import AnsibleError
 from jinja2 import TemplateError
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _builds, _guests, _plan, _waiting
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _guests
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
-from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _door
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _builds, _door, _plan, _waiting
 
 # What a look at a variable may end with; newer versions of ansible-core say of an undefined one what Jinja says.
 UNKNOWN = (AnsibleError, TemplateError)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Guests without Python: a shell shows what there is and carries out what is decided; the planner of _pci decides here.
+"""Guests without Python: a shell shows what there is and carries out what _guest/_binding decides here.
 
 A look costs one command, and where something has to change, one more acts and looks again. What a guest answers is
 nobody's word but its own: what does not fit the form to the letter is refused as a whole.
@@ -17,7 +17,8 @@ import shlex
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _lock, _pci
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _lock
+from ansible_collections.acrn.ivshmem.plugins.module_utils._guest import _act, _binding, _functions, _kernel, _udev
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils._door import Refused
 
@@ -56,7 +57,7 @@ _FAILED = re.compile(r"failed ([0-9]{1,4}) ([a-z]{1,20})(?: (.*))?")
 _CONTROL = re.compile(r"[\0-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-class SeenKernel(_pci.Kernel):
+class SeenKernel(_kernel.Kernel):
     """A guest as guest_look.sh has shown it. Raises Refused for what the script does not write."""
 
     def __init__(self, lines: Iterable[str]) -> None:
@@ -121,7 +122,7 @@ class SeenKernel(_pci.Kernel):
         if path not in self.bytes:
             return None
         text = self.bytes[path].decode("utf-8", "surrogateescape")
-        if text.startswith(_pci.MARKER) and _CONTROL.search(text):
+        if text.startswith(_udev.MARKER) and _CONTROL.search(text):
             raise IvshmemError(f"{path} has control characters, which nobody but somebody else writes there: remove it")
         return text
 
@@ -160,29 +161,36 @@ def _call(*words: str) -> str:
     return " ".join(shlex.quote(word) for word in words)
 
 
-def _asked(wish: _pci.Wish) -> str:
-    files = (*_pci.FILES, _pci.LOCKDOWN, _pci.SYSTEM, _pci.NOIOMMU_PARAMETER, _pci.BOOT_ID, _pci.PROOF)
-    words = (f"{_pci.VENDOR:#06x}", f"{_pci.DEVICE:#06x}", wish.group or "", *files)
+def _asked(wish: _binding.Wish) -> str:
+    files = (
+        *_kernel.FILES,
+        _kernel.LOCKDOWN,
+        _kernel.SYSTEM,
+        _kernel.NOIOMMU_PARAMETER,
+        _kernel.BOOT_ID,
+        _kernel.PROOF,
+    )
+    words = (f"{_functions.VENDOR:#06x}", f"{_functions.DEVICE:#06x}", wish.group or "", *files)
     return f"asked() {{ {_call('look', *words)}; }}\n"
 
 
-def look_script(wish: _pci.Wish) -> str:
+def look_script(wish: _binding.Wish) -> str:
     """What shows a guest."""
     return f"{_text('guest_look.sh')}{_asked(wish)}show </dev/null\n"
 
 
-def act_script(wish: _pci.Wish, todo: _pci.Plan, state: _pci.State, digest: str) -> str:
+def act_script(wish: _binding.Wish, todo: _binding.Plan, state: _binding.State, digest: str) -> str:
     """What carries out a plan in a guest that still is as the look with this sum has shown it, and shows it again."""
     steps = [_call("try", action.kind, action.target, action.value) for action in todo.actions]
-    back = [_call("step", action.kind, action.target, action.value) for action in _pci.undo(todo, state)]
+    back = [_call("step", action.kind, action.target, action.value) for action in _binding.undo(todo, state)]
     lines = [
         # ':' for a plan without files: a function has to do something.
         *("undo() {", *back, ":", "}"),
         # Nothing may read what is to come of this text, which is the shell's standard input.
         "main() {",
-        _call("hold", _lock.path_of(_pci.LOCK), str(int(_lock.LIMIT))),
+        _call("hold", _lock.path_of(_kernel.LOCK), str(int(_lock.LIMIT))),
         _call("unchanged", digest),
-        _call("sweep", *_pci.FOLDERS),
+        _call("sweep", *_kernel.FOLDERS),
         *steps,
         "show",
         "}",
@@ -218,30 +226,30 @@ def _parts(output: str) -> tuple[str, list[str], str]:
     return "seen", lines[marks[0][0] + 1 : marks[1][0]], digest
 
 
-def _refused_step(word: str, todo: _pci.Plan, release: str) -> IvshmemError:
+def _refused_step(word: str, todo: _binding.Plan, release: str) -> IvshmemError:
     kind, _blank, detail = word.partition(" ")
     if kind == "locked":
         return IvshmemError(
-            f"{_pci.LOCK}: another process has held the lock for more than {_lock.LIMIT:g} s: {detail.strip()}; "
+            f"{_kernel.LOCK}: another process has held the lock for more than {_lock.LIMIT:g} s: {detail.strip()}; "
             "wait for it, or end it if it hangs, and run again"
         )
     if kind == "unlockable":
-        return IvshmemError(f"{_pci.LOCK}: cannot be locked: {detail.strip()}: is this root (become: true)?")
+        return IvshmemError(f"{_kernel.LOCK}: cannot be locked: {detail.strip()}: is this root (become: true)?")
     found = _FAILED.fullmatch(word)
     if not found or not 0 < int(found[1]) <= len(todo.actions):
         raise Refused(f"it is not what the act prints: {word[:100]!r}")
-    return _pci.failure(todo.actions[int(found[1]) - 1], release, found[2], (found[3] or "").strip())
+    return _act.failure(todo.actions[int(found[1]) - 1], release, found[2], (found[3] or "").strip())
 
 
-def carry_out(ask: Ask, wish: _pci.Wish, check: bool) -> tuple[SeenKernel, _pci.Plan]:
+def carry_out(ask: Ask, wish: _binding.Wish, check: bool) -> tuple[SeenKernel, _binding.Plan]:
     """Bring about a wish; returns the guest as it is afterwards, and what was done, or with ``check`` would be."""
     for _turn in range(TURNS):
         word, lines, digest = _parts(ask(command(look_script(wish))))
         if word != "seen":
             raise Refused("it is not what the look prints")
         seen = SeenKernel(lines)
-        state = _pci.observe(seen, wish)
-        todo = _pci.plan(state, wish)
+        state = _binding.observe(seen, wish)
+        todo = _binding.plan(state, wish)
         if check or not todo.changed:
             return seen, todo
         word, lines, _digest = _parts(ask(command(act_script(wish, todo, state, digest))))

@@ -31,6 +31,6 @@ def values(parts: Iterable[Any]) -> str:
 
 
 def renderer(template: str = "") -> Callable[[Mapping[str, Any]], str]:
-    """A function from _launch_vm.values() to the text of a script. It raises IvshmemError."""
+    """A function from _vms.values() to the text of a script. It raises IvshmemError."""
     filters = {"word": word, "quote": lambda value: shlex.quote(str(value)), "values": values}
     return _templates.renderer("launch_template", TEMPLATE, template, filters=filters)

@@ -30,7 +30,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils import _light
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _door
 
 _IMPORT = re.compile(
-    r"^from (ansible_collections\.acrn\.ivshmem\.plugins\.module_utils)(?:\.(\w+))? import (\([^)]*\)|.*)$",
+    r"^from (ansible_collections\.acrn\.ivshmem\.plugins\.module_utils[\w.]*) import (\([^)]*\)|.*)$",
     re.MULTILINE,
 )
 _MARK = "\nacrn.ivshmem:"
@@ -51,14 +51,20 @@ def _source(module: types.ModuleType) -> str:
         return handle.read()
 
 
+def _is_room(name: str) -> bool:
+    return hasattr(sys.modules[name], "__path__")
+
+
 def _collect(module: types.ModuleType, parts: dict[str, tuple[str, str, bytes]]) -> None:
     """Add a module, after all of this collection that it imports; what stands indented is for type checkers."""
     if module.__name__ in parts:
         return
     source = _source(module)
-    for package, util, names in _IMPORT.findall(source):
-        for name in [util] if util else re.findall(r"\w+", names):
-            _collect(sys.modules[f"{package}.{name}"], parts)
+    for place, names in _IMPORT.findall(source):
+        # A room has files, a file has what it is made of.
+        files = [f"{place}.{name}" for name in re.findall(r"\w+", names)] if _is_room(place) else [place]
+        for name in files:
+            _collect(sys.modules[name], parts)
     code = compile(source, module.__name__, "exec", optimize=2)
     parts[module.__name__] = (module.__name__, source, marshal.dumps(code))
 

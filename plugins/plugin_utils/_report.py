@@ -21,8 +21,8 @@ from typing import Any, Callable
 
 from ansible.errors import AnsibleError
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _waiting
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _waiting
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils._door import check_texts
 
 LANDS = {"hypervisor": ("hv", "hypervisor"), "device_model": ("dm", "device model")}

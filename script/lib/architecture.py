@@ -13,16 +13,20 @@ PAGE = ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- files: made by script/architecture -->\n", "<!-- end of files -->\n"
 
 
+def files() -> list[Path]:
+    """The private files of the collection's code, room by room."""
+    found = [path for path in ROOT.glob("plugins/*_utils/**/_*.py") if path.name != "__init__.py"]
+    return sorted(found, key=lambda path: (path.parent, path.name))
+
+
 def rows() -> list[str]:
     """A row for each private file of the collection's code."""
     found = []
-    for path in sorted(ROOT.glob("plugins/*_utils/_*.py")):
-        if path.name == "__init__.py":
-            continue
+    for path in files():
         text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
         owns = " ".join(text.split("\n\n")[0].split())
-        folder = path.parent.name
-        found.append(f"| [`{path.name}`](../plugins/{folder}/{path.name}) | {folder} | {owns} |\n")
+        place = path.relative_to(ROOT / "plugins")
+        found.append(f"| [`{path.name}`](../plugins/{place}) | {place.parent} | {owns} |\n")
     return found
 
 

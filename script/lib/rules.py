@@ -15,7 +15,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 
 HEAD = """\
-<!-- Made by script/rules from plugins/module_utils/_rules.py; do not edit. -->
+<!-- Made by script/rules from plugins/module_utils/_scenario/_rules.py; do not edit. -->
 # Rules
 
 What a declaration of regions is held against before anything is written. An *error* stops the run; all errors are told
@@ -50,7 +50,7 @@ def page() -> str:
         os.makedirs(os.path.join(base, "ansible_collections", "acrn"))
         os.symlink(ROOT, os.path.join(base, "ansible_collections", "acrn", "ivshmem"))
         sys.path.insert(0, base)
-        code = importlib.import_module("ansible_collections.acrn.ivshmem.plugins.module_utils._rules")
+        code = importlib.import_module("ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._rules")
     lines = []
     for rule in code.RULES:
         cells = [f"`{rule.id}`", rule.severity, versions(rule, code.FIRST), rule.what, rule.mend, rule.source]

@@ -31,8 +31,8 @@ import frame
 import image
 import yaml
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot, _grub
-from ansible_collections.acrn.ivshmem.plugins.module_utils._boot_host import IMAGE, Artifact
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import _entries, _grub
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._host import IMAGE, Artifact
 from ansible_collections.acrn.ivshmem.plugins.modules import guest_device, guest_probe, launch_state
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils._light_action import bundle
 
@@ -321,7 +321,7 @@ def entry(built: Built) -> str:
     artifact = Artifact.parse(
         (built.artifact / "manifest.json").read_text(), (built.artifact / "scenario.xml").read_bytes()
     )
-    wanted = _boot.wanted_modules(artifact.scenario, artifact.version)
+    wanted = _entries.wanted_modules(artifact.scenario, artifact.version)
     tags = dict.fromkeys([tag for tag in (wanted.kernel, wanted.ramdisk) if tag] + list(wanted.others))
     places = {frame.KERNEL_TAG: "/bzImage", frame.INITRD_TAG: "/initrd"}
     modules = [(_grub.Place(DISC_UUID, places[tag]), tag) for tag in tags]

@@ -18,10 +18,10 @@ import machines
 import pytest
 from machines import VM2
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._acrn_dm import check_manifest, make_devices
-from ansible_collections.acrn.ivshmem.plugins.module_utils._launch_script import launch
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import check_manifest, make_devices
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._edit import launch
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import read_scenario
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import read_scenario
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("ACRN_SRC"), reason="no ACRN source: set ACRN_SRC to a clone with its tags, or to a tree"

@@ -18,7 +18,7 @@ import machines
 import pytest
 import real
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _grub
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import _grub
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.modules.test_hypervisor_install import Machine
 
 pytestmark = pytest.mark.skipif(

@@ -217,7 +217,8 @@ PLAN = """\
 
 def give_proofs(meter: Meter, place: Path, inventory: Path, number: int) -> None:
     """Give each machine the proof that it would get: of a machine's own is that alone, and to make it takes long."""
-    from ansible_collections.acrn.ivshmem.plugins.module_utils import _pci, _verify
+    from ansible_collections.acrn.ivshmem.plugins.module_utils._guest import _kernel
+    from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _verify
 
     (place / "plan.yml").write_text(PLAN.format(host=fleet.names(1)[0], dest=place / "regions.json"))
     meter.ansible("ansible-playbook", inventory, str(place / "plan.yml"))
@@ -229,7 +230,7 @@ def give_proofs(meter: Meter, place: Path, inventory: Path, number: int) -> None
             variables[guest] = {"acrn_host": host, "acrn_vm": vm, "guest_result": {"boot_id": fleet.BOOT}}
         text = _verify.proof(variables, host, guests)
         for vm in fleet.VM_IDS:
-            path = place / "machines" / host / vm / _pci.PROOF.lstrip("/")
+            path = place / "machines" / host / vm / _kernel.PROOF.lstrip("/")
             if each == 1 and path.read_text() != text:
                 raise SystemExit(f"{path} is not the proof that was to be expected")
             path.write_text(text)
@@ -347,7 +348,7 @@ def seconds(action: Callable[[], Any], repeats: int) -> float:
 def bench_edit(meter: Meter, folder: Path, repeats: int) -> dict[str, Any]:
     import lxml.etree  # type: ignore[import-untyped]
 
-    from ansible_collections.acrn.ivshmem.plugins.module_utils._request import decide
+    from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._request import decide
 
     path = folder / "scenario.xml"
     original = (PROJECT / "examples/demo/scenarios/press-line.xml").read_bytes()

@@ -19,11 +19,13 @@ from dataclasses import replace
 
 import pytest
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _build
-from ansible_collections.acrn.ivshmem.plugins.module_utils._build import BuildError, Request, build, plan, validate
+from ansible_collections.acrn.ivshmem.plugins.module_utils._builder import _tree
+from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._decide import plan
+from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._model import BuildError, Request
+from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._run import build, validate
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
-from ansible_collections.acrn.ivshmem.plugins.module_utils._request import decide
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import read_scenario
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._request import decide
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import read_scenario
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SOURCE = os.environ.get("ACRN_SRC")
@@ -46,7 +48,7 @@ def listing(folder):
 def _bench(tmp_path_factory):
     """A function that plans a build of the demo's scenario, with regions or with another text in some places."""
     folder = tmp_path_factory.mktemp("build")
-    version = _build.read_tree(SOURCE).version
+    version = _tree.read_tree(SOURCE).version
     if version[0] == 2 and version != (2, 7):
         pytest.skip(f"{SOURCE} is v{version[0]}.{version[1]}; the demo has scenarios for v2.7 and v3.x")
     name, first, second = SCENARIOS[version[0]]
@@ -120,7 +122,7 @@ def test_regions_are_compiled_in_and_a_new_size_is_another_build(bench):
 
 def test_two_builds_of_a_key_are_the_same_bytes_in_other_directories_too(bench):
     copy = bench.folder / "a_tree_with_a_longer_name"
-    parts = [pathlib.Path(SOURCE, part) for part in (*_build._TREE_PARTS, ".git")]
+    parts = [pathlib.Path(SOURCE, part) for part in (*_tree._TREE_PARTS, ".git")]
     for part in filter(os.path.exists, parts):
         target = copy / part.relative_to(SOURCE)
         if part.is_dir():

@@ -21,10 +21,11 @@ import sys
 
 import pytest
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._acrn_dm import make_devices, parse_slot
-from ansible_collections.acrn.ivshmem.plugins.module_utils._launch_script import edit_script, script_devices, script_vms
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import make_devices, parse_slot
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._edit import edit_script
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._view import script_devices, script_vms
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import read_scenario, version_of_tree
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import read_scenario, version_of_tree
 from ansible_collections.acrn.ivshmem.tests.integration_acrn.controller import play
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -19,12 +19,12 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _build
-from ansible_collections.acrn.ivshmem.plugins.module_utils._board import read_board
-from ansible_collections.acrn.ivshmem.plugins.module_utils._memory import budget, service_places
+from ansible_collections.acrn.ivshmem.plugins.module_utils._builder import _decide, _model, _run
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError, Region, RegionVm
-from ansible_collections.acrn.ivshmem.plugins.module_utils._request import find_version
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import read_scenario
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._board import read_board
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._memory import budget, service_places
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._request import find_version
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import read_scenario
 
 SOURCE = os.environ.get("ACRN_SRC", "")
 PYTHON = os.environ.get("ACRN_PYTHON", sys.executable)
@@ -153,7 +153,7 @@ def test_make_has_the_limit_where_we_have_it(name, tmp_path):
         file = tmp_path / f"{number}.xml"
         file.write_bytes(scenario.rendered(placed, version=version))
         compiler = ("CC=gcc-11",) if version <= (3, 1) else ()
-        request = _build.Request(
+        request = _model.Request(
             source=str(root),
             board=str(path / "nuc11tnbi5.xml"),
             scenario=str(file),
@@ -162,10 +162,10 @@ def test_make_has_the_limit_where_we_have_it(name, tmp_path):
             make_args=compiler,
             python=PYTHON,
         )
-        return _build.build(_build.plan(request))
+        return _run.build(_decide.plan(request))
 
     assert build("at", sizes)[1]
-    with pytest.raises(_build.BuildError, match="a place that is too high") as caught:
+    with pytest.raises(_model.BuildError, match="a place that is too high") as caught:
         build("above", [*sizes, 2])
     assert any("relocation truncated to fit" in line for line in caught.value.lines)
 

@@ -22,10 +22,10 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._board import read_board
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import HYPERVISOR, IvshmemError
-from ansible_collections.acrn.ivshmem.plugins.module_utils._request import decide, find_version
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import read_scenario
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._board import read_board
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._request import decide, find_version
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import read_scenario
 from ansible_collections.acrn.ivshmem.plugins.module_utils._xml import Document
 
 SOURCE = os.environ.get("ACRN_SRC", "")

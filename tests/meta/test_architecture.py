@@ -18,7 +18,7 @@ architecture = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(architecture)
 
 OWN = "ansible_collections.acrn.ivshmem.plugins."
-CORE = sorted((ROOT / "plugins" / "module_utils").glob("*.py"))
+CORE = sorted((ROOT / "plugins" / "module_utils").glob("**/_*.py"))
 
 
 def imports(path):
@@ -35,7 +35,9 @@ def imports(path):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             # Of the collection's rooms, files are imported as names.
-            room = node.module.startswith(OWN) and node.module.count(".") == 4
+            room = (
+                node.module.startswith(OWN) and (ROOT / "plugins" / node.module[len(OWN) :].replace(".", "/")).is_dir()
+            )
             yield from (f"{node.module}.{alias.name}" if room else node.module for alias in node.names)
 
 
@@ -49,8 +51,12 @@ def test_the_map_has_each_file_with_what_it_says_of_itself():
 
 def test_each_file_that_the_map_names_is_there():
     text = architecture.PAGE.read_text(encoding="utf-8")
-    names = set(re.findall(r"`(_[a-z_]+)(?:\.py)?(?:\.[A-Za-z_]+)?`", text))
-    there = {path.stem for path in ROOT.glob("plugins/*_utils/_*.py")}
+    names = set(re.findall(r"`((?:_[a-z]+/)?_[a-z_]+)(?:\.py)?(?:\.[A-Za-z_]+)?`", text))
+    there = {
+        name
+        for path in architecture.files()
+        for name in (path.stem, path.parent.name, f"{path.parent.name}/{path.stem}")
+    }
     assert names - there == set()
 
 
@@ -66,13 +72,10 @@ def test_the_core_knows_nothing_of_ansible(path):
 
 
 def test_no_circle_of_imports():
-    graph = {
-        path.stem: {name.split(".")[-1] for name in imports(path) if name.startswith(f"{OWN}module_utils")}
-        for path in CORE
-    }
-    graph = {stem: {name for name in needs if name in graph} for stem, needs in graph.items()}
+    names = {path: OWN + ".".join(path.with_suffix("").relative_to(ROOT / "plugins").parts) for path in CORE}
+    graph = {name: set(imports(path)) & set(names.values()) for path, name in names.items()}
     done = set()
     while len(done) < len(graph):
-        free = {stem for stem, needs in graph.items() if stem not in done and needs <= done}
+        free = {name for name, needs in graph.items() if name not in done and needs <= done}
         assert free, f"these import each other: {sorted(set(graph) - done)}"
         done |= free

@@ -19,10 +19,10 @@ SKIPPED = {".git", ".cache", ".ansible", "__pycache__"}
 
 
 def project_files():
-    """Every file of the project, as a path relative to its root."""
+    """Every file of the project, as a path relative to its root. In a work tree, ``.git`` is a file."""
     for directory, names, files in os.walk(ROOT):
         names[:] = sorted(n for n in names if n not in SKIPPED)
-        for file in sorted(files):
+        for file in sorted(set(files) - SKIPPED):
             yield Path(directory, file).relative_to(ROOT)
 
 

@@ -17,21 +17,13 @@ import tempfile
 from dataclasses import dataclass
 from typing import Any, Callable
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import (
-    _acrn_dm,
-    _board,
-    _boot,
-    _boot_menu,
-    _build,
-    _grub,
-    _journal,
-    _launch_script,
-    _pci,
-    _region,
-    _request,
-    _scenario,
-)
-from ansible_collections.acrn.ivshmem.plugins.module_utils._boot_host import Artifact, Host
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _region
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import _entries, _grub, _menu
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._host import Artifact, Host
+from ansible_collections.acrn.ivshmem.plugins.module_utils._builder import _findings, _judge, _store
+from ansible_collections.acrn.ivshmem.plugins.module_utils._guest import _binding, _functions, _journal, _kernel, _udev
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch import _acrn_dm, _edit, _view
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import _board, _request, _scenario
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils import scenarios, standin
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils.guest_kernel import FakeKernel, config_space
 
@@ -164,17 +156,17 @@ def launch_xml(data):
 
 def launch_script(data):
     with contextlib.suppress(_region.IvshmemError):
-        _launch_script.script_vms(data)
+        _view.script_vms(data)
     with contextlib.suppress(_region.IvshmemError):
-        _launch_script.script_devices(data)
+        _view.script_devices(data)
 
 
 def edit_launch_script(data):
     devices = _acrn_dm.make_devices([{"name": "dm:/test", "size": 4, "vbdf": "00:08.0"}], None)
     for state in ("exact", "absent"):
         with contextlib.suppress(_region.IvshmemError):
-            made = _launch_script.edit_script(data, devices, state=state)
-            again = _launch_script.edit_script(made.data, devices, state=state)
+            made = _edit.edit_script(data, devices, state=state)
+            again = _edit.edit_script(made.data, devices, state=state)
             assert again.data == made.data, "a second edit changes it again"
 
 
@@ -209,7 +201,7 @@ def grub_cfg(data):
     with contextlib.suppress(_region.IvshmemError):
         _grub.check_menu(menu)
     with contextlib.suppress(_region.IvshmemError):
-        _boot_menu.acrn_entries(menu)
+        _menu.acrn_entries(menu)
     made = _grub.splice(menu, "menuentry 'ours' {\n}\n")
     assert made.count(f"### BEGIN {_grub.SCRIPT} ###") == 1
     assert _grub.splice(made, "menuentry 'ours' {\n}\n") == made, "a second run writes the section again"
@@ -225,8 +217,8 @@ def manifest(data):
         place = pathlib.Path(folder, "aaaa")
         place.mkdir()
         (place / "manifest.json").write_bytes(data)
-        _build.find_artifact(folder, "aaaa")
-        _build.last_manifest(folder, "bench", "line")
+        _store.find_artifact(folder, "aaaa")
+        _store.last_manifest(folder, "bench", "line")
 
 
 def state(data):
@@ -236,24 +228,24 @@ def state(data):
         pathlib.Path(host.state_file).write_bytes(data)
         found = host.state()
         found.as_dict()
-        boot = _boot.Boot(None, "aaaa.00000000", None, None)
-        _boot.decide("bbbb.00000000", boot, found)
-        _boot.pending(boot, found)
-        _boot.kept_keys("bbbb.00000000", boot, found, 2)
+        boot = _entries.Boot(None, "aaaa.00000000", None, None)
+        _entries.decide("bbbb.00000000", boot, found)
+        _entries.pending(boot, found)
+        _entries.kept_keys("bbbb.00000000", boot, found, 2)
 
 
 def header(data):
-    _build.read_header(text(data))
+    _judge.read_header(text(data))
 
 
 def make_output(data):
-    _build.read_findings(text(data))
-    _build.telling_lines(text(data))
+    _findings.read_findings(text(data))
+    _findings.telling_lines(text(data))
     _scenario.version_of_tree(text(data))
 
 
 def wanted_modules(data):
-    _boot.wanted_modules(data)
+    _entries.wanted_modules(data)
 
 
 def config(data):
@@ -275,7 +267,7 @@ def rules(data):
 
 def journal(data):
     with tempfile.TemporaryDirectory() as folder:
-        kernel, address = _pci.Kernel(folder), "0000:00:06.0"
+        kernel, address = _kernel.Kernel(folder), "0000:00:06.0"
         path = pathlib.Path(kernel.path(_journal.path_of(address)))
         path.parent.mkdir(parents=True)
         path.write_bytes(data)
@@ -289,7 +281,7 @@ def journal(data):
 
 def _journals():
     with tempfile.TemporaryDirectory() as folder:
-        kernel, address = _pci.Kernel(folder), "0000:00:06.0"
+        kernel, address = _kernel.Kernel(folder), "0000:00:06.0"
         window = _journal.Window(4096, 64, "0" * 64, 16)
         _journal.write(kernel, address, [_journal.Saved(window, bytes(range(64)))])
         return (pathlib.Path(kernel.path(_journal.path_of(address))).read_bytes(),)
@@ -300,13 +292,13 @@ def _in_guest(name, data):
         kernel = FakeKernel(folder)
         address = kernel.add("0000:00:06.0")
         if name is None:
-            kernel.put(_pci.RULES, data)
+            kernel.put(_kernel.RULES, data)
         else:
-            kernel.put(f"{_pci.SYSFS}/devices/{address}/{name}", data)
-        wish = _pci.Wish(devices=_pci.parse_devices([{"name": "a", "bdf": "00:06.0", "size": 2}]))
-        found = _pci.observe(kernel, wish)
-        _pci.plan(found, wish)
-        _pci.facts(kernel, _pci.read_function(kernel, address))
+            kernel.put(f"{_kernel.SYSFS}/devices/{address}/{name}", data)
+        wish = _binding.Wish(devices=_functions.parse_devices([{"name": "a", "bdf": "00:06.0", "size": 2}]))
+        found = _binding.observe(kernel, wish)
+        _binding.plan(found, wish)
+        _functions.facts(kernel, _functions.read_function(kernel, address))
 
 
 @dataclass(frozen=True)
@@ -356,5 +348,5 @@ READERS = (
     Reader("PCI resources", resource, (b"0x0 0x0 0x0\n0x0 0x0 0x0\n0x0000000600000000 0x00000006001fffff 0x14220c\n",)),
     Reader("PCI numbers", number, (b"0x1af4\n",)),
     Reader("journal", journal, _journals()),
-    Reader("udev rules", rules, (f"{_pci.MARKER}\n# function 0000:00:06.0 name a driver vfio-pci\nx\n".encode(),)),
+    Reader("udev rules", rules, (f"{_udev.MARKER}\n# function 0000:00:06.0 name a driver vfio-pci\nx\n".encode(),)),
 )

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot_host, _boot_install
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import _host, _install
 from ansible_collections.acrn.ivshmem.plugins.modules import hypervisor_install
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.modules.test_hypervisor_install import (
     DEFAULTS,
@@ -63,8 +63,8 @@ def params(place=None, **others):
 
 def enter(root):
     """Let hypervisor_install find this machine, and not the one that it runs on."""
-    real = _boot_host.Host
+    real = _host.Host
     machine = opened(root)
     hypervisor_install.Host = lambda _run, base="/", dry=False: real(machine.command, str(root), dry)
-    _boot_host.now = lambda: MOMENT
-    _boot_install.now = _boot_host.now
+    _host.now = lambda: MOMENT
+    _install.now = _host.now

@@ -20,7 +20,7 @@ import os
 import pathlib
 import sys
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _pci
+from ansible_collections.acrn.ivshmem.plugins.module_utils._guest import _kernel
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils.guest_kernel import FakeKernel
 
 PACKAGE = "ansible_collections.acrn.ivshmem"
@@ -47,7 +47,7 @@ class StoredKernel(FakeKernel):
         super(FakeKernel, self).__init__(str(root))
         self.kernel_release, self.duplicate_error = "6.1.0-test", True
         self.groups = {"root": 0, "ivshmem": 990}
-        self.modules = {_pci.UIO, _pci.VFIO}
+        self.modules = {_kernel.UIO, _kernel.VFIO}
         self.writes, self.commands = [], []
         # Another process may be writing it.
         with self._alone():
@@ -106,7 +106,7 @@ class StoredKernel(FakeKernel):
 def enter(world):
     """Make this process one on the machine that a world is."""
     if "guest" in world:
-        _pci.Kernel = functools.partial(StoredKernel, world["guest"])
+        _kernel.Kernel = functools.partial(StoredKernel, world["guest"])
     if "host" in world:
         from ansible_collections.acrn.ivshmem.tests.reliability import service_vm  # the other modules do without
 

@@ -18,8 +18,8 @@ import re
 
 import pytest
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot as core
-from ansible_collections.acrn.ivshmem.plugins.module_utils._boot_host import Host
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import _entries as core
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._host import Host
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.tests.reliability import figures, service_vm
 from ansible_collections.acrn.ivshmem.tests.reliability.target import listing

@@ -19,8 +19,8 @@ import time
 
 import pytest
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _pci
-from ansible_collections.acrn.ivshmem.plugins.module_utils._pci import Wish
+from ansible_collections.acrn.ivshmem.plugins.module_utils._guest import _act, _binding, _functions, _kernel
+from ansible_collections.acrn.ivshmem.plugins.module_utils._guest._binding import Wish
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils._door import Refused
 from ansible_collections.acrn.ivshmem.tests.reliability import figures, injection
@@ -36,7 +36,8 @@ SAMPLE = 3  # points of each case in a usual run
 _LINE = re.compile(r"(\d+) +(\w+)\((.*)\) += +(\S.*)")
 _OPENS = ("openat", "open", "creat")
 _WISH = Wish(
-    devices=_pci.parse_devices([{"name": "a", "bdf": "00:06.0"}, {"name": "b", "bdf": "00:10.0"}]), group="ivshmem"
+    devices=_functions.parse_devices([{"name": "a", "bdf": "00:06.0"}, {"name": "b", "bdf": "00:10.0"}]),
+    group="ivshmem",
 )
 CASES = {"binds": (None, _WISH), "gives back": (_WISH, Wish(devices=(), exclusive=True))}
 
@@ -89,8 +90,8 @@ class Bench:
         kernel.add("0000:00:06.0", size=2)
         kernel.add("0000:00:10.0", size=4)
         if self.before:
-            state = _pci.observe(kernel, self.before)
-            _pci.apply(kernel, _pci.plan(state, self.before), state)
+            state = _binding.observe(kernel, self.before)
+            _act.apply(kernel, _binding.plan(state, self.before), state)
         return kernel
 
     def found(self, log, root):
@@ -122,7 +123,7 @@ class Bench:
         try:
             if failure is None:
                 assert state_of(kernel) == self.new, "success, but the state is not the new one"
-            for name in _pci.FILES:
+            for name in _kernel.FILES:
                 allowed = [state[0].get(name) for state in (self.old, self.new)]
                 assert kernel.data(name) in allowed, f"{name} is neither old nor new"
             again = Guest(kernel, ["dash"], ACTS)

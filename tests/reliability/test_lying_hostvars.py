@@ -23,7 +23,6 @@ from ansible.template import Templar  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from ansible_collections.acrn.ivshmem.plugins.filter import launch, plan, regions, report, verify  # noqa: E402
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _verify  # noqa: E402
 from ansible_collections.acrn.ivshmem.plugins.modules import (  # noqa: E402
     dm_memory,
     guest_device,
@@ -33,7 +32,7 @@ from ansible_collections.acrn.ivshmem.plugins.modules import (  # noqa: E402
     launch_info,
     launch_state,
 )
-from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _door  # noqa: E402
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _door, _verify  # noqa: E402
 from ansible_collections.acrn.ivshmem.tests.integration_acrn import controller  # noqa: E402
 from ansible_collections.acrn.ivshmem.tests.reliability import figures  # noqa: E402
 from ansible_collections.acrn.ivshmem.tests.reliability.test_fuzz import twists  # noqa: E402

@@ -5,7 +5,7 @@
 #
 # Carries out in a guest without Python what the controller has decided. plugins/plugin_utils/_guest_shell.py puts this
 # text behind guest_look.sh, and behind it a call of try for each step. The steps are those of
-# plugins/module_utils/_pci.py, by the same names.
+# plugins/module_utils/_guest/_act.py, by the same names.
 #
 # shellcheck disable=SC2154 # mark and root are set in guest_look.sh
 

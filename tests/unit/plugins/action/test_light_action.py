@@ -14,7 +14,7 @@ import sys
 import pytest
 
 from ansible_collections.acrn.ivshmem.plugins.action import guest_device, guest_probe, launch_state, scenario_regions
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _pci
+from ansible_collections.acrn.ivshmem.plugins.module_utils._guest import _act, _binding, _functions, _kernel, _udev
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _light_action
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils import scenarios
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils.guest_kernel import FakeKernel
@@ -159,13 +159,13 @@ def test_a_guest_without_python_costs_one_command_where_nothing_changes(play, tm
     }
     variables = {"no": False, "ansible_python_interpreter": "/none"}
     result, commands = play(task, **variables)
-    assert result["changed"] and result["actions"][0] == f"replace {_pci.RULES}"
-    assert result["diff"][1]["after"].startswith(_pci.MARKER)
+    assert result["changed"] and result["actions"][0] == f"replace {_kernel.RULES}"
+    assert result["diff"][1]["after"].startswith(_udev.MARKER)
     assert (result["devices"][0]["bdf"], result["devices"][0]["vectors"]) == ("00:06.0", 8)
     assert len(commands) == 1
-    wish = _pci.Wish(devices=_pci.parse_devices([{"name": "a", "bdf": "00:06.0"}]))
-    state = _pci.observe(kernel, wish)
-    _pci.apply(kernel, _pci.plan(state, wish), state)
+    wish = _binding.Wish(devices=_functions.parse_devices([{"name": "a", "bdf": "00:06.0"}]))
+    state = _binding.observe(kernel, wish)
+    _act.apply(kernel, _binding.plan(state, wish), state)
     result, commands = play({**task, "check_mode": False}, **variables)
     assert not result["changed"] and result["devices"][0]["link"] == "/dev/ivshmem/a"
     assert len(commands) == 1

@@ -15,8 +15,8 @@ import yaml
 from ansible_collections.acrn.ivshmem.plugins.inventory import scenario
 from ansible_collections.acrn.ivshmem.plugins.module_utils._light import Heavy, Light, call
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
-from ansible_collections.acrn.ivshmem.plugins.module_utils._request import decide
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import read_scenario
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._request import decide
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import read_scenario
 from ansible_collections.acrn.ivshmem.plugins.modules import scenario_regions
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils import scenarios
 

@@ -15,14 +15,15 @@ import os
 import re
 import struct
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _pci
-from ansible_collections.acrn.ivshmem.plugins.module_utils._pci import SYSFS, UIO, VFIO, Kernel, Wish
+from ansible_collections.acrn.ivshmem.plugins.module_utils._guest import _functions, _kernel
+from ansible_collections.acrn.ivshmem.plugins.module_utils._guest._binding import Wish
+from ansible_collections.acrn.ivshmem.plugins.module_utils._guest._kernel import SYSFS, UIO, VFIO, Kernel
 
 RELEASE = "6.1.0-test"
 
 
 def devices(*values):
-    return _pci.parse_devices([dict(value) for value in values])
+    return _functions.parse_devices([dict(value) for value in values])
 
 
 def any_wish(st):
@@ -37,7 +38,7 @@ def any_wish(st):
         Wish,
         devices=choices,
         driver=st.sampled_from([UIO, VFIO]),
-        method=st.sampled_from([_pci.NEW_ID, _pci.DRIVER_OVERRIDE]),
+        method=st.sampled_from([_kernel.NEW_ID, _kernel.DRIVER_OVERRIDE]),
         present=st.booleans(),
         force=st.just(True),
         persist=st.booleans(),

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import threading
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _pci
+from ansible_collections.acrn.ivshmem.plugins.module_utils._guest import _kernel
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _guest_shell
 
 SHELLS = [shell for shell in (["dash"], ["busybox", "sh"], ["bash", "--posix"]) if shutil.which(shell[0])]
@@ -154,5 +154,5 @@ def state_of(kernel):
     kept = ("/etc/group", "/run/acrn-ivshmem")
     found = {path[len(kernel.root) :]: value for path, value in kernel.snapshot().items() if path.startswith("/")}
     state = {path: value for path, value in found.items() if not path.startswith(kept)}
-    modes = {path: os.stat(kernel.path(path)).st_mode for path in _pci.FILES if kernel.exists(path)}
+    modes = {path: os.stat(kernel.path(path)).st_mode for path in _kernel.FILES if kernel.exists(path)}
     return state, modes, dict(kernel.owners), {driver: list(ids) for driver, ids in kernel.ids.items()}

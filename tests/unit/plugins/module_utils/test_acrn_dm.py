@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._acrn_dm import (
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import (
     RESERVED_SLOTS,
     SLOT_ORDER,
     IvshmemDevice,
@@ -28,7 +28,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._acrn_dm import (
     read_arguments,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Bdf, IvshmemError
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import read_scenario
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import read_scenario
 
 SCENARIO = b"""<acrn-config board="b" scenario="s">
   <hv><FEATURES><IVSHMEM>

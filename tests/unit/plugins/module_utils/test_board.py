@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._board import read_board
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Bdf, IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._board import read_board
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils import scenarios
 
 DEVICES = """<acrn-config board="b"><PCI_DEVICE>

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot as core
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _grub
-from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import Boot, State
-from ansible_collections.acrn.ivshmem.plugins.module_utils._grub import Place
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import _entries as core
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import _grub
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._entries import Boot, State
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._grub import Place
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
 A, B, C = "aaaa.00000001", "bbbb.00000002", "cccc.00000003"

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot_linux as linux
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import _linux as linux
 
 
 def test_kernel_with_hsm_named_for_acrn_comes_first():

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot_menu as menu
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import _menu as menu
 
 # As ACRN's package grub-acrn writes it (25_linux_acrn).
 PACKAGED = """\

@@ -14,30 +14,30 @@ import subprocess
 import pytest
 import yaml
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _build
-from ansible_collections.acrn.ivshmem.plugins.module_utils._build import (
+from ansible_collections.acrn.ivshmem.plugins.module_utils._builder import _ask, _decide, _judge, _model, _store, _tools
+from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._decide import (
+    expected_regions,
+    key_of,
+    scenario_name,
+)
+from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._findings import (
+    meaning,
+    read_findings,
+    telling_lines,
+)
+from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._judge import read_header
+from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._model import BuildError, BuiltRegion, Request, Tree
+from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._store import find_artifact, last_manifest
+from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._tools import (
     MODERN_PYTHON_PACKAGES,
     PYTHON_PACKAGES,
     Bound,
-    BuildError,
-    BuiltRegion,
-    Request,
-    Tree,
     check_compiler,
     check_python,
-    expected_regions,
-    find_artifact,
-    key_of,
-    last_manifest,
-    meaning,
-    read_findings,
-    read_header,
-    read_tree,
-    scenario_name,
-    telling_lines,
 )
+from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._tree import read_tree
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import read_scenario
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import read_scenario
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils import standin
 
 MB = 1 << 20
@@ -465,7 +465,7 @@ def _artifact(tmp_path):
     folder.mkdir()
     (folder / "acrn.bin").write_bytes(b"bytes")
     (folder / "build.log").touch()
-    manifest = {"key": key, "board": "b", "name": "x", "inputs": INPUTS, "outputs": _build._outputs(str(folder))}
+    manifest = {"key": key, "board": "b", "name": "x", "inputs": INPUTS, "outputs": _store.outputs(str(folder))}
     region = {"name": "hv:/a", "size": 2, "region_id": 0}
     (folder / "manifest.json").write_text(json.dumps({**manifest, "regions": [region], "warnings": []}))
     return folder
@@ -483,7 +483,7 @@ def manifest_with(**keys):
 
 
 def no_log_in_the_manifest(folder):
-    manifest_with(outputs={"acrn.bin": _build._outputs(str(folder))["acrn.bin"]})(folder)
+    manifest_with(outputs={"acrn.bin": _store.outputs(str(folder))["acrn.bin"]})(folder)
 
 
 def pipe_for_a_log(folder):
@@ -531,11 +531,11 @@ def test_what_is_damaged_is_no_artefact(artifact, damage):
 def test_a_work_directory_of_others_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(IvshmemError, match="not empty and was not made by this module"):
-        _build._own(str(tmp_path))
+        _store.own_folder(str(tmp_path))
     assert os.listdir(str(tmp_path)) == ["thesis.txt"]
-    _build._own(str(tmp_path / "new"))
+    _store.own_folder(str(tmp_path / "new"))
     (tmp_path / "new" / "O").mkdir()
-    _build._own(str(tmp_path / "new"))
+    _store.own_folder(str(tmp_path / "new"))
 
 
 # -- requests ----------------------------------------------------------------------------------------------------------
@@ -559,18 +559,18 @@ def request_of(**params):
 )
 def test_what_would_make_another_build_is_refused(params, message):
     with pytest.raises(IvshmemError, match=message.replace("(", r"\(")):
-        _build._check_words(request_of(**params))
+        _decide._check_words(request_of(**params))
 
 
 def test_variables_are_taken_apart():
-    assert _build._check_words(request_of(make_args=("CC=gcc -A=1", "X="))) == {"CC": "gcc -A=1", "X": ""}
+    assert _decide._check_words(request_of(make_args=("CC=gcc -A=1", "X="))) == {"CC": "gcc -A=1", "X": ""}
 
 
 def test_a_binary_proves_what_it_is(tmp_path):
     regions = (BuiltRegion("hv:/a", 2 * MB),)
-    plan = _build.Plan(request_of(), tree_of("3.3"), "k", {}, "line", "bench", b"", b"", regions, (), "", "cc", {})
+    plan = _model.Plan(request_of(), tree_of("3.3"), "k", {}, "line", "bench", b"", b"", regions, (), "", "cc", {})
     good = b"\0" * 16 + b"\xd6\x50\x52\xe8" + b"bench\0line\0hv:/a\0"
-    _build.check_binary(good, plan)
+    _judge.check_binary(good, plan)
     for bad, message in (
         (good.replace(b"\xd6", b"\xd7"), "multiboot"),
         (good.replace(b"bench", b"wench"), "board name 'bench'"),
@@ -580,7 +580,7 @@ def test_a_binary_proves_what_it_is(tmp_path):
         (good[16 + 4 :], "multiboot"),
     ):
         with pytest.raises(BuildError, match=message):
-            _build.check_binary(bad, plan)
+            _judge.check_binary(bad, plan)
 
 
 def test_only_the_compiler_says_which_path_options_it_has(tmp_path):
@@ -590,7 +590,7 @@ def test_only_the_compiler_says_which_path_options_it_has(tmp_path):
     def maps(body):
         path.write_text(f"#!/bin/sh\n{body}\n")
         path.chmod(0o755)
-        return _build._prefix_maps(str(path), "/src", "/out", environment)
+        return _tools.prefix_maps(str(path), "/src", "/out", environment)
 
     assert len(maps("exit 0")) == 4
     lacking = "case $1 in -ffile*) echo \"cc: error: unrecognized option '$1'\"; exit 1 ;; esac"
@@ -605,7 +605,7 @@ def test_a_tool_that_fails_once_makes_no_other_key(tmp_path, tool):
     path.write_text(f"#!/bin/sh\necho '{tool}: fork: Resource temporarily unavailable'\nexit 1\n")
     path.chmod(0o755)
     with pytest.raises(IvshmemError, match=f"{tool} --version: ends with code 1: {tool}: fork: .* bytes of the build"):
-        _build.ask([str(path), "--version"], {"PATH": os.environ["PATH"]})
-    tree = _build.Tree(str(tmp_path), (3, 3), "3.3", "", (), (), False, None)
+        _ask.ask([str(path), "--version"], {"PATH": os.environ["PATH"]})
+    tree = _model.Tree(str(tmp_path), (3, 3), "3.3", "", (), (), False, None)
     with pytest.raises(IvshmemError, match="bytes of the build"):
-        _build._toolchain(tree, {tool: str(path)}, "cc", {}, {"PATH": os.environ["PATH"]})
+        _tools.toolchain_of(tree, {tool: str(path)}, "cc", {}, {"PATH": os.environ["PATH"]})

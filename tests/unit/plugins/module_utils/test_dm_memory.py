@@ -13,8 +13,8 @@ import sys
 
 import pytest
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._acrn_dm import make_devices
-from ansible_collections.acrn.ivshmem.plugins.module_utils._dm_memory import (
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import make_devices
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._dm_memory import (
     MB,
     Processes,
     RunningVm,

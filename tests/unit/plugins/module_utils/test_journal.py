@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _journal
-from ansible_collections.acrn.ivshmem.plugins.module_utils._journal import Saved, Window
+from ansible_collections.acrn.ivshmem.plugins.module_utils._guest import _journal
+from ansible_collections.acrn.ivshmem.plugins.module_utils._guest._journal import Saved, Window
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils.guest_kernel import FakeKernel
 

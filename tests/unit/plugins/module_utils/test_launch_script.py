@@ -15,21 +15,16 @@ import sys
 
 import pytest
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._acrn_dm import (
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import (
     check_vm_name,
     make_devices,
     parse_pci,
     read_arguments,
 )
-from ansible_collections.acrn.ivshmem.plugins.module_utils._launch_script import (
-    edit_script,
-    launch,
-    script_devices,
-    script_vms,
-    slots_of,
-)
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._edit import edit_script, launch
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._view import script_devices, script_vms, slots_of
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import read_scenario
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import read_scenario
 
 SHARED = pathlib.Path(
     os.environ.get("ACRN_IVSHMEM_SHARED") or pathlib.Path(__file__).resolve().parents[4].parent / "shared"

@@ -14,7 +14,7 @@ import pytest
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _pci
+from ansible_collections.acrn.ivshmem.plugins.module_utils._guest import _kernel
 from ansible_collections.acrn.ivshmem.plugins.module_utils._light import Done, Heavy, Light, call
 from ansible_collections.acrn.ivshmem.plugins.modules import guest_device, guest_probe, scenario_regions
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils import scenarios
@@ -54,11 +54,11 @@ def other_driver(kernel):
 
 
 def no_rule(kernel):
-    kernel.remove(_pci.RULES)
+    kernel.remove(_kernel.RULES)
 
 
 def other_rule(kernel):
-    kernel.put(_pci.RULES, "# mine\n")
+    kernel.put(_kernel.RULES, "# mine\n")
 
 
 def no_link(kernel):
@@ -70,7 +70,7 @@ def other_group(kernel):
 
 
 def other_size(kernel):
-    base = f"{_pci.SYSFS}/devices/{A}"
+    base = f"{_kernel.SYSFS}/devices/{A}"
     kernel.put(f"{base}/resource", kernel.text(f"{base}/resource").replace("1fffff", "3fffff"))
 
 
@@ -99,7 +99,7 @@ GUEST_DRIFTS = [
 def test_guest_device(drift, changed, tmp_path, monkeypatch, agree):
     kernel = FakeKernel(tmp_path)
     kernel.add(A, size=2)
-    monkeypatch.setattr(_pci, "Kernel", lambda: kernel)
+    monkeypatch.setattr(_kernel, "Kernel", lambda: kernel)
     wish = {"devices": [{"name": "shm", "vbdf": "00:06.0", "size": 2}], "group": "ivshmem"}
     checked = ArgumentSpecValidator(guest_device.ARGUMENTS["argument_spec"]).validate(wish).validated_parameters
     assert call(guest_device.main, Light(checked))["changed"]
@@ -111,7 +111,7 @@ def test_guest_device(drift, changed, tmp_path, monkeypatch, agree):
 def test_guest_probe(tmp_path, monkeypatch, agree):
     kernel = FakeKernel(tmp_path)
     kernel.add(A, size=2)
-    monkeypatch.setattr(_pci, "Kernel", lambda: kernel)
+    monkeypatch.setattr(_kernel, "Kernel", lambda: kernel)
     for size in (2, 4):
         steps = [{"operation": "check", "device": {"name": "shm", "bdf": "00:06.0", "size": size}}]
         assert agree(guest_probe, steps=steps).get("failed", False) is (size == 4)

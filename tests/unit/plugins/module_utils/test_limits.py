@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _build, _request
-from ansible_collections.acrn.ivshmem.plugins.module_utils._acrn_dm import ivshmem_options, parse_slot
-from ansible_collections.acrn.ivshmem.plugins.module_utils._board import read_board
-from ansible_collections.acrn.ivshmem.plugins.module_utils._boot_host import Artifact
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._host import Artifact
+from ansible_collections.acrn.ivshmem.plugins.module_utils._builder import _findings, _judge
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import ivshmem_options, parse_slot
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError, parse_regions, some
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import (
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import _request
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._board import read_board
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import (
     parse_version,
     read_scenario,
     version_of_tree,
@@ -164,8 +165,8 @@ def test_versions_and_numbers():
     ],
 )
 def test_logs_of_a_build(line):
-    assert sum(len(text) for text in _build.telling_lines(line)) < 10000
-    _build.read_findings(line)
+    assert sum(len(text) for text in _findings.telling_lines(line)) < 10000
+    _findings.read_findings(line)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +184,7 @@ def test_logs_of_a_build(line):
 )
 def test_headers_of_a_build(text):
     try:
-        assert _build.read_header(text) == ()
+        assert _judge.read_header(text) == ()
     except IvshmemError as exc:
         assert len(str(exc)) < 20000
 

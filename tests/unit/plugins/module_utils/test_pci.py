@@ -9,8 +9,9 @@ import tempfile
 
 import pytest
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _pci
-from ansible_collections.acrn.ivshmem.plugins.module_utils._pci import RULES, RUN_RULES, UIO, VFIO, Wish
+from ansible_collections.acrn.ivshmem.plugins.module_utils._guest import _act, _binding, _functions, _kernel, _udev
+from ansible_collections.acrn.ivshmem.plugins.module_utils._guest._binding import Wish
+from ansible_collections.acrn.ivshmem.plugins.module_utils._guest._kernel import RULES, RUN_RULES, UIO, VFIO
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils.guest_kernel import (
     FakeKernel,
@@ -24,12 +25,12 @@ A, B, C = "0000:00:06.0", "0000:00:10.0", "0000:00:11.0"
 
 def converge(kernel, wish):
     """Plan and apply; then a second plan must be empty and keep everything as it is."""
-    state = _pci.observe(kernel, wish)
-    todo = _pci.plan(state, wish)
-    _pci.apply(kernel, todo, state)
-    again = _pci.plan(_pci.observe(kernel, wish), wish)
+    state = _binding.observe(kernel, wish)
+    todo = _binding.plan(state, wish)
+    _act.apply(kernel, todo, state)
+    again = _binding.plan(_binding.observe(kernel, wish), wish)
     assert again.actions == ()
-    assert _pci.diffs(again) == []
+    assert _binding.diffs(again) == []
     return todo
 
 
@@ -48,11 +49,11 @@ def test_scan_reads_what_sysfs_shows(kernel):
     kernel.add(B, size=512, subsystem=(0x8086, 0x1001), vectors=0, iommu_group="9")
     kernel.put("/sys/bus/pci/devices/0000:00:02.0/vendor", "0x8086\n")
     kernel.put("/sys/bus/pci/devices/0000:00:02.0/device", "0x1110\n")
-    first, second = _pci.scan(kernel)
+    first, second = _functions.scan(kernel)
     assert (first.bdf, first.driver, first.size, first.region_id, first.vectors) == ("00:06.0", None, 2 << 20, None, 8)
-    assert first.bars[0] == _pci.Bar(0xFEB06000, 256)
-    assert first.bars[1] == _pci.Bar(0xFEC06000, 4096)
-    assert first.bars[2] == _pci.Bar(0x600000000, 2 << 20)
+    assert first.bars[0] == _functions.Bar(0xFEB06000, 256)
+    assert first.bars[1] == _functions.Bar(0xFEC06000, 4096)
+    assert first.bars[2] == _functions.Bar(0x600000000, 2 << 20)
     assert (second.bdf, second.size, second.region_id, second.vectors) == ("00:10.0", 512 << 20, 0x1001, 0)
     assert second.bars[1] is None
     assert second.iommu_group == "9"
@@ -60,27 +61,27 @@ def test_scan_reads_what_sysfs_shows(kernel):
 
 @pytest.mark.parametrize("vectors", [0, 1, 8, 2048])
 def test_msix_vectors_follow_the_capability_list(vectors):
-    assert _pci.msix_vectors(config_space(vectors)) == vectors
+    assert _functions.msix_vectors(config_space(vectors)) == vectors
 
 
 def test_msix_is_unknown_to_an_unprivileged_reader():
-    assert _pci.msix_vectors(config_space(8)[:64]) is None
+    assert _functions.msix_vectors(config_space(8)[:64]) is None
 
 
 def test_capability_list_that_runs_in_a_circle_ends():
     data = bytearray(config_space(8))
     data[0x50], data[0x51] = 0x05, 0x40
-    assert _pci.msix_vectors(bytes(data)) == 0
+    assert _functions.msix_vectors(bytes(data)) == 0
 
 
 def test_bind_all_as_the_guide_does(kernel):
     todo = converge(kernel, Wish())
     assert kinds(todo) == ["replace", "reload", "modprobe", "new_id", "bind"]
     assert kernel.driver(A) == UIO
-    assert (f"{_pci.SYSFS}/drivers/{UIO}/new_id", "1af4 1110") in kernel.writes
+    assert (f"{_kernel.SYSFS}/drivers/{UIO}/new_id", "1af4 1110") in kernel.writes
     # new_id has bound it, so nothing is written to bind.
     assert not [path for path, _text in kernel.writes if path.endswith("/bind")]
-    facts = _pci.facts(kernel, _pci.read_function(kernel, A))
+    facts = _functions.facts(kernel, _functions.read_function(kernel, A))
     assert (facts["uio"], facts["node"], facts["iv_position"], facts["msix"]) == ("uio3", "/dev/uio3", 7, True)
 
 
@@ -95,14 +96,14 @@ def test_id_that_is_there_already_is_success(tmp_path, duplicate_error):
 
 def test_already_bound_by_whatever_way_changes_nothing_without_persistence(kernel):
     kernel.load(UIO)
-    kernel.write(f"{_pci.SYSFS}/drivers/{UIO}/new_id", "1af4 1110")
-    for method in (_pci.NEW_ID, _pci.DRIVER_OVERRIDE):
+    kernel.write(f"{_kernel.SYSFS}/drivers/{UIO}/new_id", "1af4 1110")
+    for method in (_kernel.NEW_ID, _kernel.DRIVER_OVERRIDE):
         wish = Wish(persist=False, method=method)
-        assert _pci.plan(_pci.observe(kernel, wish), wish).actions == ()
+        assert _binding.plan(_binding.observe(kernel, wish), wish).actions == ()
 
 
 @pytest.mark.parametrize("driver", [UIO, VFIO])
-@pytest.mark.parametrize("method", [_pci.NEW_ID, _pci.DRIVER_OVERRIDE])
+@pytest.mark.parametrize("method", [_kernel.NEW_ID, _kernel.DRIVER_OVERRIDE])
 def test_selection_leaves_other_functions_alone(kernel, driver, method):
     kernel.owners.clear()
     for address in (B, C):
@@ -112,7 +113,7 @@ def test_selection_leaves_other_functions_alone(kernel, driver, method):
     assert (kernel.driver(A), kernel.driver(B), kernel.driver(C)) == (None, driver, None)
     kernel.reboot()
     assert (kernel.driver(A), kernel.driver(B), kernel.driver(C)) == (None, driver, None)
-    assert _pci.plan(_pci.observe(kernel, wish), wish).actions == ()
+    assert _binding.plan(_binding.observe(kernel, wish), wish).actions == ()
 
 
 def test_region_id_narrows_the_new_id(tmp_path):
@@ -120,12 +121,12 @@ def test_region_id_narrows_the_new_id(tmp_path):
     kernel.add(A, subsystem=(0x8086, 0x1000))
     kernel.add(B, subsystem=(0x8086, 0x1001))
     converge(kernel, Wish(devices=devices({"name": "x", "region_id": 0x1001})))
-    assert (f"{_pci.SYSFS}/drivers/{UIO}/new_id", "1af4 1110 8086 1001") in kernel.writes
+    assert (f"{_kernel.SYSFS}/drivers/{UIO}/new_id", "1af4 1110 8086 1001") in kernel.writes
     assert (kernel.driver(A), kernel.driver(B)) == (None, UIO)
 
 
 def test_foreign_override_is_taken_off(kernel):
-    kernel.put(f"{_pci.SYSFS}/devices/{A}/driver_override", "vfio-pci\n")
+    kernel.put(f"{_kernel.SYSFS}/devices/{A}/driver_override", "vfio-pci\n")
     converge(kernel, Wish())
     assert kernel.driver(A) == UIO
 
@@ -134,7 +135,7 @@ def test_function_of_another_driver_is_refused_unless_forced(tmp_path):
     kernel = FakeKernel(tmp_path)
     kernel.add(A, driver="ivshmem_app")
     with pytest.raises(IvshmemError, match=r"00:06\.0 is held by driver 'ivshmem_app'.*force"):
-        _pci.plan(_pci.observe(kernel, Wish()), Wish())
+        _binding.plan(_binding.observe(kernel, Wish()), Wish())
     todo = converge(kernel, Wish(force=True))
     assert "unbind" in kinds(todo)
     assert kernel.driver(A) == UIO
@@ -156,7 +157,7 @@ def test_absent_undoes_present(kernel):
     wish = Wish(devices=devices({"name": "shm", "bdf": "00:06.0"}), group="ivshmem")
     converge(kernel, wish)
     assert kernel.link("/dev/ivshmem/shm") == "uio3"
-    assert kernel.owners[f"{_pci.SYSFS}/devices/{A}/resource2"] == (990, 0o660)
+    assert kernel.owners[f"{_kernel.SYSFS}/devices/{A}/resource2"] == (990, 0o660)
     assert kernel.owners["/dev/uio3"] == (990, 0o660)
     converge(kernel, Wish(devices=wish.devices, present=False))
     assert kernel.driver(A) is None
@@ -164,7 +165,7 @@ def test_absent_undoes_present(kernel):
     after = kernel.snapshot()
     del after["owners"]["/dev/uio3"]
     folders = {kernel.path(path) for path in ("/etc", "/etc/udev", "/etc/udev/rules.d", "/dev", "/dev/ivshmem")}
-    folders.add(kernel.path(f"{_pci.SYSFS}/devices/{A}/uio"))
+    folders.add(kernel.path(f"{_kernel.SYSFS}/devices/{A}/uio"))
     assert {k: v for k, v in after.items() if k not in folders} == {k: v for k, v in before.items() if k not in folders}
 
 
@@ -214,7 +215,7 @@ def test_two_calls_keep_each_other_and_exclusive_releases(kernel):
     two = Wish(devices=devices({"name": "two", "bdf": "00:10.0"}))
     converge(kernel, one)
     converge(kernel, two)
-    assert _pci.plan(_pci.observe(kernel, one), one).actions == ()
+    assert _binding.plan(_binding.observe(kernel, one), one).actions == ()
     kernel.reboot()
     assert (kernel.driver(A), kernel.driver(B)) == (UIO, UIO)
     converge(kernel, Wish(devices=two.devices, exclusive=True))
@@ -243,7 +244,7 @@ def test_name_that_moves_to_another_function(kernel):
     kernel.add(B, size=4)
     converge(kernel, Wish(devices=devices({"name": "x", "bdf": "00:06.0"}), exclusive=True))
     converge(kernel, Wish(devices=devices({"name": "x", "bdf": "00:10.0"}), exclusive=True))
-    assert kernel.link("/dev/ivshmem/x") == _pci.read_function(kernel, B).uio
+    assert kernel.link("/dev/ivshmem/x") == _functions.read_function(kernel, B).uio
 
 
 def test_without_persistence_a_reboot_forgets(kernel):
@@ -270,15 +271,15 @@ def test_access_survives_a_reboot(kernel):
     wish = Wish(devices=devices({"name": "x", "bdf": "00:06.0"}), group="ivshmem", mode=0o640)
     converge(kernel, wish)
     kernel.reboot()
-    assert _pci.plan(_pci.observe(kernel, wish), wish).actions == ()
-    assert kernel.owners[f"{_pci.SYSFS}/devices/{A}/resource2_wc"] == (990, 0o640)
+    assert _binding.plan(_binding.observe(kernel, wish), wish).actions == ()
+    assert kernel.owners[f"{_kernel.SYSFS}/devices/{A}/resource2_wc"] == (990, 0o640)
 
 
 def test_missing_group_is_told_and_files_are_as_before(kernel):
     wish = Wish(group="nobody_has_it")
-    state = _pci.observe(kernel, wish)
+    state = _binding.observe(kernel, wish)
     with pytest.raises(IvshmemError, match="no group 'nobody_has_it'"):
-        _pci.apply(kernel, _pci.plan(state, wish), state)
+        _act.apply(kernel, _binding.plan(state, wish), state)
     assert kernel.text(RULES) is None
 
 
@@ -298,7 +299,7 @@ def test_refusals_come_before_anything_is_touched(kernel, build, wish, message):
     build(kernel)
     before = kernel.snapshot()
     with pytest.raises(IvshmemError, match=message):
-        _pci.plan(_pci.observe(kernel, wish), wish)
+        _binding.plan(_binding.observe(kernel, wish), wish)
     assert kernel.snapshot() == before
     assert kernel.writes == [] and kernel.commands == []
 
@@ -307,7 +308,7 @@ def test_all_can_be_given_back_where_nothing_could_be_bound(tmp_path):
     kernel = FakeKernel(tmp_path, udev=False)
     kernel.put("/sys/kernel/security/lockdown", "none [integrity] confidentiality\n")
     wish = Wish(devices=(), exclusive=True)
-    assert _pci.plan(_pci.observe(kernel, wish), wish).actions == ()
+    assert _binding.plan(_binding.observe(kernel, wish), wish).actions == ()
 
 
 def test_lockdown_none_is_no_lockdown(kernel):
@@ -336,35 +337,35 @@ def test_missing_module_names_the_package(tmp_path, system, mend):
     kernel.add(A)
     kernel.put("/etc/os-release", system)
     with pytest.raises(IvshmemError, match=f"no module uio_pci_generic: .*{mend}"):
-        _pci.plan(_pci.observe(kernel, Wish()), Wish())
+        _binding.plan(_binding.observe(kernel, Wish()), Wish())
 
 
 def test_builtin_module_is_not_missing(tmp_path):
     kernel = FakeKernel(tmp_path, modules=())
     kernel.add(A)
     kernel.put("/lib/modules/6.1.0-test/modules.builtin", "kernel/drivers/vfio/pci/vfio-pci.ko\n")
-    assert _pci.module_missing(kernel, UIO)
-    assert not _pci.module_missing(kernel, VFIO)
+    assert _binding.module_missing(kernel, UIO)
+    assert not _binding.module_missing(kernel, VFIO)
 
 
 def test_old_kernel_is_named(tmp_path):
     kernel = FakeKernel(tmp_path, release="4.4.0-210-generic")
     kernel.add(A)
     with pytest.raises(IvshmemError, match=r"4\.4\.0-210-generic: before Linux 4\.13.*No IRQ"):
-        _pci.plan(_pci.observe(kernel, Wish()), Wish())
+        _binding.plan(_binding.observe(kernel, Wish()), Wish())
 
 
 def test_no_function_at_all(tmp_path):
     with pytest.raises(IvshmemError, match="no ivshmem function"):
-        _pci.plan(_pci.observe(FakeKernel(tmp_path), Wish()), Wish())
+        _binding.plan(_binding.observe(FakeKernel(tmp_path), Wish()), Wish())
 
 
 def test_failing_bind_puts_the_files_back(kernel):
     kernel.modules = set()
     wish = Wish()
-    state = _pci.observe(kernel, wish)
+    state = _binding.observe(kernel, wish)
     with pytest.raises(IvshmemError, match="modprobe uio_pci_generic failed"):
-        _pci.apply(kernel, _pci.plan(state, wish), state)
+        _act.apply(kernel, _binding.plan(state, wish), state)
     assert kernel.text(RULES) is None
 
 
@@ -375,34 +376,36 @@ def test_permission_denied_asks_for_root(kernel, monkeypatch):
     kernel.load(UIO)
     monkeypatch.setattr(kernel, "write", denied)
     wish = Wish(persist=False)
-    state = _pci.observe(kernel, wish)
+    state = _binding.observe(kernel, wish)
     with pytest.raises(IvshmemError, match="become: true"):
-        _pci.apply(kernel, _pci.plan(state, wish), state)
+        _act.apply(kernel, _binding.plan(state, wish), state)
 
 
 def test_select_by_size_region_id_and_address():
-    two = _pci.Function(A, bars=(None, None, _pci.Bar(0, 2 << 20)))
-    four = _pci.Function(B, bars=(None, None, _pci.Bar(0, 4 << 20)))
-    other = _pci.Function(C, bars=(None, None, _pci.Bar(0, 2 << 20)), subsystem_vendor=0x8086, subsystem_device=0x1000)
+    two = _functions.Function(A, bars=(None, None, _functions.Bar(0, 2 << 20)))
+    four = _functions.Function(B, bars=(None, None, _functions.Bar(0, 4 << 20)))
+    other = _functions.Function(
+        C, bars=(None, None, _functions.Bar(0, 2 << 20)), subsystem_vendor=0x8086, subsystem_device=0x1000
+    )
     functions = (two, four, other)
     wanted = devices({"name": "a", "size": 4}, {"name": "b", "region_id": 4096}, {"name": "c", "bdf": "0000:00:06.0"})
-    assert list(_pci.select(functions, wanted).values()) == [four, other, two]
+    assert list(_functions.select(functions, wanted).values()) == [four, other, two]
     # A size that is left over once the others are taken is enough.
     wanted = devices({"name": "a", "size": 2}, {"name": "b", "region_id": 4096, "size": 2})
-    assert list(_pci.select(functions, wanted).values()) == [two, other]
+    assert list(_functions.select(functions, wanted).values()) == [two, other]
     with pytest.raises(IvshmemError, match=r"fits 2 functions: 00:06\.0 .*00:11\.0 .*add its bdf"):
-        _pci.select(functions, devices({"size": 2}))
+        _functions.select(functions, devices({"size": 2}))
     with pytest.raises(IvshmemError, match=r"are one function: 00:06\.0"):
-        _pci.select(functions, devices({"name": "a", "bdf": "00:06.0"}, {"name": "b", "slot": 6}))
+        _functions.select(functions, devices({"name": "a", "bdf": "00:06.0"}, {"name": "b", "slot": 6}))
     with pytest.raises(IvshmemError, match=r"region ID should be 5000, but function 00:11\.0 has 4096"):
-        _pci.select(functions, devices({"bdf": "00:11.0", "region_id": 5000}))
+        _functions.select(functions, devices({"bdf": "00:11.0", "region_id": 5000}))
 
 
 def test_region_id_is_not_compared_on_a_hypervisor_that_writes_none():
-    old = _pci.Function(A, bars=(None, None, _pci.Bar(0, 2 << 20)))
-    assert list(_pci.select((old,), devices({"bdf": "00:06.0", "region_id": 4096})).values()) == [old]
-    assert list(_pci.select((old,), devices({"size": 2, "region_id": 4096})).values()) == [old]
-    assert list(_pci.select((old,), devices({"region_id": 4096})).values()) == [None]
+    old = _functions.Function(A, bars=(None, None, _functions.Bar(0, 2 << 20)))
+    assert list(_functions.select((old,), devices({"bdf": "00:06.0", "region_id": 4096})).values()) == [old]
+    assert list(_functions.select((old,), devices({"size": 2, "region_id": 4096})).values()) == [old]
+    assert list(_functions.select((old,), devices({"region_id": 4096})).values()) == [None]
 
 
 @pytest.mark.parametrize(
@@ -434,23 +437,23 @@ def test_equal_names_are_refused():
 @pytest.mark.parametrize("text", ["rw-rw----", "888", "07777", "1"])
 def test_mode_is_octal(text):
     with pytest.raises(IvshmemError, match="octal"):
-        _pci.mode_bits(text)
+        _functions.mode_bits(text)
 
 
 def test_group_cannot_smuggle_a_rule(kernel):
     with pytest.raises(IvshmemError, match="not the name of a group"):
-        _pci.plan(_pci.observe(kernel, Wish(group='a"')), Wish(group='a", RUN+="x'))
+        _binding.plan(_binding.observe(kernel, Wish(group='a"')), Wish(group='a", RUN+="x'))
 
 
 def test_rules_of_all_come_before_those_of_one():
-    text = _pci.render_rules({A: "# one\n", _pci.ALL: "# all\n"})
+    text = _udev.render_rules({A: "# one\n", _functions.ALL: "# all\n"})
     assert text.index("# all") < text.index("# one")
-    assert _pci.render_rules({}) is None
+    assert _udev.render_rules({}) is None
 
 
 def test_rules_read_back():
-    blocks = {key: _pci.rule_block(key, "n", UIO, "g", 0o660) for key in (A, B, _pci.ALL)}
-    parsed = _pci.parse_rules(_pci.render_rules(blocks), RULES)
+    blocks = {key: _udev.rule_block(key, "n", UIO, "g", 0o660) for key in (A, B, _functions.ALL)}
+    parsed = _udev.parse_rules(_udev.render_rules(blocks), RULES)
     assert {key: block for key, (block, _name, _driver) in parsed.items()} == blocks
 
 
@@ -458,11 +461,11 @@ def test_noiommu_is_asked_for_and_kept(tmp_path):
     kernel = FakeKernel(tmp_path)
     kernel.add(A)
     wish = Wish(driver=VFIO, unsafe_noiommu=True)
-    todo = _pci.plan(_pci.observe(kernel, wish), wish)
+    todo = _binding.plan(_binding.observe(kernel, wish), wish)
     assert kinds(todo)[:4] == ["replace", "replace", "reload", "noiommu"]
     with pytest.raises(IvshmemError, match="CONFIG_VFIO_NOIOMMU"):
-        _pci.apply(kernel, todo, _pci.observe(kernel, wish))
-    assert kernel.text(_pci.NOIOMMU_CONF) is None
+        _act.apply(kernel, todo, _binding.observe(kernel, wish))
+    assert kernel.text(_kernel.NOIOMMU_CONF) is None
 
 
 def test_any_sequence_of_wishes_converges_and_survives_a_reboot():
@@ -494,7 +497,7 @@ def test_any_sequence_of_wishes_converges_and_survives_a_reboot():
                     if wish.persist:
                         kernel.reboot()
                         assert all(kernel.driver(address) == wish.driver for address in meant)
-                        assert _pci.plan(_pci.observe(kernel, wish), wish).actions == ()
+                        assert _binding.plan(_binding.observe(kernel, wish), wish).actions == ()
 
     check()
 
@@ -509,7 +512,7 @@ def test_one_function_is_refused_beside_a_rule_for_all(tmp_path):
         return Wish(
             devices=chosen,
             driver=driver,
-            method=_pci.NEW_ID,
+            method=_kernel.NEW_ID,
             present=True,
             force=True,
             persist=True,
@@ -563,5 +566,5 @@ def test_the_id_goes_before_the_functions(kernel):
     """A kill in between leaves what the next run sees."""
     converge(kernel, Wish(exclusive=True))
     wish = Wish(devices=(), exclusive=True)
-    todo = _pci.plan(_pci.observe(kernel, wish), wish)
+    todo = _binding.plan(_binding.observe(kernel, wish), wish)
     assert kinds(todo).index("remove_id") < kinds(todo).index("unbind")

@@ -17,7 +17,7 @@ import time
 
 import pytest
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _idle, _journal, _pci, _probe
+from ansible_collections.acrn.ivshmem.plugins.module_utils._guest import _functions, _idle, _journal, _kernel, _probe
 from ansible_collections.acrn.ivshmem.plugins.module_utils._lock import held
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils.guest_kernel import FakeKernel
@@ -30,11 +30,11 @@ DEVICE = {"name": "shm", "bdf": "00:06.0", "size": 2}
 def guest(folder, memory, vectors=8):
     """A guest whose BAR2 is a file that others can have, too."""
     kernel = FakeKernel(folder)
-    kernel.add(A, driver=_pci.UIO, vectors=vectors)
-    path = kernel.path(f"{_pci.SYSFS}/devices/{A}/resource2")
+    kernel.add(A, driver=_kernel.UIO, vectors=vectors)
+    path = kernel.path(f"{_kernel.SYSFS}/devices/{A}/resource2")
     os.unlink(path)
     os.symlink(memory, path)
-    kernel.put(f"{_pci.SYSFS}/devices/{A}/resource0", bytes(256))
+    kernel.put(f"{_kernel.SYSFS}/devices/{A}/resource0", bytes(256))
     return kernel
 
 
@@ -141,7 +141,7 @@ def test_a_run_that_died_is_made_good_by_the_next(one, memory):
     step(one, "write", offset=0, length=64)
     step(one, "restore")
     assert memory.read_bytes() == before
-    assert one.names(_pci.RUN) == []
+    assert one.names(_kernel.RUN) == []
 
 
 def test_bytes_that_nobody_can_put_back_are_named(one, memory):
@@ -170,8 +170,8 @@ def test_one_byte_of_a_program_costs_no_other(one, memory, place):
 
 @pytest.mark.parametrize("text", ["[1]", "[{}]", "[" * 100000, ""])
 def test_a_damaged_journal_stops_no_other_region(one, memory, tmp_path, text):
-    one.add("0000:00:07.0", driver=_pci.UIO)
-    one.put(f"{_pci.SYSFS}/devices/0000:00:07.0/resource2", bytes(SIZE))
+    one.add("0000:00:07.0", driver=_kernel.UIO)
+    one.put(f"{_kernel.SYSFS}/devices/0000:00:07.0/resource2", bytes(SIZE))
     one.put(_journal.path_of(A), text)
     before = memory.read_bytes()
     other = {"name": "b", "bdf": "00:07.0", "size": 2}
@@ -205,12 +205,12 @@ def test_probes_at_the_same_time_lose_no_byte(one, memory):
     before = memory.read_bytes()
     assert probes(one, memory, 4, 15) == [0] * 4
     assert memory.read_bytes() == before
-    assert one.names(_pci.RUN) == []
+    assert one.names(_kernel.RUN) == []
 
 
 def test_the_lock_is_not_held_by_the_process_that_listens(one, memory):
     assert step(one, "arm", echo=[[64, 128]], timeout=60)["problems"] == []
-    with held(_pci.LOCK, limit=5):
+    with held(_kernel.LOCK, limit=5):
         pass
     step(one, "collect")
     os.wait()
@@ -260,7 +260,7 @@ def test_who_uses_a_function_is_left_alone(one, memory, use):
     written = step(one, "write", only_idle=True, length=64)
     assert written["idle"] is False and not written["changed"] and "record" not in written
     assert written["users"] == ["camera (process 812)"]
-    assert memory.read_bytes() == before and one.names(_pci.RUN) == []
+    assert memory.read_bytes() == before and one.names(_kernel.RUN) == []
 
 
 def test_other_functions_and_nodes_are_no_use_of_this_one(one, memory):
@@ -285,7 +285,7 @@ def test_without_proc_nothing_is_idle(one, memory):
 
 def test_another_driver_is_a_user(tmp_path, memory):
     kernel = guest(tmp_path / "other", memory)
-    path = kernel.path(f"{_pci.SYSFS}/devices/{A}/driver")
+    path = kernel.path(f"{_kernel.SYSFS}/devices/{A}/driver")
     os.unlink(path)
     os.symlink("../../../bus/pci/drivers/ivshmem", path)
     Users(kernel)
@@ -305,7 +305,7 @@ def test_who_comes_while_it_writes_gets_his_bytes_back_at_once(one, memory, monk
     monkeypatch.setattr(_journal, "overwrite", overwrite)
     written = step(one, "write", only_idle=True, length=64)
     assert written["idle"] is False and "record" not in written
-    assert memory.read_bytes() == before and one.names(_pci.RUN) == []
+    assert memory.read_bytes() == before and one.names(_kernel.RUN) == []
 
 
 def test_parts_of_a_memory_are_salted(one, two, memory):
@@ -328,7 +328,7 @@ def test_a_memory_that_is_shorter_than_its_bar_is_told(one, memory):
     "text", ["garbage\n", "0x0 zz 0x1\n" * 3, "0x5 0x1 0x200\n" * 7, f"0x0 0x{'f' * 40} 0x1\n" * 7, ""]
 )
 def test_a_resource_file_that_cannot_be_read_fits_no_declaration(one, text):
-    one.put(f"{_pci.SYSFS}/devices/{A}/resource", text)
+    one.put(f"{_kernel.SYSFS}/devices/{A}/resource", text)
     assert [problem["what"] for problem in step(one, "write")["problems"]] == ["size"]
 
 
@@ -379,7 +379,7 @@ def test_what_is_not_as_declared_is_not_touched(one, memory, device, what):
 
 
 def test_two_functions_of_one_size_are_not_guessed(one):
-    one.add("0000:00:07.0", size=2, driver=_pci.UIO)
+    one.add("0000:00:07.0", size=2, driver=_kernel.UIO)
     result = step(one, "check", device={"name": "x", "size": 2})
     assert "fits 2 functions" in result["problems"][0]["found"]
     # What others name by address is out of the question.
@@ -388,9 +388,9 @@ def test_two_functions_of_one_size_are_not_guessed(one):
 
 
 def test_function_that_is_switched_off(one, memory):
-    config = bytearray(one.data(f"{_pci.SYSFS}/devices/{A}/config"))
+    config = bytearray(one.data(f"{_kernel.SYSFS}/devices/{A}/config"))
     config[4] = 0
-    one.put(f"{_pci.SYSFS}/devices/{A}/config", bytes(config))
+    one.put(f"{_kernel.SYSFS}/devices/{A}/config", bytes(config))
     assert "no driver has enabled it" in step(one, "read", seed=SEED)["problems"][0]["found"]
 
 
@@ -406,7 +406,7 @@ def test_a_step_that_fails_does_not_stop_the_next(one, memory):
 
 def test_doorbell_is_peer_and_vector_in_one_word(one):
     assert step(one, "ring", peer=2, vector=3)["changed"]
-    registers = one.data(f"{_pci.SYSFS}/devices/{A}/resource0")
+    registers = one.data(f"{_kernel.SYSFS}/devices/{A}/resource0")
     assert struct.unpack_from("<I", registers, 0x0C)[0] == 2 << 16 | 3
     assert registers[:0x0C] == bytes(0x0C) and registers[0x10:] == bytes(256 - 0x10)
 
@@ -466,7 +466,7 @@ def test_listen_counts_each_vector(memory):
 def test_agent_counts_while_no_module_runs(one, memory):
     listening = ears(memory)
     bell = os.dup(listening.events[1])
-    _probe.start_agent(one, _pci.read_function(one, A), listening, 30)
+    _probe.start_agent(one, _functions.read_function(one, A), listening, 30)
     for _turn in range(3):
         os.write(bell, struct.pack("<Q", 1))
     assert _probe.collect(one, A) == [0, 3, 0]
@@ -476,9 +476,9 @@ def test_agent_counts_while_no_module_runs(one, memory):
 
 
 def test_agent_ends_by_itself(one, memory):
-    _probe.start_agent(one, _pci.read_function(one, A), ears(memory), 0.2)
+    _probe.start_agent(one, _functions.read_function(one, A), ears(memory), 0.2)
     assert os.WEXITSTATUS(os.wait()[1]) == 0
-    assert one.names(_pci.RUN) == []
+    assert one.names(_kernel.RUN) == []
     assert _probe.collect(one, A) is None
 
 

@@ -8,14 +8,14 @@ import dataclasses
 
 import pytest
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._board import read_board
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     IvshmemError,
     parse_region,
     parse_regions,
 )
-from ansible_collections.acrn.ivshmem.plugins.module_utils._rules import ERROR, RULES, WARNING, check, refuse
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import read_scenario
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._board import read_board
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._rules import ERROR, RULES, WARNING, check, refuse
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import read_scenario
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils import scenarios
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils.scenarios import VMS, pci_devs, vuart
 

@@ -11,14 +11,14 @@ import subprocess
 
 import pytest
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._acrn_dm import (
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import (
     ivshmem_options,
     make_devices,
     read_arguments,
 )
-from ansible_collections.acrn.ivshmem.plugins.module_utils._launch_script import edit_script
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._edit import edit_script
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._takeover import read_script, refuse_to_take
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
-from ansible_collections.acrn.ivshmem.plugins.module_utils._takeover import read_script, refuse_to_take
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils.launch_scripts import READ, TOLD
 
 BASH = shutil.which("bash")

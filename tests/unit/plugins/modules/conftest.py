@@ -10,7 +10,7 @@ import sys
 import pytest
 from ansible.module_utils import basic
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot_install
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import _install
 from ansible_collections.acrn.ivshmem.plugins.modules import hypervisor_info, hypervisor_install
 
 
@@ -80,5 +80,5 @@ def results_are_documented(monkeypatch):
 
         monkeypatch.setattr(owner, name, call)
 
-    held(_boot_install, "work", hypervisor_install)
+    held(_install, "work", hypervisor_install)
     held(hypervisor_info, "look", hypervisor_info)

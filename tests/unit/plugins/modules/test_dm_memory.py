@@ -11,7 +11,7 @@ import os
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _dm_memory, _service_vm
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch import _dm_memory, _service_vm
 from ansible_collections.acrn.ivshmem.plugins.modules import dm_memory
 
 MB = 1 << 20

@@ -10,7 +10,7 @@ import os
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _pci
+from ansible_collections.acrn.ivshmem.plugins.module_utils._guest import _binding, _kernel, _udev
 from ansible_collections.acrn.ivshmem.plugins.module_utils._light import Light
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.modules import guest_device
@@ -23,7 +23,7 @@ A, B = "0000:00:06.0", "0000:00:10.0"
 def kernel(tmp_path, monkeypatch):
     guest = FakeKernel(tmp_path)
     guest.add(A, size=2)
-    monkeypatch.setattr(_pci, "Kernel", lambda: guest)
+    monkeypatch.setattr(_kernel, "Kernel", lambda: guest)
     return guest
 
 
@@ -61,8 +61,8 @@ def test_diff_shows_driver_and_file(kernel, execute):
     diff = execute(devices=[{"name": "shm", "slot": 6}])["diff"]
     assert diff[0]["before_header"] == "00:06.0"
     assert diff[0]["before"].startswith("driver: none\n") and diff[0]["after"].startswith("driver: uio_pci_generic\n")
-    assert diff[1]["before_header"] == _pci.RULES
-    assert diff[1]["after"] == kernel.text(_pci.RULES)
+    assert diff[1]["before_header"] == _kernel.RULES
+    assert diff[1]["after"] == kernel.text(_kernel.RULES)
 
 
 def test_left_out_devices_mean_all_and_an_empty_list_none(kernel, execute):
@@ -75,7 +75,7 @@ def test_left_out_devices_mean_all_and_an_empty_list_none(kernel, execute):
 def test_removed_region_is_gone_from_the_guest(kernel, execute):
     execute(devices=[{"name": "shm", "slot": 6}], exclusive=True)
     assert execute(devices=[], exclusive=True)["changed"]
-    assert kernel.text(_pci.RULES) is None and kernel.driver(A) is None
+    assert kernel.text(_kernel.RULES) is None and kernel.driver(A) is None
     assert not execute(devices=[], exclusive=True)["changed"]
 
 
@@ -96,7 +96,7 @@ def test_warning_where_access_has_no_meaning(kernel, execute):
 def test_calls_at_the_same_time_keep_the_rules_of_each_other(tmp_path):
     """Each call reads the rules of all, and writes them with its own among them."""
     addresses = [f"0000:00:{slot:02x}.0" for slot in range(3, 11)]
-    kernel = FakeKernel(tmp_path / "guest", loaded=[_pci.UIO])
+    kernel = FakeKernel(tmp_path / "guest", loaded=[_kernel.UIO])
     for address in addresses:
         kernel.add(address)
     kernel.put("/etc/udev/rules.d/.acrn-ivshmem-x1y2z3.new", "half of a ru")
@@ -118,15 +118,15 @@ def test_calls_at_the_same_time_keep_the_rules_of_each_other(tmp_path):
                 os._exit(status)
         children.append(child)
     assert [os.WEXITSTATUS(os.waitpid(child, 0)[1]) for child in children] == [0] * 8
-    rules = kernel.text(_pci.RULES)
-    assert sorted(_pci.parse_rules(rules, _pci.RULES)) == addresses
+    rules = kernel.text(_kernel.RULES)
+    assert sorted(_udev.parse_rules(rules, _kernel.RULES)) == addresses
     for folder in ("/etc/udev/rules.d", "/run/udev/rules.d"):
         assert not [name for name in kernel.names(folder) if name.endswith(".new")]
 
 
 def test_rules_that_cannot_be_read_are_not_written_anew(tmp_path):
-    kernel = FakeKernel(tmp_path / "guest", loaded=[_pci.UIO])
+    kernel = FakeKernel(tmp_path / "guest", loaded=[_kernel.UIO])
     kernel.add("0000:00:06.0")
-    os.makedirs(kernel.path(_pci.RULES))
+    os.makedirs(kernel.path(_kernel.RULES))
     with pytest.raises(IvshmemError, match=r"70-acrn-ivshmem\.rules: Is a directory"):
-        _pci.observe(kernel, _pci.Wish())
+        _binding.observe(kernel, _binding.Wish())

@@ -10,7 +10,7 @@ import os
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _pci, _probe
+from ansible_collections.acrn.ivshmem.plugins.module_utils._guest import _kernel, _probe
 from ansible_collections.acrn.ivshmem.plugins.modules import guest_probe
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils.guest_kernel import FakeKernel
 
@@ -21,10 +21,10 @@ DEVICE = {"name": "shm", "bdf": "00:06.0", "size": 2}
 @pytest.fixture
 def memory(tmp_path, monkeypatch):
     guest = FakeKernel(tmp_path / "guest")
-    guest.add(A, driver=_pci.UIO)
-    guest.put(f"{_pci.SYSFS}/devices/{A}/resource2", os.urandom(2 << 20))
-    monkeypatch.setattr(_pci, "Kernel", lambda: guest)
-    return guest.path(f"{_pci.SYSFS}/devices/{A}/resource2")
+    guest.add(A, driver=_kernel.UIO)
+    guest.put(f"{_kernel.SYSFS}/devices/{A}/resource2", os.urandom(2 << 20))
+    monkeypatch.setattr(_kernel, "Kernel", lambda: guest)
+    return guest.path(f"{_kernel.SYSFS}/devices/{A}/resource2")
 
 
 def content(path):

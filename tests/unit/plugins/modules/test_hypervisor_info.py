@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._boot_host import Host
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._host import Host
 from ansible_collections.acrn.ivshmem.plugins.modules import hypervisor_info
 
 

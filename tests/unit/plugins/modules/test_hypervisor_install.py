@@ -17,9 +17,9 @@ import subprocess
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot as core
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot_host, _boot_install, _grub
-from ansible_collections.acrn.ivshmem.plugins.module_utils._boot_host import Host
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import _entries as core
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import _grub, _host, _install
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._host import Host
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.modules import hypervisor_info, hypervisor_install
 
@@ -120,7 +120,7 @@ class Machine:
     def _once(self, given, dry):
         host = Host(self.command, str(self.root), dry)
         host.sweep()
-        return _boot_install.work(given, host, diff=True)
+        return _install.work(given, host, diff=True)
 
     def boot(self, works=True):
         """Choose an entry as GRUB does with this grub.cfg, and run it; one that does not work hangs."""
@@ -848,7 +848,7 @@ def test_removal_leaves_no_menu_that_secure_boot_refuses(machine, artifact):
 
 
 def test_full_boot_partition(machine, artifact, monkeypatch):
-    monkeypatch.setattr(_boot_host, "SPARE", 1 << 60)
+    monkeypatch.setattr(_host, "SPARE", 1 << 60)
     with pytest.raises(IvshmemError, match="MB are free"):
         machine.call(artifact=artifact("aaaa"))
     assert not (machine.root / "boot/acrn/aaaa").exists()
@@ -1119,7 +1119,7 @@ class Shelf:
 def test_another_boot_loader_is_one_class(machine, artifact, monkeypatch):
     """What installs, tries, proves and removes knows nothing of GRUB."""
     shelf = Shelf()
-    monkeypatch.setattr(_boot_host, "loader_of", shelf.of)
+    monkeypatch.setattr(_host, "loader_of", shelf.of)
     shutil.rmtree(machine.root / "boot/grub")
     good, bad = artifact("aaaa"), artifact("bbbb")
     assert machine.call(artifact=good, trial=True)["steps"][-1] == "trial boot"

@@ -11,8 +11,8 @@ import json
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _dm_memory, _service_vm
-from ansible_collections.acrn.ivshmem.plugins.module_utils._takeover import places_in_use
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch import _dm_memory, _service_vm
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._takeover import places_in_use
 from ansible_collections.acrn.ivshmem.plugins.modules import launch_info
 
 SCRIPT = "#!/bin/sh\nacrn-dm -s 0,hostbridge -s 5,ivshmem,dm:/logs,2 -s 6,ivshmem,hv:/plc,4,4097 VM1\n"

@@ -13,7 +13,8 @@ import stat
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _boot, _service_vm
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import _entries
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch import _service_vm
 from ansible_collections.acrn.ivshmem.plugins.modules import launch_script
 
 SCRIPT = """\
@@ -311,13 +312,13 @@ def test_the_running_hypervisor_of_several(run, script, tmp_path, monkeypatch):
     }
     for text, warning in (
         ("quiet", "boot/manifest.json: there is no such manifest"),
-        (f"quiet {_boot.MARKER}=aaaa.01234567 splash\n", "has 4 MB in it, not 2 MB"),
-        (f"{_boot.MARKER}=aaaa.01234567 {_boot.MARKER}=bbbb.01234567\n", None),
+        (f"quiet {_entries.MARKER}=aaaa.01234567 splash\n", "has 4 MB in it, not 2 MB"),
+        (f"{_entries.MARKER}=aaaa.01234567 {_entries.MARKER}=bbbb.01234567\n", None),
     ):
         cmdline.write_text(text)
         warnings = run(**arguments)["warnings"]
         assert warning in warnings[0] if warning else not warnings
-        key = _boot.key_of(_boot.running_entry(text))
+        key = _entries.key_of(_entries.running_entry(text))
         assert (
             _service_vm.manifest_path(str(tmp_path / "boot")).split("boot/")[1]
             == (f"{key}/" if key else "") + "manifest.json"

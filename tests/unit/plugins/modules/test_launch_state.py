@@ -12,7 +12,7 @@ import os
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _dm_memory, _service_vm
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch import _dm_memory, _service_vm
 from ansible_collections.acrn.ivshmem.plugins.modules import dm_memory, launch_script, launch_state
 
 CONTENT = "#!/usr/bin/env bash\ndm_params=(\n    -s '0:0,hostbridge'\n    'VM1'\n)\nexec acrn-dm \"${dm_params[@]}\"\n"

@@ -12,8 +12,10 @@ import tempfile
 
 import pytest
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _lock, _pci
-from ansible_collections.acrn.ivshmem.plugins.module_utils._pci import RULES, UIO, VFIO, Wish
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _lock
+from ansible_collections.acrn.ivshmem.plugins.module_utils._guest import _act, _binding, _kernel, _udev
+from ansible_collections.acrn.ivshmem.plugins.module_utils._guest._binding import Wish
+from ansible_collections.acrn.ivshmem.plugins.module_utils._guest._kernel import RULES, UIO, VFIO
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.modules import guest_device
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _guest_shell
@@ -49,7 +51,7 @@ def planned(ask):
 
 def compare(kernel, wish, shell):
     """The plan, or the message, of both ways."""
-    ours = planned(lambda: _pci.plan(_pci.observe(kernel, wish), wish))
+    ours = planned(lambda: _binding.plan(_binding.observe(kernel, wish), wish))
     assert planned(lambda: Guest(kernel, shell).plan(wish)) == ours
     return ours
 
@@ -76,7 +78,7 @@ def three(folder):
         Wish(mode=0o640, persist=False),
         Wish(driver=VFIO),
         Wish(driver=VFIO, unsafe_noiommu=True),
-        Wish(method=_pci.DRIVER_OVERRIDE),
+        Wish(method=_kernel.DRIVER_OVERRIDE),
         Wish(devices=devices({"name": "a", "bdf": "00:10.0"}), group="ivshmem", mode=0o666),
         Wish(devices=devices({"name": "a", "region_id": 0x1001})),
         Wish(devices=devices({"name": "a", "size": 8}, {"name": "b", "bdf": "00:06.0", "size": 2}), exclusive=True),
@@ -90,8 +92,8 @@ def test_same_plan(tmp_path, shell, wish):
     before = kernel.snapshot()
     compare(kernel, wish, shell)
     if not wish.unsafe_noiommu and wish.driver == UIO and wish.group != "nobody-has-it":
-        state = _pci.observe(kernel, wish)
-        _pci.apply(kernel, _pci.plan(state, wish), state)
+        state = _binding.observe(kernel, wish)
+        _act.apply(kernel, _binding.plan(state, wish), state)
         assert not compare(kernel, wish, shell).changed
     else:
         assert kernel.snapshot() == before
@@ -103,12 +105,12 @@ def test_same_plan(tmp_path, shell, wish):
         (lambda k: k.put("/sys/kernel/security/lockdown", "none [integrity] confidentiality\n"), Wish()),
         (lambda k: k.put(RULES, "# mine\n"), Wish()),
         (lambda k: k.put(RULES, b"\xff\x00\x1b[2J no text"), Wish()),
-        (lambda k: k.put(RULES, f"{_pci.MARKER}\n\n# caf\u00e9 \udcff\n".encode("utf-8", "surrogateescape")), Wish()),
+        (lambda k: k.put(RULES, f"{_udev.MARKER}\n\n# caf\u00e9 \udcff\n".encode("utf-8", "surrogateescape")), Wish()),
         (lambda k: os.unlink(k.path("/run/udev/control")), Wish()),
         (lambda k: k.put(f"/lib/modules/{RELEASE}/modules.dep", "kernel/fs/ext4.ko:\n"), Wish()),
         (lambda k: k.put(f"/lib/modules/{RELEASE}/modules.builtin", "kernel/x/uio-pci-generic.ko\n"), Wish()),
         (lambda k: k.put("/etc/os-release", 'NAME="x"\nID="ubuntu"\n'), Wish(driver=VFIO)),
-        (lambda k: k.put(_pci.NOIOMMU_CONF, "options vfio x=1\n"), Wish()),
+        (lambda k: k.put(_kernel.NOIOMMU_CONF, "options vfio x=1\n"), Wish()),
         (lambda k: setattr(k, "kernel_release", "4.12.9"), Wish()),
         (lambda k: setattr(k, "kernel_release", "3.16.0-4"), Wish()),
         (lambda k: k.add(B, driver="other"), Wish()),
@@ -177,7 +179,7 @@ def test_same_devices(tmp_path, shell, wanted):
 
     def by_module():
         wish = guest_device.wish_of(params)
-        return guest_device.result_of(kernel, _pci.plan(_pci.observe(kernel, wish), wish), True)
+        return guest_device.result_of(kernel, _binding.plan(_binding.observe(kernel, wish), wish), True)
 
     guest = Guest(kernel, shell)
     ours = planned(by_module)
@@ -206,9 +208,9 @@ def test_any_history_is_planned_alike():
             kernel.add(B, subsystem=(0x8086, 0x1000), iommu_group="2")
             kernel.add(C, driver="somebody", iommu_group="3")
             for wish in sequence:
-                if isinstance(compare(kernel, wish, shell), _pci.Plan):
-                    state = _pci.observe(kernel, wish)
-                    _pci.apply(kernel, _pci.plan(state, wish), state)
+                if isinstance(compare(kernel, wish, shell), _binding.Plan):
+                    state = _binding.observe(kernel, wish)
+                    _act.apply(kernel, _binding.plan(state, wish), state)
 
     check()
 
@@ -219,7 +221,7 @@ def test_any_history_is_planned_alike():
 HISTORY = [
     Wish(devices=devices({"name": "a", "bdf": "00:06.0"}, {"name": "b", "bdf": "00:10.0"}), group="ivshmem"),
     Wish(devices=devices({"name": "c", "bdf": "00:10.0"}), exclusive=True, persist=False, mode=0o640),
-    Wish(method=_pci.DRIVER_OVERRIDE, exclusive=True),
+    Wish(method=_kernel.DRIVER_OVERRIDE, exclusive=True),
     Wish(driver=VFIO, force=True, devices=devices({"name": "b", "bdf": "00:10.0"}), exclusive=True),
     Wish(present=False),
 ]
@@ -228,14 +230,14 @@ HISTORY = [
 def test_a_history_ends_as_with_the_module(tmp_path, shell):
     ours, theirs = three(tmp_path / "module"), three(tmp_path / "shell")
     for wish in HISTORY:
-        state = _pci.observe(ours, wish)
-        _pci.apply(ours, _pci.plan(state, wish), state)
+        state = _binding.observe(ours, wish)
+        _act.apply(ours, _binding.plan(state, wish), state)
         guest = Guest(theirs, shell, ACTS)
         seen, todo = guest.act(wish)
         assert todo.changed and len(guest.commands) == 2
         assert state_of(theirs) == state_of(ours)
         # What is told afterwards is of afterwards.
-        assert _pci.observe(seen, wish) == _pci.observe(ours, wish)
+        assert _binding.observe(seen, wish) == _binding.observe(ours, wish)
         guest.commands.clear()
         again = guest.act(wish)[1]
         if wish.present:
@@ -262,12 +264,12 @@ def test_a_step_that_fails_is_told_as_by_the_module_and_files_come_back(tmp_path
     messages = []
     for name in ("module", "shell"):
         kernel = three(tmp_path / name)
-        kernel.put(RULES, f"{_pci.MARKER}\n\n# function 0000:00:1f.0 name z driver uio_pci_generic\n")
+        kernel.put(RULES, f"{_udev.MARKER}\n\n# function 0000:00:1f.0 name z driver uio_pci_generic\n")
         build(kernel)
         kernels.append(kernel)
     with pytest.raises(IvshmemError) as ours:
-        state = _pci.observe(kernels[0], wish)
-        _pci.apply(kernels[0], _pci.plan(state, wish), state)
+        state = _binding.observe(kernels[0], wish)
+        _act.apply(kernels[0], _binding.plan(state, wish), state)
     with pytest.raises(IvshmemError) as theirs:
         Guest(kernels[1], shell, ACTS).act(wish)
     messages = [str(error.value).replace("FATAL: ", "") for error in (ours, theirs)]
@@ -306,7 +308,7 @@ def test_one_writer_at_a_time(tmp_path, shell, tool, monkeypatch):
         pytest.skip("needs flock")
     monkeypatch.setattr(_lock, "LIMIT", 0)
     kernel = three(tmp_path / "guest")
-    lock = kernel.path(_lock.path_of(_pci.LOCK))
+    lock = kernel.path(_lock.path_of(_kernel.LOCK))
     os.makedirs(os.path.dirname(lock))
     functions = ACTS + ('command() { [ "$2" != flock ] || return 1; }\n' if tool == "link" else "")
     if tool == "link":
@@ -326,7 +328,7 @@ def test_one_writer_at_a_time(tmp_path, shell, tool, monkeypatch):
     assert os.stat(lock).st_mode & 0o777 == 0o600
     monkeypatch.setenv(_lock.VARIABLE, os.path.dirname(lock))
     told = f"held the lock .* process {os.getpid()} for test"
-    with _lock.held(_pci.LOCK, what="test"), pytest.raises(IvshmemError, match=told):
+    with _lock.held(_kernel.LOCK, what="test"), pytest.raises(IvshmemError, match=told):
         Guest(kernel, shell, functions).act(Wish())
     assert Guest(kernel, shell, functions).act(Wish())[1].changed
 
@@ -391,7 +393,7 @@ def test_no_line_of_a_file_ends_the_script(tmp_path, shell):
     command = _guest_shell.command("x\n")
     end = command.splitlines()[-1]
     hostile = f'{end}\n$(touch x) `touch x` \\ "\n'
-    kernel.put(RULES, f"{_pci.MARKER}\n\n# function 0000:00:1f.0 name it's driver -\n{hostile}")
+    kernel.put(RULES, f"{_udev.MARKER}\n\n# function 0000:00:1f.0 name it's driver -\n{hostile}")
     guest = Guest(kernel, shell, ACTS)
     guest.act(Wish(devices=devices({"name": "a", "bdf": "00:06.0"})))
     assert hostile in kernel.text(RULES)

@@ -8,9 +8,9 @@ import subprocess
 
 import pytest
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _launch_vm
-from ansible_collections.acrn.ivshmem.plugins.module_utils._launch_script import launch
-from ansible_collections.acrn.ivshmem.plugins.module_utils._launch_vm import Settings
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch import _vms
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._edit import launch
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._vms import Settings
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _launch_text
 
@@ -18,7 +18,7 @@ render = _launch_text.renderer()
 
 
 def script(vm, found, plan, settings):
-    return render(_launch_vm.values(vm, found, plan, settings))
+    return render(_vms.values(vm, found, plan, settings))
 
 
 PLAN = {
@@ -75,7 +75,7 @@ def settings(**changes):
 
 def refused(vm, plan=None, **changes):
     own = settings(**changes)
-    return _launch_vm.problems([{"name": "VM1", "memory": 512, **vm}], plan or PLAN, own.mode, own.version)
+    return _vms.problems([{"name": "VM1", "memory": 512, **vm}], plan or PLAN, own.mode, own.version)
 
 
 def test_a_good_vm_has_no_problem():
@@ -157,7 +157,7 @@ def test_a_tap_of_v2_has_tap_in_its_name():
 
 def test_a_vm_that_is_listed_twice_is_told_once():
     vm = {"name": "VM1", "memory": 512}
-    assert _launch_vm.problems([vm, vm], PLAN, "template", "3.3") == ["VM 'VM1': is listed twice in launch_vms"]
+    assert _vms.problems([vm, vm], PLAN, "template", "3.3") == ["VM 'VM1': is listed twice in launch_vms"]
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_what_a_vm_is_in_the_scenario(vm, told):
     orders = {"PRE": "pre_launched", "VM1": "post_launched", "VM2": "post_launched"}
     vms = [{"name": name, "id": number, "load_order": order} for number, (name, order) in enumerate(orders.items())]
     vms[2]["uuid"] = "cd"
-    found = _launch_vm.problems([{"memory": 512, **vm}], {"vms": vms}, "template", "2.6")
+    found = _vms.problems([{"memory": 512, **vm}], {"vms": vms}, "template", "2.6")
     assert [told in line for line in found] == ([True] if told else [])
 
 
@@ -237,7 +237,7 @@ def test_slots_of_regions_are_left_alone():
 
 
 def wish(vms, **changes):
-    return _launch_vm.wish(vms, PLAN, lambda name: DEVICES, settings(**changes), render)
+    return _vms.wish(vms, PLAN, lambda name: DEVICES, settings(**changes), render)
 
 
 def test_the_wish_of_a_template():
@@ -311,14 +311,12 @@ def test_a_template_of_the_user(tmp_path):
     )
     own = _launch_text.renderer(str(path))
     vm = {"name": "VM1", "memory": 512, "color": "red"}
-    found = own(_launch_vm.values(vm, DEVICES, PLAN, settings()))
+    found = own(_vms.values(vm, DEVICES, PLAN, settings()))
     assert found == "#!/bin/sh\n# red\nexec acrn-dm -m 512M -s '3,ivshmem,dm:/log,2' 'VM1'\n"
-    state = _launch_vm.wish([vm], PLAN, lambda name: DEVICES, settings(), own)["state"]
+    state = _vms.wish([vm], PLAN, lambda name: DEVICES, settings(), own)["state"]
     assert state["scripts"][0]["content"] == found
     path.write_text("{% extends 'vm.sh.j2' %}")
-    assert _launch_text.renderer(str(path))(_launch_vm.values(vm, [], PLAN, settings())) == script(
-        vm, [], PLAN, settings()
-    )
+    assert _launch_text.renderer(str(path))(_vms.values(vm, [], PLAN, settings())) == script(vm, [], PLAN, settings())
 
 
 @pytest.mark.parametrize(
@@ -336,8 +334,6 @@ def test_a_template_that_fails_is_refused_with_variable_file_and_vm(tmp_path, te
         path.write_text(text)
     own = _launch_text.renderer(str(path))
     with pytest.raises(IvshmemError, match=r"launch_template: .*mine"):
-        own(_launch_vm.values({"name": "VM1", "memory": 512}, [], PLAN, settings()))
-    (refused,) = _launch_vm.wish([{"name": "VM1", "memory": 512}], PLAN, lambda name: [], settings(), own)["state"][
-        "refused"
-    ]
+        own(_vms.values({"name": "VM1", "memory": 512}, [], PLAN, settings()))
+    (refused,) = _vms.wish([{"name": "VM1", "memory": 512}], PLAN, lambda name: [], settings(), own)["state"]["refused"]
     assert refused.startswith("VM 'VM1': launch_template: ") and told in refused

@@ -1,0 +1,616 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A Service VM's hypervisors: the builds in /boot/acrn, what each boot entry loads, and what proves that one runs.
+
+What the boot loader holds is the business of _loader.
+
+This module util is PRIVATE to the collection: it can change at any time.
+"""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import hashlib
+import json
+import os
+import re
+import shlex
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Callable, Sequence
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import _entries as core
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import _linux as linux
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import _menu
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._entries import State
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._files import (
+    FRESH,
+    MEGABYTE,
+    Root,
+    Run,
+    copy,
+    forget,
+    making,
+    replace,
+    sync_directory,
+    write_new,
+)
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._loader import Loader, loader_of
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import digest_of, digest_or_none
+from ansible_collections.acrn.ivshmem.plugins.module_utils._guest import _functions, _kernel
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Bdf, IvshmemError
+
+# Left free beside the files themselves: grub.cfg, the state, and what the next kernel's installation begins with.
+SPARE = 8 * MEGABYTE
+IMAGE = "acrn.bin"
+NO_INITRD = "none"
+MANIFEST = "manifest.json"
+SCENARIO = "scenario.xml"
+_BOOT_FILES = re.compile(r"acrn\.bin|acpi/ACPI_VM\d+\.bin|serial\.conf|scenario\.xml|board\.xml")
+_SECURE_BOOT = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user chose for the boot entries of a host."""
+
+    cmdline: str = ""
+    panic: int = 60
+    root: str = ""
+    kernel: str = ""
+    initrd: str = ""
+    modules: tuple[tuple[str, str], ...] = ()
+    title: str = ""
+    keep: int = 2
+    sign: str = ""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A build: its manifest, and the scenario that is compiled in."""
+
+    key: str
+    manifest: Mapping[str, Any]
+    scenario: bytes
+
+    @property
+    def version(self) -> str:
+        """The version of ACRN, such as 3.3; empty where the manifest does not say it."""
+        return str(self.manifest.get("version") or "")
+
+    @property
+    def files(self) -> dict[str, Mapping[str, Any]]:
+        """What goes to the host: path -> size and sha256."""
+        return {name: facts for name, facts in self.manifest["outputs"].items() if _BOOT_FILES.fullmatch(name)}
+
+    @classmethod
+    def parse(cls, manifest: str, scenario: bytes) -> Artifact:
+        """From what both files hold. Raises IvshmemError."""
+        try:
+            value = json.loads(manifest)
+            key = core.check_key(str(value["key"]))
+            for name, facts in value["outputs"].items():
+                if not re.fullmatch(r"[0-9a-f]{64}", facts["sha256"]) or not isinstance(facts["size"], int):
+                    raise ValueError(f"{name} has no digest")
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as exc:
+            raise IvshmemError(f"{MANIFEST} of the artefact is not what hypervisor_build writes: {exc}") from exc
+        made = cls(key, value, scenario)
+        for name in (IMAGE, SCENARIO):
+            if name not in made.files:
+                raise IvshmemError(f"{MANIFEST} of the artefact {key} lists no {name}; build it again")
+        return made
+
+
+class Host(Root):
+    """The machine that this code runs on: builds and entries in /boot/acrn, the Service VM's kernel, proofs."""
+
+    def __init__(self, run: Run, base: str = "/", dry: bool = False) -> None:
+        super().__init__(run, base, dry)
+        self.loader: Loader = loader_of(self)
+        self.boot_dir = self.path("boot/acrn")
+        self.state_file = os.path.join(self.boot_dir, "state.json")
+
+    # ---- reading ----
+
+    def state(self) -> State:
+        """What earlier runs left in state.json."""
+        text = self.text(self.state_file, "")
+        try:
+            return State.parse(json.loads(text)) if text else State()
+        except (ValueError, RecursionError, IvshmemError) as exc:
+            raise IvshmemError(f"{self.state_file}: {exc}; remove the file if nothing in it matters") from exc
+
+    def artifact(self, key: str) -> Artifact:
+        """A build that the host has. Raises IvshmemError."""
+        folder = os.path.join(self.boot_dir, core.check_key(key))
+        if not os.path.exists(os.path.join(folder, MANIFEST)):
+            raise IvshmemError(f"{folder}: this host has no build {key}; give the directory of the artefact")
+        return Artifact.parse(self.text(os.path.join(folder, MANIFEST)), self.data(os.path.join(folder, SCENARIO)))
+
+    def builds(self) -> list[str]:
+        """The keys of the builds on the disk, the oldest first."""
+        found = []
+        for path in glob.glob(os.path.join(glob.escape(self.boot_dir), "*", MANIFEST)):
+            found.append((os.path.getmtime(path), os.path.basename(os.path.dirname(path))))
+        return [key for _time, key in sorted(found)]
+
+    def lacking(self, artifact: Artifact, sign: str = "") -> list[str]:
+        """Files of a build that are missing here, have other bytes, or lack the signature that they shall have."""
+        folder = os.path.join(self.boot_dir, artifact.key)
+        found = []
+        for name, facts in artifact.files.items():
+            path = os.path.join(folder, name)
+            try:
+                whole = os.path.getsize(path) == facts["size"] and digest_of(path) == facts["sha256"]
+                whole = whole and (not sign or os.path.exists(path + self.loader.signature))
+            except OSError:
+                whole = False
+            if not whole:
+                found.append(name)
+        try:
+            same = json.loads(self.text(os.path.join(folder, MANIFEST), "null")) == artifact.manifest
+        except ValueError:
+            same = False
+        return found if same else [*found, MANIFEST]
+
+    def entries(self) -> dict[str, str]:
+        """The menu entries of all builds on the host: name -> text."""
+        found = {}
+        for path in glob.glob(os.path.join(glob.escape(self.boot_dir), "*", "entry-*.cfg")):
+            key, name = path.split(os.sep)[-2:]
+            found[f"{key}.{name[6:-4]}"] = self.text(path)
+        return found
+
+    # ---- what belongs to the Service VM's kernel ----
+
+    def cmdline(self) -> list[str]:
+        """The arguments of the running kernel."""
+        return self.text(self.path("proc/cmdline")).split()
+
+    def runs_acrn(self) -> bool:
+        """Whether this is a Service VM: ACRN's driver makes its device nowhere else."""
+        return self._prove_device()[0]
+
+    def config(self, release: str) -> str:
+        """The configuration of a kernel; empty where none is found."""
+        for name in linux.CONFIGS:
+            text = self.text(self.path(name.format(release)), "")
+            if text:
+                return text
+        running = self.text(self.path("proc/sys/kernel/osrelease"), "").strip()
+        packed = self.path("proc/config.gz")
+        if running == release and os.path.exists(packed):
+            with gzip.open(packed, "rt", encoding="latin-1") as handle:
+                return handle.read()
+        return ""
+
+    def kernel(self, chosen: str, options: Sequence[str]) -> str:
+        """The path of the Service VM's kernel: as chosen, or the best one with one of these options in its
+        configuration. Raises IvshmemError.
+        """
+        if chosen:
+            if not os.path.isfile(chosen):
+                raise IvshmemError(f"{chosen}: this kernel for the Service VM is not on the host")
+            return chosen
+        paths: dict[str, str] = {}
+        for pattern in linux.KERNELS:
+            for path in sorted(glob.glob(self.path(f"boot/{pattern}"))):
+                if not path.endswith((self.loader.signature, ".old", ".bak", ".dpkg-bak", ".img")):
+                    paths.setdefault(linux.release(os.path.basename(path)), path)
+        configs = {release: self.config(release) for release in paths}
+        fitting = linux.service_vm_kernels(configs, options)
+        if fitting:
+            return paths[fitting[0]]
+        seen = ", ".join(release if configs[release] else f"{release} (without a config)" for release in sorted(paths))
+        raise IvshmemError(
+            f"none of the kernels in /boot ({seen or 'there is none'}) has {' or '.join(options)} in its "
+            "/boot/config-VERSION or /lib/modules/VERSION/config, which the Service VM needs; install ACRN's kernel, "
+            "or name one (kernel, in the role hypervisor_kernel)"
+        )
+
+    def initrd_of(self, kernel: str) -> str:
+        """The initrd that belongs to a kernel, by its release; empty where there is none."""
+        names = [linux.release(os.path.basename(path)) for path in (kernel, os.path.realpath(kernel))]
+        for release in [*names, linux.release_of_image(self.data(kernel, 65536))]:
+            for pattern in linux.INITRDS if release else ():
+                path = os.path.join(os.path.dirname(kernel), pattern.format(release))
+                if os.path.isfile(path):
+                    return path
+        return ""
+
+    def _node(self, root: str) -> str:
+        # The device file that a root argument means on this host.
+        kind, _equals, value = root.partition("=")
+        folder = {"UUID": "uuid", "LABEL": "label", "PARTUUID": "partuuid", "PARTLABEL": "partlabel"}.get(kind)
+        path = f"dev/disk/by-{folder}/{value}" if folder else root.lstrip("/")
+        return os.path.realpath(self.path(path))
+
+    def _needs_initrd(self, root: str) -> bool:
+        udev = False
+        if root.startswith("/dev/"):
+            path = self.path(root[1:])
+            udev = os.path.islink(path) or os.path.basename(os.path.realpath(path)).startswith("dm-")
+        return linux.needs_initrd(root, udev)
+
+    def _same_without_initrd(self, root: str) -> str:
+        # The partition of a file system, as a kernel alone finds it.
+        node = self._node(root)
+        for path in sorted(glob.glob(self.path("dev/disk/by-partuuid/*"))):
+            if os.path.exists(node) and os.path.realpath(path) == node:
+                return f"PARTUUID={os.path.basename(path)}"
+        return "PARTUUID=... (blkid tells it)"
+
+    def root_arguments(self, chosen: str, kernel: str, initrd: str) -> list[str]:
+        """The kernel arguments that say where the root is: as chosen, or as the running kernel has them.
+
+        Raises IvshmemError where the kernel could not find it.
+        """
+        running = linux.root_arguments(self.cmdline(), bool(initrd))
+        before = linux.root_of(running)
+        root = chosen or before
+        if not root:
+            raise IvshmemError(
+                "the running kernel has no root= argument; name the root file system (root, in the "
+                "role hypervisor_root)"
+            )
+        if not initrd and self._needs_initrd(root):
+            raise IvshmemError(
+                f"root={root}: only an initrd can find this root file system, and none is loaded with {kernel}. Make "
+                "its initrd (update-initramfs -c -k VERSION, dracut --kver VERSION), name one (initrd, in the role "
+                f"hypervisor_initrd), or name the partition: hypervisor_root={self._same_without_initrd(root)}"
+            )
+        if root != before and before and self._node(root) != self._node(before):
+            return [f"root={root}"]  # what mounts another file system says nothing of this one
+        return [f"root={root}", *(word for word in running if linux.key(word) != "root")]
+
+    def _initrd(self, wanted: core.Modules, settings: Settings, kernel: str) -> str:
+        # The initrd for the entry; empty for none.
+        if settings.initrd == NO_INITRD:
+            return ""
+        found = settings.initrd or self.initrd_of(kernel)
+        if not found and wanted.ramdisk:
+            raise IvshmemError(
+                f"{kernel}: the scenario wants an initrd ({wanted.ramdisk}), and beside this kernel is none; make it, "
+                f"or name one (initrd, in the role hypervisor_initrd, or {NO_INITRD} for none)"
+            )
+        if not found or wanted.ramdisk or not wanted.sharers:
+            return found
+        root = settings.root or linux.root_of(self.cmdline())
+        whom = ", ".join(wanted.sharers)
+        if root and not self._needs_initrd(root):
+            self.warnings.append(
+                f"{found} is not loaded: the scenario has no ramdisk_mod, so that the pre-launched {whom} would get "
+                "it too; give the Service VM a ramdisk_mod to load it"
+            )
+            return ""
+        raise IvshmemError(
+            f"{found}: the Service VM needs this initrd for root={root}, and the scenario has no ramdisk_mod, so that "
+            f"the pre-launched {whom} would get it too. Give the Service VM a ramdisk_mod in the scenario, such as "
+            f"Linux_ramdisk, or name the partition, which needs none: hypervisor_root={self._same_without_initrd(root)}"
+        )
+
+    def _service_vm(
+        self, artifact: Artifact, wanted: core.Modules, given: dict[str, str], settings: Settings
+    ) -> tuple[list[tuple[str, str]], list[str]]:
+        # Files with their tags, an initrd last, and the arguments, for the Service VM's kernel.
+        tag = wanted.kernel or ""
+        kernel = given.pop(tag, None) or self.kernel(settings.kernel, linux.drivers(artifact.version))
+        if not os.path.isfile(kernel):
+            raise IvshmemError(f"{kernel}: the file for the module {tag!r} is not on the host")
+        initrd = given.pop(wanted.ramdisk, None) or self._initrd(wanted, settings, kernel)
+        arguments = self.root_arguments(settings.root, kernel, initrd)
+        return [(kernel, tag), *([(initrd, wanted.ramdisk)] if initrd else [])], arguments
+
+    def acrn_entry(self) -> _menu.AcrnEntry | None:
+        """The entry of the host, and not of this collection, that boots ACRN: the one in use, as far as can be told."""
+        if core.running_entry(self.text(self.path("proc/cmdline"))):
+            return None
+        return _menu.in_use(self.loader.own_entries(), self.cmdline() if self.runs_acrn() else None)
+
+    def arguments_in_use(self) -> list[str]:
+        """The kernel arguments of the host's own ACRN entry, or, where a Service VM runs that no entry of the menu
+        explains, those of the running kernel; without those that each entry of this collection has.
+        """
+        entry = self.acrn_entry()
+        if entry:
+            return linux.own_arguments(entry.arguments)
+        if self.runs_acrn() and not core.running_entry(self.text(self.path("proc/cmdline"))):
+            return linux.own_arguments(self.cmdline())
+        return []
+
+    def lacking_arguments(self, artifact: Artifact, settings: Settings) -> list[str]:
+        """Arguments in use on the host that a new entry would not give, nor the scenario."""
+        wanted = core.wanted_modules(artifact.scenario, artifact.version)
+        return linux.lacking(self.arguments_in_use(), {*settings.cmdline.split(), *wanted.bootargs.split()})
+
+    def render(self, artifact: Artifact, settings: Settings) -> tuple[str, str]:
+        """Name and text of the entry for a build. Raises IvshmemError where something that it needs is not there."""
+        wanted = core.wanted_modules(artifact.scenario, artifact.version)
+        given = dict(settings.modules)
+        modules, arguments = self._service_vm(artifact, wanted, given, settings) if wanted.kernel else ([], [])
+        initrds = [path for path, _tag in modules[1:]]
+        for tag in wanted.others:
+            if tag not in given:
+                raise IvshmemError(
+                    f"the scenario's pre-launched VMs want a module {tag!r}, and nothing says which file it is; "
+                    f"name it (modules, in the role hypervisor_modules: {{{tag}: /path/on/the/host}})"
+                )
+            modules.append((given.pop(tag), tag))
+        modules += [(path, tag) for tag, path in sorted(given.items())]
+        for path, tag in modules:
+            if not os.path.isfile(path):
+                raise IvshmemError(f"{path}: the file for the module {tag!r} is not on the host")
+        folder = os.path.join(self.boot_dir, artifact.key)
+        for tag in wanted.acpi:
+            # A build without these tables boots no pre-launched VM; the builder has them if the scenario has such VMs.
+            if f"acpi/{tag}.bin" not in artifact.files:
+                raise IvshmemError(
+                    f"the artefact {artifact.key} has no acpi/{tag}.bin, which its scenario wants; build it again"
+                )
+            modules.append((os.path.join(folder, "acpi", f"{tag}.bin"), tag))
+        if settings.panic:
+            arguments.append(f"panic={settings.panic}")
+        title = settings.title or f"ACRN {artifact.version} {artifact.manifest.get('name', '')}".strip()
+        entry, text = self.loader.render(
+            f"{title} ({artifact.key[:12]})",
+            artifact.key,
+            os.path.join(folder, IMAGE),
+            " ".join([*arguments, settings.cmdline]),
+            modules,
+            initrds,
+        )
+        self._check_length(wanted, [*arguments, *settings.cmdline.split(), f"{core.MARKER}={entry}"])
+        return entry, text
+
+    @staticmethod
+    def _check_length(wanted: core.Modules, words: Sequence[str]) -> None:
+        needed = len(" ".join([wanted.bootargs, *words]).encode("utf-8", "surrogateescape")) + 1
+        if wanted.kernel and needed > linux.BOOTARGS_SIZE:
+            raise IvshmemError(
+                f"the arguments of the scenario and of the boot entry are {needed} bytes together, and ACRN has room "
+                f"for {linux.BOOTARGS_SIZE}; shorten the bootargs of the scenario, or cmdline (in the role "
+                "hypervisor_cmdline)"
+            )
+
+    def secure_boot(self) -> bool:
+        """Whether the firmware checks signatures."""
+        try:
+            with open(self.path(_SECURE_BOOT), "rb") as handle:
+                return handle.read(5)[4:5] == b"\1"
+        except OSError:
+            return False
+
+    def own_files(self) -> list[str]:
+        """What this collection has made in /boot/acrn. ACRN's guides put files of users there, too."""
+        found = []
+        for name in sorted(os.listdir(self.boot_dir)) if os.path.isdir(self.boot_dir) else []:
+            path = os.path.join(self.boot_dir, name)
+            build = any(
+                os.path.exists(os.path.join(path, each)) for each in (MANIFEST, f"{MANIFEST}{self.loader.signature}")
+            )
+            ours = name in (os.path.basename(self.state_file), "before") or (name.startswith(".") and FRESH in name)
+            if ours or build or glob.glob(os.path.join(glob.escape(path), "entry-*.cfg")):
+                found.append(path)
+        return found
+
+    def untouched(self) -> bool:
+        """Whether nothing of this collection is on the host, which may have no GRUB at all."""
+        return self.loader.untouched() and not self.own_files()
+
+    # ---- writing; each of these is a whole step, and does nothing in check mode but say that it would ----
+
+    def save_state(self, state: State, before: State) -> None:
+        """Write state.json if it has to change. It tells of other changes and is not one by itself."""
+        if state.as_dict() == before.as_dict() or self.dry:
+            return
+        os.makedirs(self.boot_dir, exist_ok=True)
+        replace(self.state_file, (json.dumps(state.as_dict(), indent=1, sort_keys=True) + "\n").encode(), 0o644)
+
+    def sweep(self) -> None:
+        """Remove what killed runs left."""
+        if self.dry:
+            return
+        folders = [self.boot_dir, *self.loader.folders(), self.path("usr/share/acrn")]
+        # An entry lies beside the files of its build.
+        places = [glob.escape(folder) for folder in folders] + [os.path.join(glob.escape(self.boot_dir), "*")]
+        for place in places:
+            for path in glob.glob(os.path.join(place, f".*{FRESH}*")):
+                forget(path)
+
+    def check_room(self, artifact: Artifact, lacking: Iterable[str]) -> None:
+        """Raise IvshmemError if files of a build do not fit in /boot."""
+        # A damaged file is replaced by a rename: until then both are there.
+        needed = sum(artifact.files[name]["size"] for name in lacking if name != MANIFEST)
+        near = self.boot_dir if os.path.isdir(self.boot_dir) else os.path.dirname(self.boot_dir)
+        info = os.statvfs(near)
+        free = info.f_bavail * info.f_frsize
+        if needed and needed + SPARE > free:
+            raise IvshmemError(
+                f"{near}: {free // MEGABYTE} MB are free, the build {artifact.key} needs "
+                f"{-(-needed // MEGABYTE)} MB and {SPARE // MEGABYTE} MB "
+                "shall stay free; make room (old kernels), or keep fewer builds (keep, in the role hypervisor_keep)"
+            )
+
+    def add_files(self, artifact: Artifact, lacking: Iterable[str], staged: str, sign: str) -> None:
+        """Bring a build's files from a directory to their place: the whole directory at once, or the broken ones."""
+        lacking = list(lacking)
+        if not lacking or not self.begin(f"files of {artifact.key}"):
+            return
+        place = os.path.join(self.boot_dir, artifact.key)
+        whole = os.path.isdir(place)
+        folder = os.path.join(self.boot_dir, f".{artifact.key}.{FRESH}")
+        with making(folder):
+            self._fill(folder, artifact, [*(name for name in lacking if name != MANIFEST), MANIFEST], staged, sign)
+            if whole:
+                for directory, _folders, names in os.walk(folder):
+                    target = os.path.join(place, os.path.relpath(directory, folder))
+                    os.makedirs(target, exist_ok=True)
+                    for name in sorted(names, key=lambda name: name == MANIFEST):
+                        os.rename(os.path.join(directory, name), os.path.join(target, name))
+                    sync_directory(target)
+                forget(folder)
+            else:
+                os.rename(folder, place)
+        sync_directory(self.boot_dir)
+
+    def _fill(self, folder: str, artifact: Artifact, names: Sequence[str], staged: str, sign: str) -> None:
+        """Bring files of a build into a new directory and to the disk, each only if it is what the build says."""
+        os.makedirs(folder, mode=0o755)
+        for name in names:
+            path = os.path.join(folder, name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(os.path.join(staged, name), "rb") as handle:
+                data = handle.read()
+            if name != MANIFEST and hashlib.sha256(data).hexdigest() != artifact.files[name]["sha256"]:
+                raise IvshmemError(
+                    f"{name} of the artefact {artifact.key} is not what its {MANIFEST} says; build it again"
+                )
+            if name == IMAGE and b"\xd6\x50\x52\xe8" not in data[:32768]:
+                raise IvshmemError(f"{name} of the artefact {artifact.key} is no multiboot2 image; build it again")
+            write_new(path, data, 0o644)
+            if sign and name != MANIFEST:
+                self.loader.sign(sign, path)
+        for directory, _folders, _files in os.walk(folder):
+            sync_directory(directory)
+
+    def add_entry(self, entry: str, text: str) -> None:
+        """Keep an entry's text beside the build's files."""
+        key, revision = entry.split(".")
+        path = os.path.join(self.boot_dir, key, f"entry-{revision}.cfg")
+        if self.text(path, "") != text and self.begin(f"entry {entry}"):
+            replace(path, text.encode(), 0o644)
+
+    def prune(self, keys: Sequence[str], entries: Sequence[str]) -> list[str]:
+        """Remove builds and entries that are not named; the menu must be without them. Returns the keys that went."""
+        gone = []
+        for path in glob.glob(os.path.join(glob.escape(self.boot_dir), "*", MANIFEST)):
+            key = os.path.basename(os.path.dirname(path))
+            if key in keys:
+                continue
+            gone.append(key)
+            if self.begin(f"old build {key}"):
+                # In one step out of the way, so that a half of it is never taken for a build.
+                away = os.path.join(self.boot_dir, f".{key}.{FRESH}-old")
+                os.rename(os.path.dirname(path), away)
+                forget(away)
+        for entry in set(self.entries()) - set(entries):
+            key, revision = entry.split(".")
+            if key in keys and self.begin(f"old entry {entry}"):
+                forget(os.path.join(self.boot_dir, key, f"entry-{revision}.cfg"))
+        return gone
+
+    def remove_own_files(self) -> None:
+        """Remove what this collection has made in /boot/acrn, and that directory if nothing else is in it."""
+        own = self.own_files()
+        for what in own:
+            if self.begin(what):
+                folder, name = os.path.split(what)
+                # In one step out of the way, so that the next run knows a half of it as its own.
+                away = os.path.join(folder, f".{name}.{FRESH}-old") if FRESH not in name else what
+                os.rename(what, away)
+                forget(away)
+        if os.path.isdir(self.boot_dir) and not self.dry and not os.listdir(self.boot_dir):
+            os.rmdir(self.boot_dir)
+
+    # ---- a packaged host: grub-acrn and the launch tools read the scenario there ----
+
+    def sync_packaged(self, artifact: Artifact) -> None:
+        """Keep /usr/share/acrn/{board,scenario}.xml in step, where a package made them."""
+        for name in ("board.xml", SCENARIO):
+            path = self.path(f"usr/share/acrn/{name}")
+            source = os.path.join(self.boot_dir, artifact.key, name)
+            if not os.path.lexists(path) or not os.path.exists(source) or digest_of(source) == digest_or_none(path):
+                continue
+            if not self.begin(path):
+                continue
+            kept = os.path.join(self.boot_dir, "before", name)
+            if not os.path.lexists(kept):
+                os.makedirs(os.path.dirname(kept), exist_ok=True)
+                copy(path, kept)
+            # The link is replaced, not what it points to: that belongs to the package.
+            fresh = os.path.join(os.path.dirname(path), f".{name}.{FRESH}")
+            with making(fresh), open(source, "rb") as handle:
+                write_new(fresh, handle.read(), 0o644)
+                os.rename(fresh, path)
+            sync_directory(os.path.dirname(path))
+
+    def restore_packaged(self) -> None:
+        """Give back what sync_packaged replaced."""
+        for name in ("board.xml", SCENARIO):
+            kept, path = os.path.join(self.boot_dir, "before", name), self.path(f"usr/share/acrn/{name}")
+            if not os.path.lexists(kept) or not self.begin(path):
+                continue
+            copy(kept, path)
+            forget(kept)
+
+    # ---- proofs ----
+
+    def proofs(
+        self, entry: str, names: Sequence[str], regions: Sequence[Mapping[str, Any]], commands: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """What shows that a hypervisor runs as it should: a list of name, ok and detail."""
+        running = self.loader.boot().running
+        found = [
+            {
+                "name": "entry",
+                "ok": running == entry,
+                "detail": f"the running kernel was booted by {running or 'the entry of the host'}",
+            }
+        ]
+        tests: dict[str, Callable[[], tuple[bool, str]]] = {
+            "hypervisor": self._prove_hypervisor,
+            "device": self._prove_device,
+            "regions": lambda: self._prove_regions(regions),
+        }
+        for name in names:
+            ok, detail = tests[name]()
+            found.append({"name": name, "ok": ok, "detail": detail})
+        for command in commands:
+            code, output, errors = self.run(shlex.split(command))
+            said = (errors or output).strip().splitlines()[-1:]
+            found.append(
+                {"name": command, "ok": code == 0, "detail": f"exit code {code}" + (f": {said[0]}" if said else "")}
+            )
+        return found
+
+    def _prove_hypervisor(self) -> tuple[bool, str]:
+        # Reads CPUID leaf 0x40000000, where ACRN says ACRNACRNACRN.
+        words = ["systemd-detect-virt", "--vm"]
+        code, output, errors = self.run(words)
+        found = output.strip()
+        # It ends with 1 where there is no hypervisor. One that could not look judges no hypervisor.
+        if not found or (code != 0 and found != "none"):
+            raise IvshmemError(f"{' '.join(words)} ends with code {code}: {(errors or output).strip() or 'no word'}")
+        return found == "acrn", f"{words[0]} says {found}"
+
+    def _prove_device(self) -> tuple[bool, str]:
+        for name in ("acrn_hsm", "acrn_vhm"):
+            if os.path.exists(self.path(f"dev/{name}")):
+                return True, f"/dev/{name}"
+        return False, "there is neither /dev/acrn_hsm nor /dev/acrn_vhm"
+
+    def _prove_regions(self, regions: Sequence[Mapping[str, Any]]) -> tuple[bool, str]:
+        functions = {}
+        for function in _functions.scan(_kernel.Kernel(self.base)):
+            functions[function.bdf] = (function.size or 0) // MEGABYTE
+        wrong = []
+        free = dict(functions)
+        for region in regions:
+            size = int(region["size"])
+            at = str(Bdf.parse(region["vbdf"])) if region.get("vbdf") else None
+            if at is None:
+                # ACRN's build chose the place (v2.x): any function of the size will do.
+                at = next((bdf for bdf, found in sorted(free.items()) if found == size), "?")
+            if free.pop(at, None) != size:
+                seen = f"{functions[at]} MB" if at in functions else "nothing"
+                wrong.append(f"{region['name']}: {size} MB wanted at {at}, {seen} there")
+        return not wrong, "; ".join(wrong) or f"{len(regions)} of {len(regions)} regions of the Service VM are there"
+
+
+def now() -> int:
+    """Seconds since 1970."""
+    return int(time.time())

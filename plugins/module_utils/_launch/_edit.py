@@ -1,0 +1,533 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Launch scripts with other ivshmem devices: what has to agree before an edit, and the edit, by single words.
+
+This module util is PRIVATE to the collection: it can change at any time.
+
+All bytes but those of the words that are replaced, added or removed stay, and the result is read again and compared
+with what was wanted before anybody may write it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import (
+    RESERVED_SLOTS,
+    IvshmemDevice,
+    check_scenario,
+    check_vm_name,
+    devices_of_vm,
+    format_slot,
+    make_devices,
+    place,
+)
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._view import (
+    OBSOLETE,
+    Call,
+    Device,
+    Holder,
+    View,
+    calls_of,
+    decode,
+    found_device,
+    script_vms,
+)
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Bdf, IvshmemError
+
+if TYPE_CHECKING:
+    from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import Scenario, Vm
+
+
+STATES = ("exact", "present", "absent")
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def check_exact(data: bytes, vm: str | None, where: str) -> None:
+    """Raise IvshmemError where the ivshmem devices of a VM cannot all be read from its script."""
+    edit = _Edit(data, (), "exact", vm, None, {}, None, where)
+    for call in calls_of(edit.view, vm, None):
+        edit.refuse_unread(call)
+
+
+@dataclass(frozen=True)
+class PlacedDevice:
+    """A device as it stands in the script afterwards."""
+
+    device: IvshmemDevice
+    line: int
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain values for a module's result."""
+        slot = self.device.slot
+        return {
+            "name": self.device.name,
+            "provided_by": self.device.provided_by,
+            "size": self.device.size,
+            "region_id": self.device.region_id,
+            "slot": slot,
+            "vbdf": None if slot is None else str(Bdf(0, slot, 0)),
+            "line": self.line,
+        }
+
+
+@dataclass(frozen=True)
+class Edited:
+    """A script after the edit. ``actions`` and ``warnings`` are for the user, one sentence each."""
+
+    data: bytes
+    vm: str | None
+    line: int  # of the acrn-dm call
+    style: str
+    devices: tuple[PlacedDevice, ...]
+    removed: tuple[str, ...]
+    actions: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def edit_script(
+    data: bytes,
+    devices: Sequence[IvshmemDevice],
+    *,
+    state: str = "exact",
+    vm: str | None = None,
+    uuid: str | None = None,
+    hints: Mapping[str, int] | None = None,
+    acrn_version: tuple[int, int] | None = None,
+    where: str = "script",
+) -> Edited:
+    """Give a VM's acrn-dm call the ivshmem devices.
+
+    ``state``: exact = these and no other ones, present = at least these, absent = none of these names. ``hints``
+    (prefixed name -> slot) are slots to keep for devices that the script does not have yet. Where several calls start
+    the VM, each gets the devices. Raises IvshmemError with line numbers; then nothing is to be written.
+    """
+    return _Edit(data, devices, state, vm, uuid, hints or {}, acrn_version, where).run()
+
+
+class _Edit:
+    def __init__(
+        self,
+        data: bytes,
+        devices: Sequence[IvshmemDevice],
+        state: str,
+        vm: str | None,
+        uuid: str | None,
+        hints: Mapping[str, int],
+        acrn_version: tuple[int, int] | None,
+        where: str,
+    ) -> None:
+        if state not in STATES:
+            raise IvshmemError(f"state must be one of {', '.join(STATES)}, not '{state}'")
+        self.devices = tuple(devices)
+        self.state = state
+        self.vm = vm
+        self.uuid = uuid
+        self.hints = hints
+        self.version = acrn_version
+        self.where = where
+        self.view = View(decode(data), where)
+        self.actions: list[str] = []
+        self.warnings: list[str] = []
+        self.removed: list[str] = []
+
+    def run(self) -> Edited:
+        calls = calls_of(self.view, self.vm, self.uuid)
+        name = calls[0].name or self.vm
+        for known in filter(None, {name, *(call.name for call in calls)}):
+            try:
+                check_vm_name(known, self.version)
+            except IvshmemError as exc:
+                raise IvshmemError(f"{self.where}: line {calls[0].line}: {exc}") from None
+        wanted = () if self.state == "absent" else self.devices
+        gone = {device.prefixed for device in self.devices} if self.state == "absent" else None
+        for call in calls:
+            self.refuse_unread(call)
+            self._warn(call)
+        placed = self._place(calls, wanted, gone)
+        before = self.view.text
+        for index in range(len(calls)):
+            self._edit_call(index, placed, gone)
+        cut = [call for call in calls if call.comment_line and not call.names]
+        if cut and self.view.text != before:
+            raise IvshmemError(
+                f"{self.where}: line {cut[0].line}: the comment in line {cut[0].comment_line} ends the command, and "
+                "acrn-dm gets nothing of what stands behind it; move the comment above the command"
+            )
+        calls = calls_of(self.view, self.vm, self.uuid)
+        lines = {(found_device(device).name or ""): device.line for device in reversed(self._ivshmem(calls[0]))}
+        return Edited(
+            _encode(self.view.text),
+            name,
+            calls[0].line,
+            calls[0].style,
+            tuple(PlacedDevice(device, lines.get(device.prefixed, calls[0].line)) for device in placed),
+            tuple(dict.fromkeys(self.removed)),
+            tuple(self.actions),
+            tuple(dict.fromkeys(self.warnings)),
+        )
+
+    def refuse_unread(self, call: Call) -> None:
+        """Refuse what would have to be called exact, or changed, without being known."""
+        names = {device.prefixed for device in self.devices}
+        problems = [
+            (
+                device.line,
+                "which ivshmem device this is, at which slot, or whether the VM gets it, is only known when the script "
+                "runs",
+            )
+            for device in call.devices
+            if device.may_share and (self.state == "exact" or device.names & names)
+        ]
+        if self.state == "exact":
+            problems += [
+                (line, f"{source} is only known when the script runs, and ivshmem devices may be in it")
+                for line, source in call.unseen
+            ]
+        if problems:
+            raise IvshmemError(
+                "\n".join(
+                    f"{self.where}: line {line}: {text}; write the arguments in the acrn-dm command itself"
+                    + (", or set state to present, which leaves them alone" if self.state == "exact" else "")
+                    for line, text in dict.fromkeys(problems)
+                )
+            )
+
+    @staticmethod
+    def _ivshmem(call: Call) -> list[Device]:
+        return [device for device in call.devices if device.kind == "ivshmem"]
+
+    def _call(self, index: int) -> Call:
+        return calls_of(self.view, self.vm, self.uuid)[index]
+
+    def _warn(self, call: Call) -> None:
+        """What acrn-dm will not take or what cannot be seen here, though it is not for us to change."""
+        if not call.names:
+            comment = call.comment_line
+            why = f": the comment in line {comment} ends the command, move it above" if comment else ""
+            self.warnings.append(
+                f"{self.where}: line {call.line}: acrn-dm gets no VM name as its last argument and will refuse to start"
+                + why
+            )
+        for line, source in call.unseen:
+            self.warnings.append(
+                f"{self.where}: line {line}: {source} is only known when the script runs; PCI slots and "
+                "ivshmem devices in it are not seen"
+            )
+        others: dict[Bdf, Device] = {}
+        for device in call.devices:
+            at = f"{self.where}: line {device.line}"
+            if device.bdf is None:
+                self.warnings.append(f"{at}: the slot of '{device.kind or '-s'}' cannot be read; it is left alone")
+            elif device.kind != "ivshmem":
+                if device.bdf in others and device.certain and others[device.bdf].certain:
+                    self.warnings.append(
+                        f"{at}: {device.kind} is at slot {format_slot(device.bdf)} where line "
+                        f"{others[device.bdf].line} has "
+                        f"{others[device.bdf].kind}; acrn-dm will refuse to start"
+                    )
+                others[device.bdf] = device
+            elif device.options is None:
+                self.warnings.append(f"{at}: the options of this ivshmem device cannot be read; it is left alone")
+            if device.kind in OBSOLETE and (self.version is None or self.version >= (3, 0)):
+                self.warnings.append(
+                    f"{at}: acrn-dm of ACRN v3.0 and later calls {device.kind} obsolete and ends; remove the "
+                    "device there"
+                )
+
+    def _place(
+        self, calls: Sequence[Call], wanted: Sequence[IvshmemDevice], gone: set[str] | None
+    ) -> tuple[IvshmemDevice, ...]:
+        names = {device.prefixed: device for device in wanted}
+        taken: dict[int, str] = {}
+        present: dict[str, int] = {}
+        for call in calls:
+            for device in call.devices:
+                if device.bdf is None or device.bdf.bus:
+                    continue
+                found = found_device(device)
+                if device.kind == "ivshmem" and found.name is not None:
+                    stays = self.state == "present" or (gone is not None and found.name not in gone)
+                    if found.name in names:
+                        if found.name not in present or device.bdf.device == names[found.name].slot:
+                            present[found.name] = device.bdf.device
+                        continue
+                    if not stays:
+                        continue
+                what = f"{device.kind} {found.name}" if device.kind == "ivshmem" and found.name else device.kind
+                taken.setdefault(device.bdf.device, f"{what} (line {device.line})")
+        found_at = dict(present)
+        for name, slot in self.hints.items():
+            present.setdefault(name, slot)
+        placed = place(wanted, taken, present, f"{self.where}: line {calls[0].line}")
+        for item in placed:
+            before = found_at.get(item.prefixed)
+            if before is not None and before != item.slot:
+                held = taken.get(before) or RESERVED_SLOTS.get(before)
+                why = f", because slot {before} is that of {held}" if held else ""
+                self.actions.append(f"region '{item.prefixed}': moved from slot {before} to slot {item.slot}{why}")
+        return placed
+
+    # Edits: one word or line at a time, the script is read again after each
+
+    def _edit_call(self, index: int, placed: Sequence[IvshmemDevice], gone: set[str] | None) -> None:
+        before = self._rest(self._call(index))
+        names = {device.prefixed: device for device in placed}
+        kept: set[str] = set()
+        number = 0
+        while True:
+            found = self._ivshmem(self._call(index))
+            if number >= len(found):
+                break
+            device = found[number]
+            name = found_device(device).name
+            device_wanted = names.get(name or "")
+            if device_wanted is not None and name not in kept and self._first(found, number, device_wanted):
+                kept.add(name or "")
+                self._respell(device, device_wanted)
+                number += 1
+            elif device.options is None or not self._goes(name, gone, names):
+                number += 1
+            else:
+                self._remove(device, name or "")
+        for wanted in placed:
+            if wanted.prefixed not in kept:
+                self._add(index, wanted)
+        self._check(index, before, placed)
+
+    def _goes(self, name: str | None, gone: set[str] | None, names: Mapping[str, IvshmemDevice]) -> bool:
+        """Whether a device that is not the one to keep is taken out: a second one of the region always is."""
+        if gone is not None:
+            return name in gone
+        return self.state == "exact" or name in names
+
+    @staticmethod
+    def _first(found: Sequence[Device], number: int, wanted: IvshmemDevice) -> bool:
+        """Of several devices of one region the one at the wanted slot stays, else the first."""
+        alike = [device for device in found[number:] if found_device(device).name == wanted.prefixed]
+        right = [device for device in alike if found_device(device).slot == wanted.slot]
+        return (right or alike)[0] is found[number]
+
+    def _fixed(self, device: Device, what: str) -> IvshmemError:
+        return IvshmemError(
+            f"{self.where}: line {device.line}: an ivshmem device that has to be {what} comes from the variable "
+            f"{device.variable or 'of its arguments'}; write its -s argument in the acrn-dm command itself, or set the "
+            "variable right by hand"
+        )
+
+    def _respell(self, device: Device, wanted: IvshmemDevice) -> None:
+        if wanted.slot is None:
+            raise ValueError("a device is written at its slot")
+        bdf = Bdf(0, wanted.slot, 0)
+        if device.bdf == bdf and device.options == wanted.options and device.certain:
+            return
+        if device.edit is None:
+            raise self._fixed(device, "changed")
+        start, end, front, behind = device.edit
+        new = wanted.argument(bdf)
+        if device.generated:
+            new = f"{wanted.slot} ivshmem {wanted.options}"
+        size = found_device(device).size
+        if size is not None and size != wanted.size:
+            self.actions.append(f"region '{wanted.prefixed}': resized from {size} MB to {wanted.size} MB")
+        elif not any(f"'{wanted.prefixed}'" in action for action in self.actions):
+            self.actions.append(f"region '{wanted.prefixed}': corrected in line {device.line}")
+        self._replace(start, end, front + new + behind)
+
+    def _replace(self, start: int, end: int, new: str) -> None:
+        text = self.view.text
+        self.view = View(text[:start] + new + text[end:], self.where)
+
+    def _line_bounds(self, start: int, end: int) -> tuple[int, int]:
+        """The whole lines that hold ``text[start:end]``, the last newline not included."""
+        text = self.view.text
+        newline = text.find("\n", end)
+        return text.rfind("\n", 0, start) + 1, len(text) if newline < 0 else newline
+
+    def _remove(self, device: Device, name: str) -> None:
+        if device.edit is None:
+            raise self._fixed(device, "removed")
+        text = self.view.text
+        words = device.holder.words
+        start, end = words[device.first].start, words[device.last].end
+        first, stop = self._line_bounds(start, end)
+        before, behind = text[first:start], text[end:stop].rstrip("\r")
+        continued = behind.endswith("\\")
+        last_on_line = not behind.rstrip("\\").strip()
+        if last_on_line and not before.strip() and stop < len(text) and (continued or device.holder.array is not None):
+            span = (first, stop + 1)
+        elif before.strip():
+            span = (start - (len(before) - len(before.rstrip())), end)
+        elif not last_on_line:
+            span = (start, end + len(behind) - len(behind.lstrip()))
+        else:
+            # The command ends here: without the line above's continuation the next command would be joined to it.
+            span = (words[device.first - 1].end if device.first else device.holder.begin, end)
+        self.removed.append(name)
+        self.actions.append(f"region '{name}': removed from line {device.line}")
+        self._replace(span[0], span[1], "")
+
+    def _add(self, index: int, wanted: IvshmemDevice) -> None:
+        if wanted.slot is None:
+            raise ValueError("a device is written at its slot")
+        call = self._call(index)
+        rest = self._rest(call)
+        argument = wanted.argument(Bdf(0, wanted.slot, 0))
+        anchor, holder, end = self._anchor(call)
+        # As the neighbour has it, so that what keeps a checker of shell scripts quiet there does so here.
+        quote = anchor.edit[3] if anchor is not None and anchor.edit is not None else ""
+        element = f"-s {quote}{argument}{quote}"
+        if holder.array is not None and any(d.generated for d in call.devices if d.holder == holder):
+            # The layout of launch_cfg_gen.py, add_dynamic_dm_parameter.
+            element = f"`{'add_virtual_device':40s} {wanted.slot} ivshmem {wanted.options}`"
+        expected = len(self._ivshmem(call)) + 1
+        for start, new in self._insertions(anchor, holder, end, element):
+            text = self.view.text
+            trial = View(text[:start] + new + text[start:], self.where)
+            try:
+                after = calls_of(trial, self.vm, self.uuid)[index]
+            except (IvshmemError, IndexError):
+                continue
+            if self._rest(after, trial) == rest and len(self._ivshmem(after)) == expected:
+                self.view = trial
+                self.actions.append(f"region '{wanted.prefixed}': added at slot {wanted.slot}")
+                return
+        raise IvshmemError(
+            f"{self.where}: line {call.line}: no place was found in the acrn-dm command for '-s {argument}'; write the "
+            "command one argument a line"
+        )
+
+    @staticmethod
+    def _anchor(call: Call) -> tuple[Device | None, Holder, int]:
+        """Behind which device a new one goes: the last ivshmem, else the host bridge, else the last device."""
+        written = [device for device in call.devices if device.edit is not None]
+        for choice in (
+            [device for device in written if device.kind == "ivshmem"][-1:],
+            [device for device in written if device.kind == "hostbridge"][:1],
+            written[-1:],
+        ):
+            if choice:
+                return choice[0], choice[0].holder, choice[0].holder.words[choice[0].last].end
+        holder = next((holder for holder in reversed(call.holders) if holder.array is not None), call.holders[0])
+        return None, holder, holder.begin
+
+    def _insertions(self, anchor: Device | None, holder: Holder, end: int, element: str) -> Iterable[tuple[int, str]]:
+        """Places to try: a line of its own behind the anchor's, then the same line."""
+        text = self.view.text
+        begin = end if anchor is None else holder.words[anchor.first].start
+        first, stop = self._line_bounds(begin, end)
+        if stop < len(text):
+            eol = "\r\n" if text[:stop].endswith("\r") else "\n"
+            line = text[first:stop].rstrip("\r")
+            continuation = re.search(r"[ \t]*\\$", line)
+            next_line = text[stop + 1 : self._line_bounds(stop + 1, stop + 1)[1]]
+            indent = re.match(r"[ \t]*", line if not text[first:begin].strip() and anchor else next_line)
+            front = indent.group() if indent and (anchor or next_line.strip()) else "    "
+            if not front and holder.array is None:
+                front = "   "
+            if holder.array is not None:
+                yield stop + 1, front + element + eol
+            elif continuation:
+                yield stop + 1, front + element + continuation.group() + eol
+        yield end, f" {element}"
+        yield end, f"{element} "
+
+    def _rest(self, call: Call, view: View | None = None) -> tuple[str, ...]:
+        """All words of a call that are no ivshmem device: these may not change."""
+        view = view or self.view
+        result = []
+        for number, holder in enumerate(call.holders):
+            ours = {
+                word
+                for device in call.devices
+                if device.kind == "ivshmem" and device.edit is not None and device.holder is holder
+                for word in range(device.first, device.last + 1)
+            }
+            result.append(str(number))
+            result += [view.text[w.start : w.end] for i, w in enumerate(holder.words) if i not in ours]
+        return tuple(result)
+
+    def _check(self, index: int, before: tuple[str, ...], placed: Sequence[IvshmemDevice]) -> None:
+        """The last gate: what acrn-dm will get is what was asked for and all else is as before."""
+        call = self._call(index)
+        found = {(found_device(device).name, device.bdf, device.options) for device in self._ivshmem(call)}
+        wanted = {(device.prefixed, Bdf(0, device.slot or 0, 0), device.options) for device in placed}
+        readable = {item for item in found if item[2] is not None}
+        if not wanted <= found or (self.state == "exact" and readable != wanted) or self._rest(call) != before:
+            raise IvshmemError(
+                f"{self.where}: line {call.line}: the layout of this acrn-dm command is not understood well enough to "
+                "change it safely; write one argument a line, without variables in the ivshmem devices"
+            )
+
+
+def launch(
+    data: bytes,
+    where: str,
+    devices: Sequence[Mapping[str, Any]] | None,
+    *,
+    scenario: Scenario | None = None,
+    vm: str | None = None,
+    state: str = "exact",
+    version: tuple[int, int] | None = None,
+    hints: Mapping[str, int] | None = None,
+) -> Edited:
+    """All that the module decides: which VM, which devices, whether they can work, and the script with them.
+
+    Without ``devices`` they follow from the scenario. ``vm`` is a name, or an ID of the scenario; without it the script
+    says which VM it starts. Raises IvshmemError; then nothing is to be written.
+    """
+    name, uuid = vm, None
+    wanted: Sequence[Mapping[str, Any]] = devices or ()
+    entry = None
+    if scenario is not None:
+        entry = _scenario_vm(data, where, scenario, vm)
+        name = entry.name
+        # Up to v2.6 the hypervisor knows a VM by acrn-dm's -U, from v2.7 on by its name (arch/x86/guest/vmcall.c).
+        uuid = entry.uuid if version is None or version < (2, 7) else None
+        if devices is None:
+            wanted = devices_of_vm(scenario, entry)
+    try:
+        made = make_devices(wanted, version, sized=state != "absent")
+        if scenario is not None and entry is not None and state != "absent":
+            check_scenario(made, scenario, entry)
+    except IvshmemError as exc:
+        at = _place_of(data, where, name, uuid)
+        raise IvshmemError("\n".join(f"{at}: {line}" for line in str(exc).splitlines())) from None
+    return edit_script(data, made, state=state, vm=name, uuid=uuid, hints=hints, acrn_version=version, where=where)
+
+
+def _place_of(data: bytes, where: str, vm: str | None, uuid: str | None) -> str:
+    """File and line of the acrn-dm call that starts a VM, for a message; the file alone where there is none."""
+    try:
+        return f"{where}: line {calls_of(View(decode(data), where), vm, uuid)[0].line}"
+    except IvshmemError:
+        return where
+
+
+def _scenario_vm(data: bytes, where: str, scenario: Scenario, vm: str | None) -> Vm:
+    """The VM of the scenario that is given, or that the script starts."""
+    if vm is not None:
+        return scenario.vm(vm)
+    found = {}
+    calls = script_vms(data, where)
+    for call in calls:
+        for entry in scenario.vms:
+            if (call.uuid and entry.uuid and call.uuid.lower() == entry.uuid.lower()) or call.name == entry.name:
+                found[entry.id] = entry
+    if len(found) == 1:
+        return next(iter(found.values()))
+    there = ", ".join(call.name or f"not readable (line {call.line})" for call in calls) or "none"
+    known = ", ".join(f"{entry.name} ({entry.id})" for entry in scenario.vms)
+    raise IvshmemError(
+        f"{where}: which VM of {scenario.where} it starts is not clear (in the script: {there}; in the "
+        f"scenario: {known}); "
+        "say it with vm, and make the last argument of acrn-dm the VM's name in the scenario"
+    )

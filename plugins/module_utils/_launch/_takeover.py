@@ -1,0 +1,248 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Launch scripts that were there before the collection: what they have, and what an edit would take from them.
+
+This module util is PRIVATE to the collection: it can change at any time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import ivshmem_options, make_devices
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._dm_memory import RunningVm
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._edit import PlacedDevice, check_exact
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._view import (
+    FoundDevice,
+    hidden_calls,
+    script_devices,
+    script_vms,
+)
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import PREFIXES, Bdf, IvshmemError
+
+# The second line of the scripts that the role launch writes from its own template.
+OWN = b"Written by the Ansible role acrn.ivshmem.launch"
+
+
+def changes(before: Sequence[FoundDevice], after: Iterable[PlacedDevice], vm: str | None) -> list[dict[str, Any]]:
+    """What happens to the devices that a script has: ``move``, ``resize`` and ``remove``, and ``add`` for new ones."""
+    wanted = {placed.device.prefixed: placed.device for placed in after}
+    had = {device.name: device for device in reversed(before) if device.name}
+    found: list[dict[str, Any]] = []
+
+    def tell(change: str, name: str, old: Any, new: Any) -> None:
+        found.append({"change": change, "region": name, "vm": vm, "old": old, "new": new})
+
+    for name, device in had.items():
+        own = wanted.get(name or "")
+        if own is None:
+            tell("remove", name or "", device.slot, None)
+            continue
+        if own.slot != device.slot:
+            tell("move", name or "", device.slot, own.slot)
+        if own.size != device.size:
+            tell("resize", name or "", device.size, own.size)
+    for name, own in wanted.items():
+        if name not in had:
+            tell("add", name, None, own.slot)
+    return found
+
+
+def refuse_to_take(before: bytes, where: str, vm: str | None, wanted: Iterable[str]) -> None:
+    """Raise IvshmemError where a script that nobody here has written has ivshmem devices that are not wanted.
+
+    ``wanted`` are names with their prefix. One that cannot be read may be one of them or not, and is refused too.
+    """
+    way = "take them away with launch_exclusive: true (exclusive of the module)"
+    try:
+        devices = script_devices(before, vm, where)
+    except IvshmemError as exc:
+        if b"ivshmem" not in before:
+            return
+        raise IvshmemError(
+            f"{exc}\n{where}: this script is not one of the collection's, and its ivshmem devices would be lost: "
+            f"declare them and write the script in a readable form, or {way}"
+        ) from None
+    names = set(wanted)
+    odd = unlike_regions([device for device in devices if device.name in names], where)
+    if odd:
+        raise IvshmemError("\n".join(odd) + f"; write it so in the script, or {way}")
+    lost = [device for device in devices if device.name not in names]
+    if lost:
+        told = "; ".join(_told(device) for device in lost)
+        raise IvshmemError(
+            f"{where}: has ivshmem devices that are not declared: {told}. The script was not written by this "
+            "collection, so nothing is taken from it unasked. Add the regions to the declaration of the host, with the "
+            f"VMs that have them, or {way}"
+        )
+
+
+def unlike_regions(devices: Sequence[FoundDevice], where: str) -> list[str]:
+    """Devices that acrn-dm may take and that no region can be declared for, one sentence each."""
+    found: list[str] = []
+    lines: dict[str | None, int] = {}
+    for device in devices:
+        at = f"{where}: line {device.line}: {device.name}"
+        if device.odd:
+            found.append(f"{at} {device.odd}")
+        elif device.name in lines:
+            found.append(f"{at} is there twice (line {lines[device.name]}), and a VM has one device of a region")
+        lines.setdefault(device.name, device.line)
+    return found
+
+
+def _told(device: FoundDevice) -> str:
+    name = device.name or "one that cannot be read"
+    size = f", {device.size} MB" if device.size is not None else ""
+    slot = f", slot {device.slot}" if device.slot is not None else ""
+    return f"{name}{size}{slot} (line {device.line})"
+
+
+# -- what a host has ---------------------------------------------------------------------------------------------------
+
+
+def read_script(data: bytes, where: str) -> dict[str, Any]:
+    """The VMs that a script starts, each with its ivshmem devices, and what of it cannot be read."""
+    problems: list[str] = []
+    vms: list[dict[str, Any]] = []
+    try:
+        problems += hidden_calls(data, where)
+        calls = script_vms(data, where)
+    except IvshmemError as exc:
+        return {"vms": [], "problems": str(exc).splitlines()}
+    for call in calls:
+        try:
+            if call.name is None:
+                raise IvshmemError(
+                    f"{where}: line {call.line}: which VM this call of acrn-dm starts is not clear ({call.told})"
+                )
+            check_exact(data, call.name, where)
+            devices = script_devices(data, call.name, where)
+            odd = unlike_regions(devices, where) or _unmade(devices, where)
+            if odd:
+                raise IvshmemError("\n".join(odd))
+        except IvshmemError as exc:
+            problems += str(exc).splitlines()
+            continue
+        own = {
+            "name": call.name,
+            "uuid": call.uuid,
+            "style": call.style,
+            "line": call.line,
+            "devices": [_device(device) for device in devices],
+        }
+        if own["name"] not in [each["name"] for each in vms]:
+            vms.append(own)
+    return {"vms": vms, "problems": list(dict.fromkeys(problems))}
+
+
+_EXEC = re.compile(r"\s*ExecStart(?:Pre|Post)?\s*=\s*([-@:+!|]*)(.*)", re.DOTALL)
+
+
+def unit_commands(text: str) -> list[tuple[int, str]]:
+    """The commands that a systemd service starts, each with its line. A specifier is a variable of no known value."""
+    found = []
+    lines = text.splitlines()
+    at = 0
+    while at < len(lines):
+        first = at
+        joined = lines[at]
+        while joined.endswith("\\") and at + 1 < len(lines):
+            at += 1
+            if not lines[at].lstrip().startswith(("#", ";")):
+                joined = joined[:-1] + " " + lines[at]
+        match = _EXEC.match(joined)
+        if match:
+            words = match.group(2).split(None, 2)
+            if "@" in match.group(1):
+                del words[1:2]  # what the command is to be called
+            command = " ".join(words)
+            found.append((first + 1, re.sub(r"%([A-Za-z%])", _specifier, command)))
+        at += 1
+    return found
+
+
+def _specifier(match: re.Match[str]) -> str:
+    return "%" if match.group(1) == "%" else f"${{unit_{match.group(1)}}}"
+
+
+def unit_scripts(command: str) -> list[str]:
+    """The paths in a service's command, as patterns for glob: what the instance is called can be anything."""
+    words = re.findall(r"/[^\s'\";]+", command)
+    return [re.sub(r"\$\{unit_.\}", "*", re.sub(r"([*?[])", r"[\1]", word)) for word in words]
+
+
+def read_unit(text: str, where: str) -> dict[str, Any]:
+    """The VMs that a service starts with acrn-dm itself, as read_script tells those of a script."""
+    result: dict[str, Any] = {"vms": [], "problems": []}
+    for line, command in unit_commands(text):
+        if "acrn-dm" in command:
+            own = read_script(("\n" * (line - 1) + command + "\n").encode("utf-8", "surrogateescape"), where)
+            result = {key: result[key] + own[key] for key in result}
+    return result
+
+
+def _unmade(devices: Sequence[FoundDevice], where: str) -> list[str]:
+    """Devices that acrn-dm itself refuses."""
+    found = []
+    for device in devices:
+        try:
+            make_devices(
+                [{key: value for key, value in _device(device).items() if key != "line" and value is not None}]
+            )
+        except IvshmemError as exc:
+            found.append(f"{where}: line {device.line}: {exc}")
+    return found
+
+
+def _device(device: FoundDevice) -> dict[str, Any]:
+    return {"name": device.name, **{key: getattr(device, key) for key in ("size", "region_id", "slot", "line")}}
+
+
+def running_vm(vm: RunningVm) -> dict[str, Any]:
+    """A VM that runs, as launch_info returns it."""
+    devices = []
+    for slot, options in sorted(vm.devices):
+        name, size, region_id = ivshmem_options(options)
+        devices.append({"name": name, "size": size, "region_id": region_id, "slot": slot})
+    return {"name": vm.vm, "pid": vm.pid, "devices": devices}
+
+
+def places_in_use(found: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """The vBDFs that a host has in use, by prefixed region and VM, of what launch_info returns.
+
+    What a script says counts before what still runs, and both before the scenario of the installed build. A host can
+    answer what it likes, and stops nobody by it: what is no place is none.
+    """
+    places: dict[str, dict[str, str]] = {}
+
+    def put(name: Any, vm: Any, place: Any) -> None:
+        with contextlib.suppress(IvshmemError):
+            if name and isinstance(name, str) and isinstance(vm, str) and isinstance(place, str):
+                Bdf.parse(place)
+                places.setdefault(name, {})[vm] = place
+
+    for region in _mappings(_mapping(found.get("installed")).get("regions")):
+        for vm in _mappings(region.get("vms")):
+            put(f"{PREFIXES.get(str(region.get('provided_by')))}{region.get('name')}", vm.get("name"), vm.get("vbdf"))
+    files = [*_mappings(found.get("units")), *_mappings(found.get("scripts"))]
+    scripted = [vm for file in files for vm in _mappings(file.get("vms"))]
+    for vm in [*_mappings(found.get("running")), *scripted]:
+        for device in _mappings(vm.get("devices")):
+            slot = device.get("slot")
+            if isinstance(slot, int) and 0 <= slot < 32:
+                put(device.get("name"), vm.get("name"), str(Bdf(0, slot, 0)))
+    return places
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _mappings(value: Any) -> list[Mapping[str, Any]]:
+    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, (list, tuple)) else []

@@ -1,0 +1,370 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The role launch on the controller: from the VMs that a user describes to scripts, files and devices.
+
+This module util is PRIVATE to the collection: it can change at any time.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Callable, Mapping
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import make_device
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import HYPERVISOR, Bdf, IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import parse_version
+from ansible_collections.acrn.ivshmem.plugins.module_utils._words import meant
+
+Vm = Mapping[str, Any]
+MODES = ("template", "generate", "edit")
+
+# A shell, or acrn-dm's own commas, would make something else of other characters.
+_SAFE = re.compile(r"(?!-)[A-Za-z0-9_./@+=:% -]+")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,14}")
+_TAP = re.compile(r"[A-Za-z0-9_.-]{1,15}")
+_BDF = re.compile(r"[0-9a-fA-F]{2}:[01][0-9a-fA-F]\.[0-7]")
+_CONTROL = re.compile(r"[\x00-\x1f]")
+# acrn-dm takes no less (devicemodel/core/main.c).
+_MEMORY = 128
+# Slots 8 to 15 come last: shared memory without a place of its own goes there.
+_FREE = (*range(3, 8), *range(16, 31), *range(8, 16))
+# The bridges are in every script; a passed-through GPU has 2, and its LPC bridge 31.
+_FOR_PASSTHROUGH = (2, 31)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The variables of the role that have a part in it, under the same names without ``launch_``."""
+
+    mode: str
+    version: str
+    dir: str
+    acrn_dm: str
+    bridge: str
+    host: str
+    scenario_path: str
+    hypervisor_manifest: str
+    units: bool
+    unit_directory: str
+    unit: str
+    enabled: bool
+    started: bool
+    can_start: bool
+    hsm: Sequence[str]
+    absent: Sequence[str]
+    exclusive: bool = False
+    # Whether the hypervisor will be that of the plan when the scripts are used, as in check mode before a reboot.
+    rebooted: bool = False
+
+    def is_v2(self, plan: Mapping[str, Any]) -> bool:
+        return is_v2(self.version, plan)
+
+
+def is_v2(version: str, plan: Mapping[str, Any]) -> bool:
+    """Whether acrn-dm has the arguments of v2.x."""
+    major = re.match(r"v?(\d+)", version)
+    return major.group(1) == "2" if major else plan.get("dialect") == "v2"
+
+
+def problems(vms: Sequence[Vm], plan: Mapping[str, Any], mode: str, version: str) -> list[str]:
+    """What cannot become a launch script, a sentence each."""
+    if mode not in MODES:
+        return [f"launch_mode is {', '.join(MODES[:-1])} or {MODES[-1]}, not '{mode}'{meant(mode, MODES)}"]
+    v2 = is_v2(version, plan)
+    every = [f"VM '{vm.get('name')}': {text}" for vm in vms for text in _problems(vm, vms, plan, mode, v2)]
+    # What is wrong with two of them is told once.
+    return list(dict.fromkeys(every))
+
+
+def _planned_problems(vm: Vm, plan: Mapping[str, Any]) -> Iterator[str]:
+    """What does not fit the scenario."""
+    planned = {str(each["name"]): each for each in plan.get("vms") or []}
+    name = str(vm.get("name"))
+    own = planned.get(name)
+    if planned and own is None:
+        by_id = [each for each, known in planned.items() if str(known["id"]) == name]
+        near = f"; did you mean {by_id[0]}?" if by_id else meant(name, planned)
+        yield f"is not in the scenario; its VMs are {', '.join(planned)}{near}"
+    if own is None:
+        return
+    if own["load_order"] != "post_launched":
+        yield f"is {own['load_order']} in the scenario; acrn-dm only starts post-launched VMs: take it out"
+    for key in ("id", "uuid"):
+        said, known = vm.get(key), own.get(key)
+        if said is not None and known is not None and str(said).strip().lower() != str(known).strip().lower():
+            yield f"its {key} is {said}, and {known} in the scenario; leave it out, or write that of the scenario"
+
+
+def _problems(vm: Vm, vms: Sequence[Vm], plan: Mapping[str, Any], mode: str, v2: bool) -> Iterator[str]:
+    name = str(vm.get("name"))
+    if vm.get("name") is None:
+        yield "its name is missing; write that of the scenario"
+    elif not _NAME.fullmatch(name):
+        yield "a name has 1 to 15 characters of A-Z, a-z, 0-9, _ and - (not first); rename it in the scenario and here"
+    if sum(each.get("name") == vm.get("name") for each in vms) > 1:
+        yield "is listed twice in launch_vms"
+    yield from _planned_problems(vm, plan)
+    if mode == "template" and vm.get("memory") is None:
+        yield "memory (in MB) is missing"
+    elif int(vm.get("memory") or _MEMORY) < _MEMORY:
+        yield f"memory must be at least {_MEMORY} MB; acrn-dm refuses less"
+    nics = vm.get("nics") or []
+    words = {
+        "disk": [disk.get("path") for disk in vm.get("disks") or []],
+        "tap": [nic.get("tap") for nic in nics],
+        "bridge": [nic["bridge"] for nic in nics if "bridge" in nic],
+        "mac_seed": [nic["mac_seed"] for nic in nics if "mac_seed" in nic],
+        **{key: [vm[key]] for key in ("script", "ovmf", "kernel", "ramdisk", "uuid") if vm.get(key) is not None},
+    }
+    for key, values in words.items():
+        for value in values:
+            if not _SAFE.fullmatch(str(value)):
+                yield (
+                    f"{key} {json.dumps(value)} has a character that is not allowed there (allowed are letters, "
+                    "digits, blanks and _ . / @ + = : % -)"
+                )
+    for nic in nics:
+        tap = str(nic.get("tap"))
+        if not _TAP.fullmatch(tap) or (v2 and "tap" not in tap):
+            yield (
+                f'tap {json.dumps(tap)} is no name for a tap device: 1 to 15 letters and digits, with "tap" in it up '
+                "to ACRN v2.7"
+            )
+    for device in vm.get("passthrough") or []:
+        if not _BDF.fullmatch(str(device.get("bdf"))):
+            yield f"passthrough {json.dumps(device.get('bdf'))} is no PCI address such as 00:14.0"
+    yield from _slot_problems(vm)
+    texts = [*(vm.get("extra_args") or []), vm.get("bootargs"), vm.get("console")]
+    texts += [each.get("options") for key in ("disks", "passthrough") for each in vm.get(key) or []]
+    for text in texts:
+        if _CONTROL.search(str(text or "")):
+            yield f"{json.dumps(text)} has a line break or another control character"
+
+
+def _slot_problems(vm: Vm) -> Iterator[str]:
+    """Slots of disks and the like that acrn-dm would end at; those of shared memory are looked at in the script."""
+    holders: dict[int, str] = {}
+    for key, what in (("disks", "path"), ("nics", "tap"), ("passthrough", "bdf")):
+        for item in vm.get(key) or []:
+            if item.get("slot") is None:
+                continue
+            slot, told = int(item["slot"]), f"{key} {json.dumps(item.get(what))}"
+            if slot not in _FREE and not (key == "passthrough" and slot in _FOR_PASSTHROUGH):
+                yield f"{told} cannot have slot {slot}: write 3 to 30 in decimal, for passthrough of a GPU also 2 or 31"
+            elif slot in holders:
+                yield f"{told} is at slot {slot}, where {holders[slot]} is; give one of them another slot, or none"
+            holders.setdefault(slot, told)
+
+
+def dm_regions(plan: Mapping[str, Any], found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Name and size of the dm-land regions of a plan and of the devices of all VMs."""
+    sizes = {
+        region["name"]: region["size"]
+        for region in plan.get("regions") or []
+        if region["provided_by"] == "device_model"
+    }
+    for device in found:
+        name = str(device["name"])
+        if name.startswith("dm:/"):
+            sizes[name[len("dm:/") :]] = device.get("size")
+        elif not name.startswith("hv:/") and device.get("provided_by") == "device_model":
+            sizes[name] = device.get("size")
+    return [{"name": name, "size": size} for name, size in sizes.items() if size is not None]
+
+
+def path(vm: Vm, settings: Settings) -> str:
+    """The launch script of a VM."""
+    return str(vm["script"]) if settings.mode == "edit" and vm.get("script") else f"{settings.dir}/{vm['name']}.sh"
+
+
+def files(vms: Sequence[Vm], settings: Settings) -> list[dict[str, Any]]:
+    """What has to be on the Service VM besides the scripts, as launch_state takes it."""
+    if not vms:
+        return []
+    needed = settings.units or any(path(vm, settings).startswith(f"{settings.dir}/") for vm in vms)
+    wanted: list[dict[str, Any]] = [{"path": settings.dir, "state": "directory", "mode": "0755"}] if needed else []
+    if settings.mode == "edit":
+        # What is there keeps its mode.
+        wanted = [{**each, "mode": None} for each in wanted]
+    if not settings.units:
+        return wanted
+    wanted.append({"path": f"{settings.unit_directory}/acrn-vm@.service", "content": settings.unit, "mode": "0644"})
+    for vm in vms:
+        unit = f"acrn-vm@{vm['name']}.service"
+        enabled = vm["enabled"] if vm.get("enabled") is not None else settings.enabled
+        link = f"/etc/systemd/system/multi-user.target.wants/{unit}"
+        wanted.append({"path": link, "state": "link" if enabled else "absent"})
+        if enabled:
+            # Masked, it does not start for all that, and systemd_service has to say so.
+            wanted.append({"path": f"/etc/systemd/system/{unit}", "state": "absent"})
+        if settings.started:
+            # systemd has such a link for every unit that is active.
+            wanted.append({"path": f"/run/systemd/units/invocation:{unit}", "state": "link"})
+        own = f"{settings.dir}/{vm['name']}.sh"
+        if path(vm, settings) != own:
+            wanted.append({"path": own, "state": "link", "src": vm["script"]})
+    return wanted
+
+
+def hypervisor(plan: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """What is known on the controller about the hypervisor, as launch_state takes it."""
+    regions = [region for region in plan.get("regions") or [] if region["provided_by"] == HYPERVISOR]
+    return {
+        "manifest": settings.hypervisor_manifest or None,
+        "has_all": settings.rebooted or not settings.hypervisor_manifest,
+        "regions": list(plan.get("start") or []),
+        "planned": [{"name": f"hv:/{region['name']}", "size": region["size"]} for region in regions],
+    }
+
+
+def wish(
+    vms: Sequence[Vm],
+    plan: Mapping[str, Any],
+    planned: Callable[[str], list[Any]],
+    settings: Settings,
+    render: Callable[[Mapping[str, Any]], str],
+) -> dict[str, Any]:
+    """All that the role wants of a Service VM. ``planned`` gives the devices of a VM in the plan, ``render`` makes the
+    text of a script from values().
+
+    Where something is refused, ``state`` has nothing else.
+    """
+    found = problems(vms, plan, settings.mode, settings.version)
+    result: dict[str, Any] = {"paths": {}, "devices": {}, "texts": {}, "state": {"refused": found}}
+    if found:
+        return result
+    scripts = []
+    for vm in vms:
+        name = vm["name"]
+        own = list(vm["devices"]) if vm.get("devices") is not None else planned(name) if "regions" in plan else []
+        result["paths"][name] = path(vm, settings)
+        result["devices"][name] = own
+        if settings.mode == "template":
+            try:
+                result["texts"][name] = render(values(vm, own, plan, settings))
+            except IvshmemError as exc:
+                found.append(f"VM '{name}': {exc}")
+        scripts.append(
+            {
+                "path": result["paths"][name],
+                "content": result["texts"].get(name),
+                "devices": own,
+                "scenario_path": settings.scenario_path or None,
+                "vm": name,
+                "acrn_version": settings.version or None,
+                "exclusive": settings.exclusive,
+                "mode": None if settings.mode == "edit" else "0755",
+            }
+        )
+    if not found:
+        result["state"].update(
+            hypervisor=hypervisor(plan, settings),
+            others=[
+                {"name": vm["name"], "devices": planned(vm["name"])}
+                for vm in (plan.get("vms") or [] if "regions" in plan else [])
+                if vm["load_order"] == "post_launched" and vm["name"] not in result["devices"]
+            ],
+            acrn_version=settings.version or None,
+        )
+    if vms and not found:
+        result["state"].update(
+            # What the generator will write is not known before it has run.
+            scripts=scripts if settings.mode != "generate" else [],
+            files=files(vms, settings),
+            regions=dm_regions(plan, [each for own in result["devices"].values() for each in own]),
+            absent=list(settings.absent),
+            vms=[{"name": name, "devices": own} for name, own in result["devices"].items()],
+            started=list(result["devices"]) if settings.started and settings.can_start else [],
+            starter="units" if settings.units else "commands" if settings.can_start else "nobody",
+            hsm=list(settings.hsm),
+        )
+    return result
+
+
+# -- the script --------------------------------------------------------------------------------------------------------
+
+
+class _Slots:
+    """Hands out slots to what has none of its own."""
+
+    def __init__(self, vm: Vm, found: Iterable[Mapping[str, Any]]) -> None:
+        used: set[int] = set()
+        for device in found:
+            try:
+                used.add(Bdf.parse(str(device["vbdf"])).slot if device.get("vbdf") else int(device["slot"]))
+            except (IvshmemError, KeyError, TypeError, ValueError):
+                continue  # it has none of its own either, or launch_script refuses it
+        for key in ("disks", "nics", "passthrough"):
+            used.update(int(item["slot"]) for item in vm.get(key) or [] if item.get("slot") is not None)
+        self._free: list[int] = [slot for slot in _FREE if slot not in used]
+
+    def of(self, item: Mapping[str, Any]) -> int:
+        if item.get("slot") is not None:
+            return int(item["slot"])
+        if not self._free:
+            raise IvshmemError(f"has more devices than the {len(_FREE)} PCI slots from 3 to 30 hold; remove some")
+        return self._free.pop(0)
+
+
+def _ivshmem(found: Iterable[Mapping[str, Any]], version: tuple[int, int] | None) -> list[str]:
+    """The values of -s for devices whose slot is known. launch_script finds one for others, and refuses bad ones."""
+    made = []
+    for device in found:
+        try:
+            each = make_device(device, version)
+        except IvshmemError:
+            continue
+        if each.slot is not None:
+            made.append(each.argument(Bdf(0, each.slot, 0)))
+    return made
+
+
+def values(vm: Vm, found: Sequence[Mapping[str, Any]], plan: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """What the template of a launch script gets. ``vm`` has no problems; what it leaves open is chosen here.
+
+    Raises IvshmemError where there are more devices than slots.
+    """
+    v2, slots, realtime = settings.is_v2(plan), _Slots(vm, found), bool(vm.get("rtvm"))
+    console = None if vm.get("console") is None else str(vm["console"])
+    if console and not console.startswith("com"):
+        console = f"{slots.of({})},virtio-console,{console}"
+    return {
+        "name": vm["name"],
+        "host": settings.host,
+        "acrn_dm": settings.acrn_dm,
+        "v2": v2,
+        "memory": int(vm["memory"]),
+        "uuid": vm.get("uuid"),
+        "cpu_affinity": ",".join(map(str, vm.get("cpu_affinity") or [])),
+        "ivshmem": _ivshmem(found, parse_version(settings.version) if settings.version else None),
+        "lpc": bool(vm["lpc"]) if vm.get("lpc") is not None else not realtime,
+        "console": console,
+        "disks": [
+            {"slot": slots.of(disk), "path": disk["path"], "options": disk.get("options")}
+            for disk in vm.get("disks") or []
+        ],
+        "nics": [
+            {
+                "slot": slots.of(nic),
+                "tap": nic["tap"],
+                "bridge": nic["bridge"] if nic.get("bridge") is not None else settings.bridge,
+                "mac_seed": nic["mac_seed"] if nic.get("mac_seed") is not None else f"{settings.host}-{vm['name']}",
+                "vhost": bool(nic.get("vhost")),
+            }
+            for nic in vm.get("nics") or []
+        ],
+        "passthrough": [
+            {"slot": slots.of(device), "bdf": f"0000:{device['bdf'].lower()}", "options": device.get("options")}
+            for device in vm.get("passthrough") or []
+        ],
+        **{key: vm.get(key) for key in ("kernel", "ramdisk", "bootargs", "ovmf")},
+        "windows": bool(vm.get("windows")),
+        "rtvm": realtime,
+        "extra_args": list(vm.get("extra_args") or []),
+        "vm": vm,
+    }

@@ -1,0 +1,192 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The declaration of a host that runs already."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError, parse_region
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils._adopt import Adoption, guest
+
+VMS = [
+    {"id": 0, "name": "PRE", "load_order": "pre_launched", "uuid": None},
+    {"id": 1, "name": "SVC", "load_order": "service", "uuid": None},
+    {"id": 2, "name": "VM1", "load_order": "post_launched", "uuid": "d2795438-25d6-11e8-864e-cb7a18b34643"},
+    {"id": 3, "name": "VM2", "load_order": "post_launched", "uuid": None},
+]
+
+
+def region(name, size, vbdfs, region_id=None, provider="hypervisor"):
+    vms = [
+        {**{key: vm[key] for key in ("id", "name", "load_order")}, "vbdf": vbdfs[vm["name"]]}
+        for vm in VMS
+        if vm["name"] in vbdfs
+    ]
+    return {"name": name, "provided_by": provider, "size": size, "region_id": region_id, "vms": vms}
+
+
+def scenario(*regions, version="3.3", vms=None):
+    dialect = "v2" if version < "3" else "v3"
+    return {"dialect": dialect, "acrn_version": version, "vms": vms or VMS, "regions": list(regions)}
+
+
+def script(path, vm, *devices, uuid=None):
+    keys = ("name", "size", "slot", "region_id")
+    own = [{**dict(zip(keys, (*device, None))), "line": 1} for device in devices]
+    return {"path": path, "vms": [{"name": vm, "uuid": uuid, "line": 1, "devices": own}]}
+
+
+def found(*scripts, **more):
+    return {"scripts": list(scripts), "running": [], "problems": [], "cmdline": "", "acrn": True, "unit": False, **more}
+
+
+def test_slots_of_scripts_count_more_than_the_file():
+    plc = region("plc", 4, {"PRE": "00:0c.0", "VM1": "00:08.0"}, 4097)
+    own = Adoption(scenario(plc), None, found(script("/a.sh", "VM1", ("hv:/plc", 4, 5, 4097))))
+    assert own.variables["ivshmem_regions"] == [
+        {
+            "name": "plc",
+            "provided_by": "hypervisor",
+            "size": 4,
+            "vms": [{"name": "PRE", "vbdf": "00:0c.0"}, {"name": "VM1", "vbdf": "00:05.0"}],
+            "region_id": 4097,
+        }
+    ]
+    assert own.variables["launch_vms"] == [{"name": "VM1", "script": "/a.sh"}]
+    assert "hv:/plc: VM1 has it at 00:05.0, and the scenario says 00:08.0; declared is what it has" in own.notes
+    assert "no launch script was found for VM2; theirs are left alone" in own.notes
+
+
+def test_places_that_a_reader_chose_for_a_v2_file_are_no_places():
+    plc = region("plc", 4, {"SVC": None, "VM1": "00:1e.0", "VM2": "00:1e.0"})
+    own = Adoption(scenario(plc, version="2.7"), None, found(script("/a.sh", "VM1", ("hv:/plc", 4, 5))))
+    assert own.regions[0]["vms"] == ["SVC", {"name": "VM1", "vbdf": "00:05.0"}, "VM2"]
+    assert any("the slot of VM2 was not found" in note for note in own.notes)
+    running = {"name": "VM2", "pid": 7, "devices": [{"name": "hv:/plc", "slot": 9, "size": 4, "region_id": None}]}
+    own = Adoption(scenario(plc, version="2.7"), None, found(running=[running]))
+    assert own.regions[0]["vms"][2] == {"name": "VM2", "vbdf": "00:09.0"}
+
+
+def test_up_to_v26_the_uuid_tells_the_vm():
+    named = found(script("/a.sh", "vm1", ("dm:/x", 2, 5), uuid=VMS[2]["uuid"].upper()), script("/b.sh", "other"))
+    own = Adoption(scenario(version="2.6"), None, named)
+    assert own.variables["launch_vms"][0]["name"] == "VM1"
+    assert "/b.sh: starts other, which is no VM of the scenario" in own.notes
+
+
+def test_regions_that_only_scripts_know():
+    both = [script(f"/{vm}.sh", vm, ("dm:/logs", 2, slot, 4096)) for vm, slot in (("VM1", 5), ("VM2", 12))]
+    own = Adoption(scenario(), None, found(*both))
+    assert own.regions == [
+        {
+            "name": "logs",
+            "provided_by": "device_model",
+            "size": 2,
+            "vms": [{"name": "VM1", "vbdf": "00:05.0"}, {"name": "VM2", "vbdf": "00:0c.0"}],
+            "region_id": 4096,
+        }
+    ]
+    assert all(parse_region(each) for each in own.regions)
+    assert not [note for note in own.notes if "logs" in note]
+
+
+def test_vms_without_a_script_that_can_be_edited():
+    """Started by a service itself, or by nobody knows what: their regions are declared, and that is all."""
+    unit = script("/etc/systemd/system/vm1.service", "VM1", ("dm:/logs", 2, 5))
+    device = {"name": "dm:/logs", "size": 2, "slot": 12, "region_id": None}
+    running = [
+        {"name": "VM1", "pid": 6, "devices": [{**device, "slot": 9}]},
+        {"name": "VM2", "pid": 7, "devices": [device]},
+    ]
+    own = Adoption(scenario(), None, found(units=[unit], running=running))
+    vms = [{"name": "VM1", "vbdf": "00:05.0"}, {"name": "VM2", "vbdf": "00:0c.0"}]
+    assert own.variables["ivshmem_regions"] == [{"name": "logs", "provided_by": "device_model", "size": 2, "vms": vms}]
+    assert "launch_vms" not in own.variables
+    assert [note.split(". ")[0] for note in own.notes] == [
+        "/etc/systemd/system/vm1.service: line 1: starts VM1 itself",
+        "VM2 runs (process 7), and no script that starts it could be read",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("devices", "told"),
+    [
+        ([("dm:/x", 2, 5)], "dm:/x: only VM1 has it"),
+        ([("hv:/unknown", 2, 5)], "its devices are not those of the regions (hv:/plc, hv:/unknown)"),
+        ([("hv:/plc", 8, 8)], "its devices are not those of the regions (hv:/plc)"),
+        ([], "its devices are not those of the regions (hv:/plc)"),
+    ],
+)
+def test_what_regions_cannot_say_stays_with_the_vm(devices, told):
+    plc = region("plc", 4, {"PRE": "00:0c.0", "VM1": "00:08.0"})
+    own = Adoption(scenario(plc), None, found(script("/a.sh", "VM1", *devices)))
+    assert any(told in note for note in own.notes), own.notes
+    (entry,) = own.variables["launch_vms"]
+    assert entry["devices"] == [dict(zip(("name", "size", "slot"), device)) for device in devices]
+
+
+def test_an_upgrade_keeps_names_sizes_ids_and_places():
+    old = scenario(region("plc", 4, {"PRE": "00:0c.0", "VM1": "00:05.0", "VM2": "00:06.0"}, 4097), version="3.2")
+    new = scenario(
+        region("plc", 4, {"PRE": "00:08.0", "VM1": "00:08.0", "VM2": "00:08.0"}), region("late", 2, {"VM1": "00:09.0"})
+    )
+    own = Adoption(new, old, found())
+    assert own.regions[0]["region_id"] == 4097
+    assert [vm["vbdf"] for vm in own.regions[0]["vms"]] == ["00:0c.0", "00:05.0", "00:06.0"]
+    assert "hv:/late: is not in the scenario before the upgrade; taken from the new one" in own.notes
+
+
+def test_an_upgrade_from_v2_has_slots_of_scripts_and_says_what_it_cannot_know():
+    old = scenario(region("plc", 4, {"PRE": None, "VM1": "00:1e.0"}), version="2.7")
+    renamed = [{**vm, "name": "PRE_RT"} if vm["name"] == "PRE" else vm for vm in VMS]
+    new_region = region("plc", 4, {"PRE": "00:08.0", "VM1": "00:08.0"})
+    new_region["vms"][0]["name"] = "PRE_RT"
+    own = Adoption(scenario(new_region, vms=renamed), old, found(script("/a.sh", "VM1", ("hv:/plc", 4, 5))))
+    assert own.regions[0]["vms"] == [{"name": "PRE_RT", "vbdf": "00:08.0"}, {"name": "VM1", "vbdf": "00:05.0"}]
+    assert "hv:/plc: where PRE_RT had it before is not known; the scenario says 00:08.0" in own.notes
+    assert "VM PRE (0) of the scenario before is taken for PRE_RT" in own.notes
+
+
+def test_boot_arguments_are_those_of_a_host_that_runs_acrn():
+    line = "BOOT_IMAGE=/boot/v root=UUID=1 ro rootflags=subvol=@ hugepages=4 quiet acrn_ivshmem.entry=k.1 -- x"
+    assert Adoption(scenario(), None, found(cmdline=line)).variables["hypervisor_cmdline"] == "ro hugepages=4 quiet"
+    own = Adoption(scenario(), None, found(cmdline=line, acrn=False))
+    assert "hypervisor_cmdline" not in own.variables
+
+
+@pytest.mark.parametrize(
+    ("text", "persistent", "variables"),
+    [
+        ("0000:00:05.0 uio_pci_generic\n", False, {"guest_driver": "uio_pci_generic", "guest_devices": []}),
+        ("0000:00:05.0 vfio-pci\nkept\n", True, {"guest_driver": "vfio-pci", "guest_persist": True}),
+        ("0000:00:05.0 -\n", False, {"guest_devices": []}),
+        ("0000:00:05.0 uio_pci_generic\n0000:00:06.0 vfio-pci\n", False, {"guest_devices": []}),
+        ("0000:00:05.0 uio_ivshmem\n", False, {"guest_devices": []}),
+        ("", False, {"guest_devices": []}),
+    ],
+)
+def test_guests_are_left_as_they_are(text, persistent, variables):
+    assert guest(text, persistent)[0] == variables
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        found(script("/root/{{ lookup('pipe', 'id') }}.sh", "VM1")),
+        found(script("/a.sh", "VM1", ("dm:/{% if 1 %}", 2, 5))),
+        found(cmdline="acrn_ivshmem.entry=a {{ lookup('pipe','id') }} {#"),
+    ],
+)
+def test_what_a_host_says_is_no_template_of_the_next_run(lie):
+    with pytest.raises(IvshmemError, match="for a template"):
+        Adoption(scenario(), None, lie)
+
+
+def test_a_note_is_one_line_to_yaml_too():
+    lie = found(script("/a\u2028ansible_connection: local\x85b\nc.sh", "OTHER"), problems=["x\u2029y: z"])
+    notes = Adoption(scenario(), None, lie).notes + guest("00:06.0 a\u2028b:\n00:07.0 x", False)[1]
+    assert any("/a ansible_connection: local b c.sh" in note for note in notes)
+    assert all(len(note.splitlines()) == 1 for note in notes)

@@ -40,7 +40,7 @@ def test_all_that_is_known(capsys, tmp_path, path, check):
     assert [vm["name"] for vm in result["vms"]] == ["PRE0", "SVC", "POST2", "POST3"]
     assert [[vm["slot"] for vm in region["vms"]] for region in result["regions"]] == [[8, 9]]
     memory = {
-        "limit": 1024,
+        "limit": 698,
         "used": 16,
         "counts": ["hypervisor"],
         "guess": False,

@@ -60,6 +60,7 @@ APT = {
         "/usr/share/bochs/VGABIOS-lgpl-latest": "vgabios",
         "/usr/share/doc/bochs-term": "bochs-term",
         "/usr/share/doc/linux-source-6.1": "linux-source-6.1",
+        "/usr/include/gelf.h": "libelf-dev",
         "bison": "bison",
         "bochs": "bochs",
         "busybox": "busybox-static",

@@ -357,6 +357,8 @@ def missing() -> str:
         "flex": shutil.which("flex") is not None,
         "bison": shutil.which("bison") is not None,
         "lz4": shutil.which("lz4") is not None,
+        # What the kernel's own tool for its objects is built with.
+        "libelf-dev": Path("/usr/include/gelf.h").exists(),
         "python3-minimal": os.path.exists(PYTHON),
     }
     return " ".join(name for name, there in needs.items() if not there)

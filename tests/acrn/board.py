@@ -14,6 +14,7 @@ that what it would say is written down here. Three lines are not what the inspec
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 KB = 1 << 10
@@ -347,12 +348,13 @@ def _memory(machine: Machine) -> list[str]:
     ]
 
 
-def board_xml(machine: Machine, given: int = 0) -> str:
+def board_xml(machine: Machine, given: int = 0, *, named: bool = True) -> str:
     """The board XML of a machine, in the form that both v2.x and v3.x read.
 
     ``given``: bytes of RAM that pre-launched VMs have; below 4 GB they are not in the memory map (grub_prelude).
+    ``named``: the resources of the bus have IDs, as v2.6 and later write and read them.
     """
-    return "\n".join(
+    text = "\n".join(
         [
             '<acrn-config board="bochs">',
             *_text_sections(machine, given),
@@ -364,6 +366,7 @@ def board_xml(machine: Machine, given: int = 0) -> str:
             "",
         ]
     )
+    return text if named else re.sub(r'<resource id="res\d"', "<resource", text)
 
 
 def grub_prelude(machine: Machine, given: int = 0) -> list[str]:

@@ -54,19 +54,20 @@ LATEST = (99, 0)
 CONSOLE_SINCE = (3, 3)
 # The first and the last release whose tools know an option; all of a dialect know those that are not named.
 _KNOWN = {
-    "HV_RAM_SIZE": ((2, 2), (2, 6)),
-    "HV_RAM_START": ((2, 2), (2, 6)),
-    "IOMMU_BUS_NUM": ((2, 2), (2, 7)),
-    "MAX_IR_ENTRIES": ((2, 2), (2, 7)),
-    "UOS_RAM_SIZE": ((2, 2), (2, 4)),
-    "SOS_RAM_SIZE": ((2, 2), (2, 4)),
+    "HV_RAM_SIZE": ((2, 3), (2, 6)),
+    "HV_RAM_START": ((2, 3), (2, 6)),
+    "IOMMU_BUS_NUM": ((2, 3), (2, 7)),
+    "MAX_IR_ENTRIES": ((2, 3), (2, 7)),
+    "UOS_RAM_SIZE": ((2, 3), (2, 4)),
+    "SOS_RAM_SIZE": ((2, 3), (2, 4)),
     "NVMX_ENABLED": ((2, 5), (2, 7)),
-    "ENFORCE_TURNOFF_AC": ((2, 2), (3, 0)),
+    "MAX_EFI_MMAP_ENTRIES": ((2, 6), (2, 6)),
+    "ENFORCE_TURNOFF_AC": ((2, 3), (3, 0)),
     "ENFORCE_TURNOFF_GP": ((2, 6), (3, 0)),
     "SECURITY_VM_FIXUP": ((2, 6), LATEST),
     "VCAT_ENABLED": ((2, 7), LATEST),
     "MAX_VM_NUM": ((2, 7), LATEST),
-    "MCE_ON_PSC_DISABLED": ((2, 2), (3, 0)),
+    "MCE_ON_PSC_DISABLED": ((2, 3), (3, 0)),
     "MCE_ON_PSC_ENABLED": ((3, 1), LATEST),
     "SPLIT_LOCK_DETECTION_ENABLED": ((3, 1), LATEST),
     "UC_LOCK_DETECTION_ENABLED": ((3, 1), LATEST),
@@ -118,6 +119,7 @@ def _os_config(vm: Vm, version: Version) -> tuple[str, object]:
 def _capacities(count: int, handlers: int) -> tuple[str, object]:
     return "CAPACITIES", [
         ("MAX_VM_NUM", count),
+        ("MAX_EFI_MMAP_ENTRIES", 256),
         ("IOMMU_BUS_NUM", "0x100"),
         ("MAX_IR_ENTRIES", 256),
         ("MAX_IOAPIC_NUM", 1),
@@ -174,8 +176,8 @@ def _hv_v3(count: int, console: int | None, handlers: int) -> Fields:
     ]
 
 
-def _vm_v3(vm: Vm, address: int | None) -> list[tuple[str, object]]:
-    fields: list[tuple[str, object]] = [("load_order", vm.order), ("vm_type", "STANDARD_VM"), ("name", vm.name)]
+def _vm_v3(vm: Vm, address: int | None) -> Fields:
+    fields: Fields = [("load_order", vm.order), ("vm_type", "STANDARD_VM"), ("name", vm.name)]
     if vm.order != SERVICE:
         fields.append(("cpu_affinity", [("pcpu", [("pcpu_id", cpu)]) for cpu in vm.cpus]))
     if address is not None:
@@ -242,9 +244,9 @@ def _hv_v2(count: int, handlers: int) -> Fields:
 _V2_TYPES = {PRE: "PRE_STD_VM", SERVICE: "SOS_VM", POST: "POST_STD_VM"}
 
 
-def _vm_v2(number: int, vm: Vm, address: int | None) -> list[tuple[str, object]]:
+def _vm_v2(number: int, vm: Vm, address: int | None) -> Fields:
     other = 1 if number == 0 else 0
-    fields: list[tuple[str, object]] = [
+    fields: Fields = [
         ("vm_type", _V2_TYPES[vm.order]),
         ("name", vm.name),
         ("guest_flags", [("guest_flag", 0)]),

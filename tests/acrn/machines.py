@@ -103,8 +103,9 @@ MORE["3.3-three"] = real.Wanted(
     ],
 )
 
-# Each other release, its two VMs and a region of each size; 3.4 is what master calls itself.
-RELEASES = ((2, 2), (2, 3), (2, 4), (2, 5), (2, 6), (3, 0), (3, 1), (3, 2), (3, 4))
+# The other releases, with two regions; 3.4 is what master calls itself. v2.2 builds no pre-launched VM that has no
+# passthrough device ("undefined reference to `vm0_pci_devs'"), and there is none in the emulator.
+RELEASES = ((2, 3), (2, 4), (2, 5), (2, 6), (3, 0), (3, 1), (3, 2), (3, 4))
 for _version in RELEASES:
     _machine = replace(BIG, display=True) if _version < (3, 0) else board.Machine()
     _wanted = real.Wanted(_version, [PRE0, PRE1], [region("a", 2, *TWO), region("b", 4, *TWO)], _machine)

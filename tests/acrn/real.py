@@ -227,7 +227,7 @@ def made(wanted: Wanted, folder: Path) -> Built:
     if tree is None:
         raise RealError(f"ACRN_SRC has no ACRN v{wanted.text}")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "board.xml").write_text(board.board_xml(wanted.machine, wanted.given))
+    (folder / "board.xml").write_text(board.board_xml(wanted.machine, wanted.given, named=wanted.version >= (2, 6)))
     (folder / "scenario.xml").write_text(
         frame.scenario_xml(wanted.version, wanted.vms, wanted.machine, console=wanted.console, handlers=wanted.handlers)
     )

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Callable, Iterable, Mapping, Sequence
 
+import docs
 import machine
 
 LOGS = machine.CACHE / "log"
@@ -355,6 +356,13 @@ def check_docs(context: Context) -> None:
     context.run("antsibull-docs", "lint-collection-docs", "--plugin-docs", "--validate-collection-refs=all", ".")
 
 
+def check_docs_site(context: Context) -> None:
+    """The site as users read it."""
+    site = docs.build(context.base, machine.CACHE / "docs", lambda *words: context.run(*words))
+    pages = len(list(site.rglob("*.html")))
+    context.note = f"{pages} pages; {os.path.relpath(site)}"
+
+
 def check_changelog(context: Context) -> None:
     context.run("antsibull-changelog", "lint")
 
@@ -468,6 +476,7 @@ def steps(options: Options) -> list[Step]:
         Step("browser", "the report in chromium, with pictures of it", check_browser, apt=("tools", "browser")),
         Step("ansible-lint", "ansible-lint, profile production", check_ansible_lint, ("lint",)),
         Step("docs", "antsibull-docs: documentation of the collection", check_docs, ("lint",)),
+        Step("docs-site", "the documentation site, without a warning", check_docs_site, venv="docs"),
         Step(
             "ansible-units",
             "ansible-test units, oldest and newest Python",

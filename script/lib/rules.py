@@ -25,8 +25,17 @@ run goes on. The IDs stay the same from release to release.
 A rule holds for the ACRN versions of its row. Where the version is not known, the dialect of the scenario decides:
 a rule that holds for all versions of that dialect keeps its severity, one that holds for some of them only warns.
 
-| Rule | Severity | ACRN | What must hold | What to do | Where it comes from |
-|---|---|---|---|---|---|
+| Rule | Severity | ACRN | What must hold |
+|---|---|---|---|
+"""
+RULE = """
+## {id}
+
+{what}
+
+- **{severity}**, ACRN: {versions}
+- To do: {mend}
+- Comes from: {source}
 """
 
 
@@ -51,11 +60,14 @@ def page() -> str:
         os.symlink(ROOT, os.path.join(base, "ansible_collections", "acrn", "ivshmem"))
         sys.path.insert(0, base)
         code = importlib.import_module("ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._rules")
-    lines = []
+    rows, parts = [], []
     for rule in code.RULES:
-        cells = [f"`{rule.id}`", rule.severity, versions(rule, code.FIRST), rule.what, rule.mend, rule.source]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |\n")
-    return HEAD + "".join(lines)
+        held = versions(rule, code.FIRST)
+        cells = [f"[`{rule.id}`](#{rule.id})", rule.severity, held, rule.what.replace("|", "\\|")]
+        rows.append("| " + " | ".join(cells) + " |\n")
+        told = {"what": rule.what, "mend": rule.mend, "source": rule.source}
+        parts.append(RULE.format(id=rule.id, severity=rule.severity, versions=held, **told))
+    return (HEAD + "".join(rows) + "".join(parts)).replace("<acrn", "&lt;acrn")
 
 
 if __name__ == "__main__":

@@ -157,11 +157,10 @@ def provider_of(value: Any) -> str | None:
     return {"hv": HYPERVISOR, "hypervisor": HYPERVISOR, "dm": DEVICE_MODEL, "devicemodel": DEVICE_MODEL}.get(word)
 
 
-def _integer(value: Any, what: str, where: str, key: str, wrong: _Mistakes) -> int:
-    """A whole number; 0 where it is none, which is told."""
+def whole_number(value: Any, what: str) -> int:
+    """A whole number, decimal or with 0x in front. Raises IvshmemError, which begins with ``what`` it is."""
     if isinstance(value, bool) or not isinstance(value, (int, str)):
-        wrong.add(key, f"{where}: {what} must be a whole number, not {value!r}")
-        return 0
+        raise IvshmemError(f"{what} must be a whole number, not {value!r}")
     if isinstance(value, int):
         return value
     text = value.strip()
@@ -169,8 +168,46 @@ def _integer(value: Any, what: str, where: str, key: str, wrong: _Mistakes) -> i
     if re.fullmatch(r"-?[0-9]{1,19}|0[xX][0-9A-Fa-f]{1,16}", text):
         return int(text, 16 if "x" in text.lower() else 10)
     unit = {"size": " of MB without a unit", "reserved": " of bytes without a unit"}.get(what, "")
-    wrong.add(key, f"{where}: {what} must be a whole number{unit}, not '{value}'")
-    return 0
+    raise IvshmemError(f"{what} must be a whole number{unit}, not '{value}'")
+
+
+def read_place(vbdf: Any, slot: Any, of: str = "") -> tuple[Bdf | None, list[tuple[str, str]]]:
+    """Where a device stands, by vBDF (hexadecimal) or by slot (decimal), and what is wrong, each with its key.
+
+    ``of`` names what the device belongs to, such as `` of VM 'a'``.
+    """
+    place, wrong = None, []
+    if isinstance(vbdf, str):
+        try:
+            place = Bdf.parse(vbdf) if vbdf else None
+        except IvshmemError as exc:
+            wrong.append(("vbdf", f"vbdf{of}: {exc}"))
+    elif vbdf is not None:
+        told = 'write it in quotes, since YAML reads 00:08.0 as a number: "00:08.0"'
+        wrong.append(("vbdf", f"vbdf{of} is {vbdf!r}: {told}"))
+    if slot is None:
+        return place, wrong
+    try:
+        number = whole_number(slot, f"slot{of}")
+    except IvshmemError as exc:
+        return place, [*wrong, ("slot", str(exc))]
+    if not 0 <= number <= 31:
+        wrong.append(("slot", f"slot {number}{of} must be 0..31, in decimal"))
+    elif place is not None and place.slot != number:
+        told = f"slot {number}{of} is 00:{number:02x}.0, but its vbdf is {place}, which is slot {place.slot}"
+        wrong.append(("slot", f"{told}; give one of them"))
+    else:
+        place = place or Bdf(0, number, 0)
+    return place, wrong
+
+
+def _integer(value: Any, what: str, where: str, key: str, wrong: _Mistakes) -> int:
+    """A whole number; 0 where it is none, which is told."""
+    try:
+        return whole_number(value, what)
+    except IvshmemError as exc:
+        wrong.add(key, f"{where}: {exc}")
+        return 0
 
 
 def _region_vm(value: Any, where: str, key: str, wrong: _Mistakes) -> RegionVm | None:
@@ -185,45 +222,15 @@ def _region_vm(value: Any, where: str, key: str, wrong: _Mistakes) -> RegionVm |
         if not named:
             wrong.add(key, f"{where}: a VM needs name or id, not {dict(value)!r}")
             return None
-        vbdf = _place(value, named[0], where, key, wrong)
+        vbdf, mistakes = read_place(value.get("vbdf"), value.get("slot"), f" of VM '{named[0]}'")
+        for part, text in mistakes:
+            wrong.add(f"{key}.{part}", f"{where}: {text}")
         value, also = named[0], named[1] if len(named) > 1 else None
     value = value.strip() if isinstance(value, str) else value
     if isinstance(value, bool) or not isinstance(value, (int, str)) or value == "":
         wrong.add(key, f"{where}: a VM is its name, its ID, or a mapping with name and vbdf, not {value!r}")
         return None
     return RegionVm(value, vbdf, also)
-
-
-def _place(value: Mapping[str, Any], vm: Any, where: str, key: str, wrong: _Mistakes) -> Bdf | None:
-    """Where the device of a VM stands, by vbdf or by slot."""
-    vbdf = _vbdf(value.get("vbdf"), f"{where}: vbdf of VM '{vm}'", f"{key}.vbdf", wrong)
-    if value.get("slot") is None:
-        return vbdf
-    before = len(wrong.found)
-    slot = _integer(value["slot"], f"slot of VM '{vm}'", where, f"{key}.slot", wrong)
-    if len(wrong.found) > before:
-        return vbdf
-    if not 0 <= slot <= 31:
-        wrong.add(f"{key}.slot", f"{where}: slot {slot} of VM '{vm}' must be 0..31, in decimal")
-        return vbdf
-    if vbdf is not None and vbdf.slot != slot:
-        told = f"slot {slot} of VM '{vm}' is 00:{slot:02x}.0, but its vbdf is {vbdf}; give one of them"
-        wrong.add(f"{key}.slot", f"{where}: {told}")
-    return vbdf or Bdf(0, slot, 0)
-
-
-def _vbdf(value: Any, where: str, key: str, wrong: _Mistakes) -> Bdf | None:
-    if value is None or value == "":
-        return None
-    if not isinstance(value, str):
-        told = 'write it in quotes, since YAML reads 00:08.0 as a number: "00:08.0"'
-        wrong.add(key, f"{where} is {value!r}: {told}")
-        return None
-    try:
-        return Bdf.parse(value)
-    except IvshmemError as exc:
-        wrong.add(key, f"{where}: {exc}")
-        return None
 
 
 def _provider(value: Mapping[str, Any], name: str, where: str, wrong: _Mistakes) -> tuple[str, str]:

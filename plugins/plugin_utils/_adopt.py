@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any, Mapping
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._linux import own_arguments
+from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import REGION_IDS_SINCE
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._takeover import places_in_use
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     DEVICE_MODEL,
@@ -252,7 +253,7 @@ class Adoption:
 
     def _written_id(self, region: Values) -> int | None:
         version = re.match(r"(\d+)\.(\d+)", self.scenario.get("acrn_version") or "9.9")
-        if version and tuple(map(int, version.groups())) < (3, 3):
+        if version and tuple(map(int, version.groups())) < REGION_IDS_SINCE:
             return None
         return region.get("region_id") or None
 

@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _lock
-from ansible_collections.acrn.ivshmem.plugins.module_utils._guest import _act, _binding, _functions, _kernel, _udev
+from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import DEVICE, VENDOR
+from ansible_collections.acrn.ivshmem.plugins.module_utils._guest import _act, _binding, _kernel, _udev
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils._door import Refused
 
@@ -170,7 +171,7 @@ def _asked(wish: _binding.Wish) -> str:
         _kernel.BOOT_ID,
         _kernel.PROOF,
     )
-    words = (f"{_functions.VENDOR:#06x}", f"{_functions.DEVICE:#06x}", wish.group or "", *files)
+    words = (f"{VENDOR:#06x}", f"{DEVICE:#06x}", wish.group or "", *files)
     return f"asked() {{ {_call('look', *words)}; }}\n"
 
 

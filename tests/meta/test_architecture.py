@@ -79,3 +79,19 @@ def test_no_circle_of_imports():
         free = {name for name, needs in graph.items() if name not in done and needs <= done}
         assert free, f"these import each other: {sorted(set(graph) - done)}"
         done |= free
+
+
+def test_the_range_of_releases_is_told_the_same_everywhere():
+    """Texts that a release does not change by itself; whoever adds one is led to them."""
+    spelt = re.compile(r"v?(\d\.\d+) to v?(3\.\d+)")
+    source = (ROOT / "plugins/module_utils/_facts.py").read_text(encoding="utf-8")
+    rows = re.findall(r"^    Release\(\((\d), (\d+)\)", source, re.M)
+    first, last = ".".join(rows[0]), ".".join(rows[-1])
+    told = [
+        (str(path.relative_to(ROOT)), match.group())
+        for path in [ROOT / "README.md", ROOT / "galaxy.yml", *ROOT.glob("docs/*.md"), *ROOT.glob("roles/*/meta/*.yml")]
+        for match in spelt.finditer(path.read_text(encoding="utf-8"))
+        if match[1] == first
+    ]
+    assert told, "no text tells which releases are known"
+    assert [each for each in told if not each[1].endswith(last)] == []

@@ -33,6 +33,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._tree import
     git_environment,
     read_tree,
 )
+from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import REGION_IDS_SINCE, V3_FIRST
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import read_file
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import HYPERVISOR, IvshmemError, some
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import V3, Scenario, read_scenario
@@ -138,14 +139,14 @@ def expected_regions(scenario: Scenario, version: Version) -> tuple[BuiltRegion,
     else:
         on = scenario.block is not None and scenario.block.value("IVSHMEM_ENABLED") == "y"
         chosen = list(scenario.regions) if on else []
-    with_id = version >= (3, 3)
+    with_id = version >= REGION_IDS_SINCE
     return tuple(
         BuiltRegion(region.prefixed, region.size << 20, (region.region_id or 0) if with_id else 0) for region in chosen
     )
 
 
 def _root_line(scenario: Scenario, version: Version) -> None:
-    if version < (3, 0):
+    if version < V3_FIRST:
         return
     root = scenario.document.root
     rest = scenario.document.source[root.body : root.body + 4096].split(b"\n")[0]
@@ -198,7 +199,7 @@ def plan(request: Request) -> Plan:
     if not board_name:
         raise IvshmemError(f"{board_path}: its root has no board attribute: this is no board XML")
     scenario = read_scenario(data, scenario_path)
-    if (scenario.dialect == V3) != (tree.version >= (3, 0)):
+    if (scenario.dialect == V3) != (tree.version >= V3_FIRST):
         raise IvshmemError(
             f"{scenario_path}: is in the dialect of ACRN {'v3.x' if scenario.dialect == V3 else 'v2.x'}, but "
             f"{request.source} is v{tree.version_text}; give a scenario of that version"

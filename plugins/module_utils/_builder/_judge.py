@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._model import HEADER, BuildError, BuiltRegion, Plan
+from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import V3_FIRST
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError, some
 
 
@@ -40,7 +41,7 @@ def compare_regions(wanted: Iterable[BuiltRegion], found: Iterable[BuiltRegion],
         parts = [f"missing: {some(missing, between='; ')}"] if missing else []
         parts += [f"not asked for: {some(extra, between='; ')}"] if extra else []
         hint = ""
-        if missing and not extra and todo.tree.version >= (3, 0):
+        if missing and not extra and todo.tree.version >= V3_FIRST:
             hint = (
                 ". ACRN leaves out an IVSHMEM_REGION element without white space between its children "
                 "(xforms/ivshmem_cfg.h.xsl tests text()): write each child on a line of its own"

@@ -15,12 +15,12 @@ import re
 import shlex
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._ask import ask, first_line, refused
-from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._model import Tree, Version
+from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._model import Tree
 from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._tree import PROGRAMS
+from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import Bound, release_of
 from ansible_collections.acrn.ivshmem.plugins.module_utils._process import run_quiet
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
@@ -45,41 +45,6 @@ print(json.dumps({"python": "%d.%d.%d" % sys.version_info[:3], "found": found, "
 """
 
 
-@dataclass(frozen=True)
-class Bound:
-    """Versions of a Python library that work: from ``low`` up to but not including ``high``."""
-
-    low: tuple[int, ...] = ()
-    high: tuple[int, ...] = ()
-
-    def __str__(self) -> str:
-        parts = [f">={'.'.join(map(str, self.low))}"] if self.low else []
-        parts += [f"<{'.'.join(map(str, self.high))}"] if self.high else []
-        return ",".join(parts) or "any version"
-
-    def holds(self, text: str) -> bool:
-        numbers = tuple(int(part) for part in re.findall(r"\d+", text)[:3])
-        return (not self.low or numbers >= self.low) and (not self.high or numbers < self.high)
-
-
-def python_bounds(version: Version) -> tuple[Bound, dict[str, Bound]]:
-    """The Python versions and the library versions that run the config tools of an ACRN version.
-
-    Found by running each version's tools: v3.x reaches into the insides of elementpath
-    (misc/config_tools/scenario_config/elementpath_overlay.py), and v2.2 and v2.3 call Element.getchildren, which
-    Python 3.9 no longer has. Libraries that are not named work in every version tried.
-    """
-    if version < (2, 4):
-        return Bound((3, 5), (3, 9)), {}
-    if version < (3, 0):
-        return Bound((3, 6)), {}
-    if version < (3, 1):
-        return Bound((3, 6), (3, 12)), {"elementpath": Bound((2, 4), (2, 5, 1)), "xmlschema": Bound((1, 9), (1, 11))}
-    if version < (3, 3):
-        return Bound((3, 6), (3, 12)), {"elementpath": Bound((2, 5), (4,)), "xmlschema": Bound((), (3,))}
-    return Bound((3, 6)), {"elementpath": Bound((2, 5), (4, 3)), "xmlschema": Bound((), (3,))}
-
-
 # What to install so that every ACRN version from 2.4 on is satisfied (the role's default list is the same), and what
 # does for v2.4 to v2.7 and v3.3 on Python 3.12 and later, where xmlschema before 2.2 breaks in pathlib.
 PYTHON_PACKAGES = ("lxml", "defusedxml", "elementpath==2.5.0", "xmlschema==1.10.0")
@@ -92,12 +57,12 @@ def check_python(tree: Tree, probe: Mapping[str, Any], python: str) -> None:
     Raises IvshmemError that names every library that is missing, broken or of a wrong version.
     """
     label = f"ACRN v{tree.version_text}"
-    interpreter, bounds = python_bounds(tree.version)
+    release = release_of(tree.version)
     problems = []
-    if not interpreter.holds(probe["python"]):
-        problems.append(f"it is Python {probe['python']}, and the config tools of {label} need {interpreter}")
+    if not release.python.holds(probe["python"]):
+        problems.append(f"it is Python {probe['python']}, and the config tools of {label} need {release.python}")
     for name in tree.libraries:
-        bound = bounds.get(name, Bound())
+        bound = release.libraries.get(name, Bound())
         if name == "xmlschema" and Bound((3, 12)).holds(probe["python"]):
             bound = Bound((2, 2), bound.high)
         found = probe["found"].get(name)
@@ -120,28 +85,17 @@ def _packages_for(tree: Tree, python: str) -> list[str]:
         return ["Python 3.8", "lxml", "kconfiglib"]
     if not Bound((3, 12)).holds(python):
         return list(PYTHON_PACKAGES)
-    if python_bounds(tree.version)[0].holds(python):
+    if release_of(tree.version).python.holds(python):
         return list(MODERN_PYTHON_PACKAGES)
     return ["Python 3.11 or older", *PYTHON_PACKAGES]
 
 
 def check_compiler(tree: Tree, cc: str, family: str, major: int) -> None:
-    """Refuse a compiler that cannot compile this ACRN version, before any time is spent.
-
-    GCC 12 and later find an address comparison in lib/crypto/mbedtls/md.c of v3.1 and earlier, and hypervisor/Makefile
-    has -Werror. GCC 10 and later link misc/hv_prebuild of v2.3 only with -fcommon. Raises IvshmemError.
-    """
-    label = f"ACRN v{tree.version_text}"
-    if family == "gcc" and major >= 12 and tree.version <= (3, 1) and "-Wno-" not in cc:
-        raise IvshmemError(
-            f"'{cc}' is GCC {major}, which stops at {label} with -Werror=address in lib/crypto/mbedtls/md.c; "
-            "set CC=gcc-11 (or CC='gcc -Wno-error=address') in make_args"
-        )
-    if family == "gcc" and major >= 10 and tree.version == (2, 3) and "-fcommon" not in cc:
-        raise IvshmemError(
-            f"'{cc}' is GCC {major}, which cannot link the pre-build check of {label} (multiple definition of "
-            f"sos_pci_devs); set CC='{cc} -fcommon' in make_args"
-        )
+    """Refuse a compiler that cannot compile this ACRN version, before any time is spent. Raises IvshmemError."""
+    for needed in release_of(tree.version).gcc:
+        if family == "gcc" and major >= needed.major and needed.word not in cc:
+            why = needed.why.format(release=f"ACRN v{tree.version_text}")
+            raise IvshmemError(f"'{cc}' is GCC {major}, which {why}; {needed.mend.format(cc=cc)}")
 
 
 def find_python(value: str | None, environment: Mapping[str, str]) -> str:

@@ -16,10 +16,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import DEVICE, VENDOR
 from ansible_collections.acrn.ivshmem.plugins.module_utils._guest._functions import (
     ALL,
-    DEVICE,
-    VENDOR,
     Device,
     Function,
     group_name,

@@ -14,14 +14,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import (
+    DEVICE,
+    REGION_ID_VENDOR,
+    REGION_IDS,
+    SIZES,
+    VENDOR,
+)
 from ansible_collections.acrn.ivshmem.plugins.module_utils._guest._kernel import SYSFS, VFIO, Kernel
-from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Bdf, IvshmemError
-
-# hypervisor/dm/vpci/ivshmem.c, init_ivshmem_vdev; devicemodel/hw/pci/ivshmem.c, pci_ivshmem_init
-VENDOR = 0x1AF4
-DEVICE = 0x1110
-# Subsystem vendor of ACRN v3.3 and later; only then the subsystem device is the region ID.
-REGION_ID_VENDOR = 0x8086
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError, read_place
 
 MB = 1024 * 1024
 ALL = "all"
@@ -124,37 +125,28 @@ def megabytes(size: int) -> str:
     return f"{size // MB} MB" if size and size % MB == 0 else f"{size} bytes"
 
 
-def full_address(text: str) -> str:
-    """``00:06.0`` or ``0000:00:06.0`` in sysfs form. Raises IvshmemError for anything else."""
-    lower = text.strip().lower()
-    if _ADDRESS.fullmatch(lower):
-        return lower
-    return f"0000:{Bdf.parse(text)}"
-
-
 def parse_device(value: Mapping[str, Any]) -> Device:
     """One entry of the modules' ``devices``, as Ansible hands it over (absent options are None)."""
     name = value.get("name")
+    where = f"device '{name}'"
     if name is not None and not _NAME.fullmatch(name):
         raise IvshmemError(
             f"device name '{name}': it becomes a file name in /dev/ivshmem, so use letters, digits, '_', '-' and '.'"
         )
-    address = full_address(value["bdf"]) if value.get("bdf") else None
-    slot = value.get("slot")
-    if slot is not None:
-        if not 0 <= slot <= 31:
-            raise IvshmemError(f"device '{name}': slot {slot} is not a PCI slot, which is 0 to 31 (decimal)")
-        by_slot = f"0000:00:{slot:02x}.0"
-        if address is None:
-            address = by_slot
-        elif address[5:10] != by_slot[5:10]:
-            raise IvshmemError(
-                f"device '{name}': slot {slot} (decimal) is {short(by_slot)}, but bdf says {short(address)}; give one"
-            )
+    place, wrong = read_place(value.get("bdf"), value.get("slot"))
+    if wrong:
+        raise IvshmemError("\n".join(f"{where}: {text}" for _key, text in wrong))
     # 0 is the default of ACRN's schema and means that no ID was given.
-    device = Device(name, address, value.get("region_id") or None, value.get("size"))
+    region_id, size = value.get("region_id") or None, value.get("size")
+    if region_id is not None and region_id not in REGION_IDS:
+        told = f"{REGION_IDS.start} to {REGION_IDS.stop - 1}, or 0 for none"
+        raise IvshmemError(f"{where}: region_id {region_id} is not one that a region can have: {told}")
+    if size is not None and size not in SIZES:
+        told = f"a power of two from {SIZES[0]} to {SIZES[-1]}"
+        raise IvshmemError(f"{where}: size {size} is not one that a region can have: {told} (MB)")
+    device = Device(name, None if place is None else f"0000:{place}", region_id, size)
     if device.address is None and device.region_id is None and device.size is None:
-        raise IvshmemError(f"device '{name}': give bdf (or slot), region_id or size, so that its function can be told")
+        raise IvshmemError(f"{where}: give bdf (or slot), region_id or size, so that its function can be told")
     return device
 
 

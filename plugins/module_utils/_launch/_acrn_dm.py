@@ -18,6 +18,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import (
+    LONGEST_REGION_NAME,
+    LONGEST_VM_NAME,
+    REGION_IDS,
+    REGION_IDS_SINCE,
+    REGION_NAME,
+    RESERVED_SLOTS,
+    SIZES,
+    SLOT_ORDER,
+    VM_NAMES_SINCE,
+)
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     DEVICE_MODEL,
     HYPERVISOR,
@@ -26,32 +37,20 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     PROVIDERS,
     Bdf,
     IvshmemError,
+    read_place,
+    whole_number,
 )
 
 if TYPE_CHECKING:
     from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import Scenario, Vm
 
-# launch_cfg_gen.py, VirtualBDFAllocator: slots that an ivshmem device must not take.
-RESERVED_SLOTS = {
-    0: "the host bridge",
-    1: "the LPC bridge",
-    2: "a passed-through GPU",
-    31: "the LPC bridge of a passed-through GPU",
-}
-# 00:08.0..00:0f.0 is what ACRN's Configurator hands out (schema/types.xsd); the rest is the range that its schema
-# allows for a post-launched VM (schema/checks/vbdf_assignment.xsd).
-SLOT_ORDER = (*range(8, 16), *range(3, 8), *range(16, 31))
-
-# devicemodel/core/main.c, long_options of v2.2 to v3.3. --ssram is not here: only v3.0+ takes a value, and ACRN's own
+# devicemodel/core/main.c, long_options of all releases. --ssram is not here: only v3.0+ takes a value, and ACRN's own
 # generator writes none.
 _LONG_OPTIONS = """elf_file ioc_node lpc pci_slot memsize uuid kernel ramdisk bootargs gvtargs mac_seed vsbl ovmf
     iasl cpu_affinity part_info virtio_poll intr_monitor cmd_monitor acpidev_pt apcidev_pt mmiodev_pt vtpm2
     logger_setting pm_notify_channel pm_by_vuart"""
 LONG_WITH_VALUE = frozenset(_LONG_OPTIONS.split())
 SHORT_WITH_VALUE = frozenset("EkrBsmlUGi")
-
-_REGION_NAME = re.compile(r"[A-Za-z0-9_]{1,27}")
-_VM_NAME_LIMIT = 15
 
 
 # Arguments
@@ -177,15 +176,6 @@ class IvshmemDevice:
         return format_pci(PciArgument(bdf, "ivshmem", self.options))
 
 
-def _number(value: Any, what: str, where: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise IvshmemError(f"{where}: {what} must be a whole number, not {value!r}")
-    try:
-        return int(value, 16 if value.lower().startswith("0x") else 10) if isinstance(value, str) else value
-    except ValueError:
-        raise IvshmemError(f"{where}: {what} must be a whole number, not '{value}'") from None
-
-
 def make_device(
     value: Mapping[str, Any], acrn_version: tuple[int, int] | None = None, sized: bool = True
 ) -> IvshmemDevice:
@@ -210,40 +200,34 @@ def make_device(
         )
     if provided_by not in PREFIXES:
         raise IvshmemError(f"{where}: provided_by must be {HYPERVISOR} or {DEVICE_MODEL}, not '{provided_by}'")
-    if not _REGION_NAME.fullmatch(name):
-        raise IvshmemError(f"{where}: a region name has 1 to 27 characters of A-Z, a-z, 0-9 and _; rename it")
+    if not REGION_NAME.fullmatch(name):
+        raise IvshmemError(
+            f"{where}: a region name has 1 to {LONGEST_REGION_NAME} characters of A-Z, a-z, 0-9 and _; rename it"
+        )
     if value.get("size") is None and sized:
         raise IvshmemError(f"{where}: size is missing; give it in MB")
-    size = _number(2 if value.get("size") is None else value["size"], "size", where)
-    if not 2 <= size <= 512 or size & (size - 1):
-        raise IvshmemError(f"{where}: size {size} must be a power of two from 2 to 512 MB")
-    slot = value.get("slot")
-    slot = None if slot is None else _number(slot, "slot", where)
-    if value.get("vbdf"):
-        try:
-            vbdf = Bdf.parse(str(value["vbdf"]))
-        except IvshmemError as exc:
-            raise IvshmemError(f"{where}: {exc}") from None
-        if vbdf.bus or vbdf.function:
-            raise IvshmemError(
-                f"{where}: vbdf {vbdf} has a bus or function other than 0, which a launched VM cannot have; "
-                f"write 00:{vbdf.device:02x}.0 or another free device"
-            )
-        if slot not in (None, vbdf.slot):
-            raise IvshmemError(
-                f"{where}: slot {slot} is 00:{slot:02x}.0, but vbdf is {vbdf}, which is slot {vbdf.slot}; give "
-                "one of them"
-            )
-        slot = vbdf.slot
-    if slot is not None and not 0 <= slot <= 31:
-        raise IvshmemError(f"{where}: slot {slot} must be 3..30 (decimal)")
-    region_id = value.get("region_id")
-    region_id = None if region_id is None else _number(region_id, "region_id", where)
-    if region_id is not None and not 0 <= region_id <= 0xFFFF:
-        raise IvshmemError(f"{where}: region_id {region_id} must be 0..65535")
-    if acrn_version is not None and acrn_version < (3, 3):
-        region_id = None
-    return IvshmemDevice(name, provided_by, size, slot, region_id or None)
+    try:
+        size = SIZES[0] if value.get("size") is None else whole_number(value["size"], "size")
+        region_id = whole_number(value.get("region_id") or 0, "region_id")
+    except IvshmemError as exc:
+        raise IvshmemError(f"{where}: {exc}") from None
+    if size not in SIZES:
+        raise IvshmemError(f"{where}: size {size} must be a power of two from {SIZES[0]} to {SIZES[-1]} MB")
+    place, wrong = read_place(value.get("vbdf"), value.get("slot"))
+    if wrong:
+        raise IvshmemError("\n".join(f"{where}: {text}" for _key, text in wrong))
+    if place is not None and (place.bus or place.function):
+        raise IvshmemError(
+            f"{where}: vbdf {place} has a bus or function other than 0, which a launched VM cannot have; "
+            f"write 00:{place.device:02x}.0 or another free device"
+        )
+    if region_id and region_id not in REGION_IDS:
+        raise IvshmemError(
+            f"{where}: region_id {region_id} must be 0 (none) or {REGION_IDS.start} to {REGION_IDS.stop - 1}"
+        )
+    if acrn_version is not None and acrn_version < REGION_IDS_SINCE:
+        region_id = 0
+    return IvshmemDevice(name, provided_by, size, None if place is None else place.slot, region_id or None)
 
 
 def make_devices(
@@ -267,11 +251,11 @@ def make_devices(
 
 
 def check_vm_name(name: str, acrn_version: tuple[int, int] | None = None) -> None:
-    """Raise IvshmemError for a name that acrn-dm refuses (MAX_VM_NAME_LEN, 16 with the NUL, since v2.7)."""
+    """Raise IvshmemError for a name that acrn-dm refuses."""
     length = len(name.encode("utf-8", "surrogateescape"))
-    if length > _VM_NAME_LIMIT and (acrn_version is None or acrn_version >= (2, 7)):
+    if length > LONGEST_VM_NAME and (acrn_version is None or acrn_version >= VM_NAMES_SINCE):
         raise IvshmemError(
-            f"VM name '{name}' has more than {_VM_NAME_LIMIT} characters: acrn-dm refuses it; shorten the name in the "
+            f"VM name '{name}' has more than {LONGEST_VM_NAME} characters: acrn-dm refuses it; shorten the name in the "
             "scenario and in the script"
         )
 

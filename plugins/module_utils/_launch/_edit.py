@@ -17,8 +17,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import RESERVED_SLOTS, V3_FIRST, VM_NAMES_SINCE
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import (
-    RESERVED_SLOTS,
     IvshmemDevice,
     check_scenario,
     check_vm_name,
@@ -237,7 +237,7 @@ class _Edit:
                 others[device.bdf] = device
             elif device.options is None:
                 self.warnings.append(f"{at}: the options of this ivshmem device cannot be read; it is left alone")
-            if device.kind in OBSOLETE and (self.version is None or self.version >= (3, 0)):
+            if device.kind in OBSOLETE and (self.version is None or self.version >= V3_FIRST):
                 self.warnings.append(
                     f"{at}: acrn-dm of ACRN v3.0 and later calls {device.kind} obsolete and ends; remove the "
                     "device there"
@@ -490,10 +490,11 @@ def launch(
     if scenario is not None:
         entry = _scenario_vm(data, where, scenario, vm)
         name = entry.name
-        # Up to v2.6 the hypervisor knows a VM by acrn-dm's -U, from v2.7 on by its name (arch/x86/guest/vmcall.c).
-        uuid = entry.uuid if version is None or version < (2, 7) else None
+        # Before, the hypervisor knows a VM by acrn-dm's -U (arch/x86/guest/vmcall.c).
+        uuid = entry.uuid if version is None or version < VM_NAMES_SINCE else None
         if devices is None:
             wanted = devices_of_vm(scenario, entry)
+            hints = {**_chosen_slots(scenario, entry, version), **(hints or {})}
     try:
         made = make_devices(wanted, version, sized=state != "absent")
         if scenario is not None and entry is not None and state != "absent":
@@ -502,6 +503,16 @@ def launch(
         at = _place_of(data, where, name, uuid)
         raise IvshmemError("\n".join(f"{at}: {line}" for line in str(exc).splitlines())) from None
     return edit_script(data, made, state=state, vm=name, uuid=uuid, hints=hints, acrn_version=version, where=where)
+
+
+def _chosen_slots(scenario: Scenario, vm: Vm, version: tuple[int, int] | None) -> dict[str, int]:
+    """The slots that a plan of this scenario has for a VM: where its file names none, both choose the same."""
+    return {
+        placed.region.prefixed: end.vbdf.slot
+        for placed in scenario.placed(scenario.regions, version=version)
+        for end in placed.vms
+        if end.vm.id == vm.id and end.vbdf is not None and not end.vbdf.function
+    }
 
 
 def _place_of(data: bytes, where: str, vm: str | None, uuid: str | None) -> str:

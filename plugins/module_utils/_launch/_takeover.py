@@ -192,9 +192,9 @@ def _unmade(devices: Sequence[FoundDevice], where: str) -> list[str]:
     found = []
     for device in devices:
         try:
-            make_devices(
-                [{key: value for key, value in _device(device).items() if key != "line" and value is not None}]
-            )
+            # acrn-dm takes any region ID.
+            shown = {key: value for key, value in _device(device).items() if key not in ("line", "region_id")}
+            make_devices([{key: value for key, value in shown.items() if value is not None}])
         except IvshmemError as exc:
             found.append(f"{where}: line {device.line}: {exc}")
     return found

@@ -15,8 +15,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import LONGEST_VM_NAME, OTHERS_SLOT_ORDER, VM_NAME
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import make_device
-from ansible_collections.acrn.ivshmem.plugins.module_utils._region import HYPERVISOR, Bdf, IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import HYPERVISOR, Bdf, IvshmemError, read_place
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import parse_version
 from ansible_collections.acrn.ivshmem.plugins.module_utils._words import meant
 
@@ -25,14 +26,11 @@ MODES = ("template", "generate", "edit")
 
 # A shell, or acrn-dm's own commas, would make something else of other characters.
 _SAFE = re.compile(r"(?!-)[A-Za-z0-9_./@+=:% -]+")
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,14}")
 _TAP = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 _BDF = re.compile(r"[0-9a-fA-F]{2}:[01][0-9a-fA-F]\.[0-7]")
 _CONTROL = re.compile(r"[\x00-\x1f]")
 # acrn-dm takes no less (devicemodel/core/main.c).
 _MEMORY = 128
-# Slots 8 to 15 come last: shared memory without a place of its own goes there.
-_FREE = (*range(3, 8), *range(16, 31), *range(8, 16))
 # The bridges are in every script; a passed-through GPU has 2, and its LPC bridge 31.
 _FOR_PASSTHROUGH = (2, 31)
 
@@ -104,8 +102,9 @@ def _problems(vm: Vm, vms: Sequence[Vm], plan: Mapping[str, Any], mode: str, v2:
     name = str(vm.get("name"))
     if vm.get("name") is None:
         yield "its name is missing; write that of the scenario"
-    elif not _NAME.fullmatch(name):
-        yield "a name has 1 to 15 characters of A-Z, a-z, 0-9, _ and - (not first); rename it in the scenario and here"
+    elif not VM_NAME.fullmatch(name) or name[0] == "-":
+        told = f"a name has 1 to {LONGEST_VM_NAME} characters of A-Z, a-z, 0-9, _ and - (not first)"
+        yield f"{told}; rename it in the scenario and here"
     if sum(each.get("name") == vm.get("name") for each in vms) > 1:
         yield "is listed twice in launch_vms"
     yield from _planned_problems(vm, plan)
@@ -154,7 +153,7 @@ def _slot_problems(vm: Vm) -> Iterator[str]:
             if item.get("slot") is None:
                 continue
             slot, told = int(item["slot"]), f"{key} {json.dumps(item.get(what))}"
-            if slot not in _FREE and not (key == "passthrough" and slot in _FOR_PASSTHROUGH):
+            if slot not in OTHERS_SLOT_ORDER and not (key == "passthrough" and slot in _FOR_PASSTHROUGH):
                 yield f"{told} cannot have slot {slot}: write 3 to 30 in decimal, for passthrough of a GPU also 2 or 31"
             elif slot in holders:
                 yield f"{told} is at slot {slot}, where {holders[slot]} is; give one of them another slot, or none"
@@ -295,19 +294,20 @@ class _Slots:
     def __init__(self, vm: Vm, found: Iterable[Mapping[str, Any]]) -> None:
         used: set[int] = set()
         for device in found:
-            try:
-                used.add(Bdf.parse(str(device["vbdf"])).slot if device.get("vbdf") else int(device["slot"]))
-            except (IvshmemError, KeyError, TypeError, ValueError):
-                continue  # it has none of its own either, or launch_script refuses it
+            # Without one it has none of its own either, or launch_script refuses it.
+            place, _wrong = read_place(device.get("vbdf"), device.get("slot"))
+            used.update([place.slot] if place else [])
         for key in ("disks", "nics", "passthrough"):
             used.update(int(item["slot"]) for item in vm.get(key) or [] if item.get("slot") is not None)
-        self._free: list[int] = [slot for slot in _FREE if slot not in used]
+        self._free: list[int] = [slot for slot in OTHERS_SLOT_ORDER if slot not in used]
 
     def of(self, item: Mapping[str, Any]) -> int:
         if item.get("slot") is not None:
             return int(item["slot"])
         if not self._free:
-            raise IvshmemError(f"has more devices than the {len(_FREE)} PCI slots from 3 to 30 hold; remove some")
+            raise IvshmemError(
+                f"has more devices than the {len(OTHERS_SLOT_ORDER)} PCI slots from 3 to 30 hold; remove some"
+            )
         return self._free.pop(0)
 
 

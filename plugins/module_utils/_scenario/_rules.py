@@ -16,6 +16,23 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import (
+    FIRST,
+    LAST,
+    LONGEST_REGION_NAME,
+    MOST_HYPERVISOR_REGIONS,
+    REGION_IDS,
+    REGION_IDS_SINCE,
+    REGION_NAME,
+    SERVICE_VM_SINCE,
+    SIZES,
+    V2_LAST,
+    V3_FIRST,
+    VM_NAME,
+    VM_NAMES_SINCE,
+    before,
+    spelt,
+)
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     DEVICE_MODEL,
     HYPERVISOR,
@@ -39,9 +56,6 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario i
 from ansible_collections.acrn.ivshmem.plugins.module_utils._words import meant
 
 ERROR, WARNING = "error", "warning"
-
-FIRST, LAST = (2, 2), (3, 3)
-_V2_LAST, _V3_FIRST = (2, 7), (3, 0)
 
 
 @dataclass(frozen=True)
@@ -110,7 +124,7 @@ class Rule:
         until = self.until or (9999, 0)
         if version is not None:
             return self.severity if self.since <= version <= until else None
-        first, last = (FIRST, _V2_LAST) if dialect == V2 else (_V3_FIRST, LAST)
+        first, last = (FIRST, V2_LAST) if dialect == V2 else (V3_FIRST, LAST)
         if self.since <= first and last <= until:
             return self.severity
         return WARNING if self.since <= last and first <= until else None
@@ -169,24 +183,20 @@ def _rule(
     return register
 
 
-def _text(version: tuple[int, int]) -> str:
-    return f"v{version[0]}.{version[1]}"
-
-
 # -- the region itself -----------------------------------------------------------------------------------------------
 
 
 @_rule(
     "region-name",
     ERROR,
-    "A region name is 1 to 27 ASCII letters, digits and underscores.",
-    "use 1 to 27 of A-Z, a-z, 0-9 and _",
+    f"A region name is 1 to {LONGEST_REGION_NAME} ASCII letters, digits and underscores.",
+    f"use 1 to {LONGEST_REGION_NAME} of A-Z, a-z, 0-9 and _",
     "schema/types.xsd (IVSHMEMRegionType); with the hv:/ prefix the hypervisor has 32 bytes for it (dm/vpci/ivshmem.c)",
 )
 def _region_name(context: Context) -> Iterator[Hit]:
     for region in context.regions:
-        if not re.fullmatch(r"[A-Za-z0-9_]{1,27}", region.name):
-            length = f" ({len(region.name)} characters)" if len(region.name) > 27 else ""
+        if not REGION_NAME.fullmatch(region.name):
+            length = f" ({len(region.name)} characters)" if len(region.name) > LONGEST_REGION_NAME else ""
             yield Hit(f"its name{length} is not one that every ACRN version takes", region, "name")
 
 
@@ -208,13 +218,13 @@ def _region_duplicate(context: Context) -> Iterator[Hit]:
 @_rule(
     "region-size",
     ERROR,
-    "The size is a power of two from 2 to 512 MB.",
-    "use 2, 4, 8, 16, 32, 64, 128, 256 or 512 (MB)",
+    f"The size is a power of two from {SIZES[0]} to {SIZES[-1]} MB.",
+    f"use {', '.join(map(str, SIZES[:-1]))} or {SIZES[-1]} (MB)",
     "schema/types.xsd (IVSHMEMSize), library/scenario_cfg_lib.py (share_mem_check), devicemodel/hw/pci/ivshmem.c",
 )
 def _region_size(context: Context) -> Iterator[Hit]:
     for region in context.regions:
-        if not 2 <= region.size <= 512 or region.size & (region.size - 1):
+        if region.size not in SIZES:
             yield Hit(f"its size is {region.size} MB", region, "size")
 
 
@@ -241,17 +251,17 @@ def _region_reserved(context: Context) -> Iterator[Hit]:
 )
 def _region_count(context: Context) -> Iterator[Hit]:
     count = len(context.hypervisor_regions)
-    if count > 8:
-        yield Hit(f"{count} regions are provided by the hypervisor, the limit is 8")
+    if count > MOST_HYPERVISOR_REGIONS:
+        yield Hit(f"{count} regions are provided by the hypervisor, the limit is {MOST_HYPERVISOR_REGIONS}")
 
 
 @_rule(
     "region-id-version",
     ERROR,
-    "Region IDs exist from v3.3 on.",
-    "remove region_id, or build ACRN v3.3 or later",
+    f"Region IDs exist from {spelt(REGION_IDS_SINCE)} on.",
+    f"remove region_id, or build ACRN {spelt(REGION_IDS_SINCE)} or later",
     "schema/types.xsd (IVSHMEM_REGION_ID since v3.3): earlier validators reject the element",
-    until=(3, 2),
+    until=before(REGION_IDS_SINCE),
 )
 def _region_id_version(context: Context) -> Iterator[Hit]:
     for region in context.regions:
@@ -268,8 +278,8 @@ def _region_id_version(context: Context) -> Iterator[Hit]:
 )
 def _region_id_range(context: Context) -> Iterator[Hit]:
     for region in context.regions:
-        if region.region_id and not 0x1000 <= region.region_id <= 0xFFFF:
-            reserved = " (reserved)" if 0 < region.region_id < 0x1000 else ""
+        if region.region_id and region.region_id not in REGION_IDS:
+            reserved = " (reserved)" if 0 < region.region_id < REGION_IDS.start else ""
             yield Hit(f"its region ID is {region.region_id}{reserved}", region, "region_id")
 
 
@@ -346,12 +356,12 @@ def _vm_single(context: Context) -> Iterator[Hit]:
     "A VM of a region has a name of 1 to 15 letters, digits, - and _.",
     "rename the VM in the scenario and in its launch script",
     "schema/types.xsd (VMNameType) from v3.0, acrn_common.h (MAX_VM_NAME_LEN 16) from v2.7: acrn-dm names its VM by it",
-    since=(2, 7),
+    since=VM_NAMES_SINCE,
 )
 def _vm_name(context: Context) -> Iterator[Hit]:
     told = set()
     for region, vm, _vbdf, key in context.vms():
-        if vm not in told and not re.fullmatch(r"[A-Za-z0-9_-]{1,15}", vm.name):
+        if vm not in told and not VM_NAME.fullmatch(vm.name):
             told.add(vm)
             yield Hit(
                 f"the name '{vm.name}' of VM {vm.id} has {len(vm.name)} characters, or ones not allowed", region, key
@@ -364,7 +374,7 @@ def _vm_name(context: Context) -> Iterator[Hit]:
     "A VM of a region has a name that no other VM has.",
     "rename one of them in the scenario and in its launch script",
     "schema/config.xsd (vmNameUnique); regions of v3.x say which VMs they mean by name, and so does acrn-dm from v2.7",
-    since=(2, 7),
+    since=VM_NAMES_SINCE,
 )
 def _vm_name_duplicate(context: Context) -> Iterator[Hit]:
     counts = Counter(vm.name for vm in context.scenario.vms)
@@ -396,7 +406,7 @@ def _dm_vm_kind(context: Context) -> Iterator[Hit]:
     "On v2.2 the Service VM cannot share a region.",
     "leave the Service VM out, or use ACRN v2.3 or later",
     "misc/acrn-config/library/scenario_cfg_lib.py (share_mem_check) of v2.2",
-    until=(2, 2),
+    until=before(SERVICE_VM_SINCE),
 )
 def _service_vm(context: Context) -> Iterator[Hit]:
     for region, vm, _vbdf, key in context.vms():
@@ -440,7 +450,7 @@ def _vbdf_function(context: Context) -> Iterator[Hit]:
     "Up to v2.7 ACRN's build places the device of pre-launched and Service VMs.",
     "remove vbdf from that VM",
     "static_allocators/bdf.py (find_unused_bdf) of v2.x; the scenario XML has no place for a vBDF",
-    until=(2, 7),
+    until=V2_LAST,
 )
 def _vbdf_choice(context: Context) -> Iterator[Hit]:
     for region, vm, vbdf, key in context.vms():
@@ -547,7 +557,7 @@ def _vbdf_native(context: Context) -> Iterator[Hit]:
     "In the Service VM no region stands where the board's ACPI tables name a device, though none is there.",
     "choose a device number that the board does not name, unless guests find the region where it is",
     "the device tree of the board XML names root ports that are fused off; ACRN looks at the devices that lspci lists",
-    since=_V3_FIRST,
+    since=V3_FIRST,
 )
 def _vbdf_named(context: Context) -> Iterator[Hit]:
     board = context.board
@@ -565,7 +575,7 @@ def _vbdf_named(context: Context) -> Iterator[Hit]:
     "A region stays at the vBDF that the file gives it.",
     "give vbdf to choose another place",
     "the place that the file has cannot be used (see the rules on vBDFs), so another one is chosen",
-    since=_V3_FIRST,
+    since=V3_FIRST,
 )
 def _vbdf_moved(context: Context) -> Iterator[Hit]:
     scenario, board = context.scenario, context.board
@@ -627,7 +637,7 @@ def _bar_size(context: Context) -> Iterator[Hit]:
     "Without the board XML nobody can tell which devices the Service VM has.",
     "give the board XML",
     "schema/checks/vbdf_assignment.xsd",
-    since=_V3_FIRST,
+    since=V3_FIRST,
 )
 def _board_unknown(context: Context) -> Iterator[Hit]:
     if context.board is None:
@@ -647,8 +657,8 @@ def _board_version(context: Context) -> Iterator[Hit]:
     board, version = context.board, context.version
     if board and board.made_by and version and not board.made_by[0] <= version <= board.made_by[1]:
         first, last = board.made_by
-        words = f"{_text(first)} and later" if last > LAST else f"{_text(first)} to {_text(last)}"
-        yield Hit(f"board '{board.name}' is written as ACRN {words} does, and this is {_text(version)}")
+        words = f"{spelt(first)} and later" if last > LAST else f"{spelt(first)} to {spelt(last)}"
+        yield Hit(f"board '{board.name}' is written as ACRN {words} does, and this is {spelt(version)}")
 
 
 @_rule(
@@ -673,7 +683,7 @@ def _emulated_mmio(context: Context) -> Iterator[Hit]:
     "Up to v2.7 two regions of a Service or pre-launched VM differ in size.",
     "give one of them another size; ACRN's build places them, and else their order alone tells which is which",
     "static_allocators/bdf.py (find_unused_bdf); hypervisor/dm/vpci/ivshmem.c writes no subsystem ID up to v3.2",
-    until=_V2_LAST,
+    until=V2_LAST,
 )
 def _region_alike(context: Context) -> Iterator[Hit]:
     first: dict[tuple[int, int], str] = {}
@@ -798,22 +808,22 @@ def _memory_boot(context: Context) -> Iterator[Hit]:
     "v3.0 renamed the elements of the scenario XML; upgrader.py is its own migration",
 )
 def _version_dialect(context: Context) -> Iterator[Hit]:
-    if context.version and (context.version >= _V3_FIRST) != (context.scenario.dialect == V3):
+    if context.version and (context.version >= V3_FIRST) != (context.scenario.dialect == V3):
         dialect = "v3.x" if context.scenario.dialect == V3 else "v2.x"
-        yield Hit(f"{context.scenario.where} is a {dialect} scenario, but acrn_version is {_text(context.version)}")
+        yield Hit(f"{context.scenario.where} is a {dialect} scenario, but acrn_version is {spelt(context.version)}")
 
 
 @_rule(
     "version-range",
     WARNING,
-    "ACRN versions from v2.2 to v3.3 are known.",
+    f"ACRN versions from {spelt(FIRST)} to {spelt(LAST)} are known.",
     "check the result with care",
     "earlier versions have no ivshmem in the hypervisor",
     since=(0, 0),
 )
 def _version_range(context: Context) -> Iterator[Hit]:
     if context.version and not FIRST <= context.version <= LAST:
-        yield Hit(f"acrn_version is {_text(context.version)}")
+        yield Hit(f"acrn_version is {spelt(context.version)}")
 
 
 @_rule(
@@ -834,7 +844,7 @@ def _version_unknown(context: Context) -> Iterator[Hit]:
     "The root start tag stands alone on its line.",
     "write <acrn-config ...> on one line, with a line end behind it",
     "hypervisor/scripts/makefile/config.mk rewrites that line with sed, which loses what else is on it",
-    since=_V3_FIRST,
+    since=V3_FIRST,
 )
 def _root_line(context: Context) -> Iterator[Hit]:
     document = context.scenario.document
@@ -866,7 +876,7 @@ def _region_unreadable(context: Context) -> Iterator[Hit]:
     "Up to v2.7 a scenario that lists regions has IVSHMEM_ENABLED y.",
     "declare those that you want, and remove the lines of the others",
     "else the hypervisor is built without regions (CONFIG_IVSHMEM_ENABLED in hypervisor/dm/vpci/ivshmem.c)",
-    until=_V2_LAST,
+    until=V2_LAST,
 )
 def _region_disabled(context: Context) -> Iterator[Hit]:
     scenario = context.scenario

@@ -19,6 +19,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, List, Mapping, Optional, Tuple
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import (
+    FIRST,
+    FUNCTIONS_SINCE,
+    HEXADECIMAL_IDS_SINCE,
+    LAST,
+    REGION_IDS_SINCE,
+    SLOT_ORDER,
+    V2_SLOT_ORDER,
+    spelt,
+)
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     DEVICE_MODEL,
     HYPERVISOR,
@@ -78,20 +88,6 @@ _V2_UUIDS = {
 _V3_PROVIDERS = {"Hypervisor": HYPERVISOR, "Device Model": DEVICE_MODEL}
 _V3_PROVIDER_TEXTS = {provider: text for text, provider in _V3_PROVIDERS.items()}
 _V3_FIELDS = ("NAME", "PROVIDED_BY", "IVSHMEM_SIZE", "IVSHMEM_REGION_ID", "IVSHMEM_VMS")
-
-# Device numbers in the order in which they are handed out: first those that ACRN's Configurator fills in
-# (types.xsd, VBDF, acrn:defaults), then the rest that a post-launched VM may use (checks/vbdf_assignment.xsd).
-SLOT_ORDER = (*range(0x08, 0x10), *range(0x03, 0x08), *range(0x10, 0x1F))
-# The scenario of v2.x says nothing of slots, and launch_cfg_gen.py there counts upwards from 3 through the devices of
-# all VMs (library/launch_cfg_lib.py, virtual_dev_slot); from the other end shared memory is out of its way.
-V2_SLOT_ORDER = tuple(range(0x1E, 0x02, -1))
-
-
-# What a version of ACRN brought: region IDs (schema/types.xsd), which later may be hexadecimal as well, and functions
-# other than 0 that guests find (hypervisor/dm/vpci/ivshmem.c sets the bit for them in function 0).
-REGION_IDS_SINCE = (3, 3)
-HEXADECIMAL_IDS_SINCE = (3, 4)
-FUNCTIONS_SINCE = (3, 3)
 
 
 @dataclass(frozen=True)
@@ -285,7 +281,7 @@ class Scenario:
             if load_order is None:
                 raise IvshmemError(
                     f"{self.where}: VM {vm_id} (line {line}) has the {tag} '{node.value(tag)}', "
-                    "which no ACRN from v2.2 to v3.3 knows"
+                    f"which no ACRN from {spelt(FIRST)} to {spelt(LAST)} knows"
                 )
             nth = of_type.get(vm_type, 0)
             of_type[vm_type] = nth + 1

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import pytest
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import SLOT_ORDER
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import (
     RESERVED_SLOTS,
-    SLOT_ORDER,
     IvshmemDevice,
     PciArgument,
     check_manifest,
@@ -136,7 +136,7 @@ def test_device_from_its_vbdf_is_at_the_decimal_slot():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"vbdf": "00:10.0", "slot": 10}, "slot 10 is 00:0a.0, but vbdf is 00:10.0, which is slot 16"),
+        ({"vbdf": "00:10.0", "slot": 10}, "slot 10 is 00:0a.0, but its vbdf is 00:10.0, which is slot 16"),
         ({"vbdf": "00:08.1"}, "write 00:08.0"),
         ({"vbdf": "01:08.0"}, "bus or function other than 0"),
         ({"vbdf": "8"}, "not a PCI address"),
@@ -144,7 +144,7 @@ def test_device_from_its_vbdf_is_at_the_decimal_slot():
         ({"size": 1024}, "power of two from 2 to 512 MB"),
         ({"size": 1}, "power of two from 2 to 512 MB"),
         ({"size": None}, "size is missing"),
-        ({"size": "2MB"}, "size must be a whole number, not '2MB'"),
+        ({"size": "2MB"}, "size must be a whole number of MB without a unit, not '2MB'"),
         ({"name": "dm:/a;b"}, "1 to 27 characters"),
         ({"name": "dm:/a b"}, "1 to 27 characters"),
         ({"name": "dm:/$(x)"}, "1 to 27 characters"),
@@ -154,10 +154,13 @@ def test_device_from_its_vbdf_is_at_the_decimal_slot():
         ({"name": "a"}, "provided_by is missing"),
         ({"name": "a", "provided_by": "qemu"}, "provided_by must be hypervisor or device_model"),
         ({"provided_by": "hypervisor"}, "the prefix says device_model"),
-        ({"slot": 32}, "slot 32 must be 3..30"),
+        ({"slot": 32}, "slot 32 must be 0..31"),
         ({"slot": True}, "slot must be a whole number"),
-        ({"region_id": 65536}, "region_id 65536 must be 0..65535"),
-        ({"region_id": -1}, "region_id -1 must be 0..65535"),
+        ({"size": "1_6"}, "size must be a whole number of MB without a unit, not '1_6'"),
+        ({"slot": "\uff14"}, "slot must be a whole number"),
+        ({"region_id": 4095}, "region_id 4095 must be 0 (none) or 4096 to 65535"),
+        ({"region_id": 65536}, "region_id 65536 must be 0 (none) or 4096 to 65535"),
+        ({"region_id": -1}, "region_id -1 must be 0 (none) or 4096 to 65535"),
     ],
 )
 def test_device_refused(change, message):

@@ -31,11 +31,11 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._store impor
 from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._tools import (
     MODERN_PYTHON_PACKAGES,
     PYTHON_PACKAGES,
-    Bound,
     check_compiler,
     check_python,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._tree import read_tree
+from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import Bound
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import read_scenario
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils import standin

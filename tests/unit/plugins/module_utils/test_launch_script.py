@@ -414,7 +414,7 @@ def test_vm_is_found_by_its_uuid():
     assert uuid
     script = f"acrn-dm -U {uuid.upper()} -s 0,hostbridge vm1\n".encode()
     result = launch(script, "vm.sh", None, scenario=scenario, version=(2, 2))
-    assert [(placed.device.prefixed, placed.device.slot) for placed in result.devices] == [("hv:/shm", 8)]
+    assert [(placed.device.prefixed, placed.device.slot) for placed in result.devices] == [("hv:/shm", 30)]
     other = script.replace(uuid.upper().encode(), b"12345678-1234-1234-1234-123456789012")
     with pytest.raises(IvshmemError, match=r"which VM of s\.xml it starts is not clear \(in the script: vm1;"):
         launch(other, "vm.sh", None, scenario=scenario, version=(2, 2))

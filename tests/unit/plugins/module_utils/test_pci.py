@@ -415,8 +415,10 @@ def test_region_id_is_not_compared_on_a_hypervisor_that_writes_none():
         ({"name": '"', "bdf": "00:06.0"}, "letters, digits"),
         ({"name": "../x", "bdf": "00:06.0"}, "letters, digits"),
         ({"bdf": "00:26.0"}, "not a PCI address"),
-        ({"slot": 32}, "0 to 31"),
-        ({"slot": 10, "bdf": "00:10.0"}, r"slot 10 \(decimal\) is 00:0a.0"),
+        ({"slot": 32}, "0..31"),
+        ({"slot": 10, "bdf": "00:10.0"}, r"slot 10 is 00:0a.0"),
+        ({"size": 3}, "a power of two from 2 to 512"),
+        ({"region_id": 4095}, "4096 to 65535, or 0 for none"),
         ({"name": "a"}, "give bdf"),
     ],
 )

@@ -9,10 +9,10 @@ from xml.etree import ElementTree
 
 import pytest
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import SLOT_ORDER
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Bdf, IvshmemError, parse_regions
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._request import decide
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import (
-    SLOT_ORDER,
     parse_version,
     read_scenario,
     render_launch,

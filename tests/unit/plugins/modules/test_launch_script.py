@@ -15,7 +15,11 @@ from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import _entries
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch import _service_vm
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import read_scenario
 from ansible_collections.acrn.ivshmem.plugins.modules import launch_script
+from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils import scenarios
+
+VMS_OF_V2 = ((1, "SVC", "service"), (2, "VM1", "post"), (3, "VM2", "post"))
 
 SCRIPT = """\
 #!/bin/sh
@@ -225,6 +229,18 @@ def test_devices_from_the_scenario(run, script, tmp_path):
     assert run(path=script, scenario_path=scenario, acrn_version="3.2")["devices"][0]["region_id"] is None
     assert "-s 16,ivshmem,hv:/shm,2 \\\n" in script.read_text()
     assert not run(path=script, scenario_path=scenario, vm="2", acrn_version="3.2")["changed"]
+
+
+def test_slots_that_no_file_names_are_those_of_the_plan(run, script, tmp_path):
+    """A scenario of v2.x has no place for them: the module that writes it and this one choose by the same order."""
+    path = tmp_path / "scenario.xml"
+    lines = ("hv:/a, 2, 0:2:3", "hv:/b, 4, 2:3")
+    path.write_text(scenarios.scenario("v2", scenarios.block_v2(*lines), vms=((0, "PRE", "pre"), *VMS_OF_V2)))
+    plan = read_scenario(path.read_bytes(), "scenario.xml")
+    planned = [(end.vbdf.slot) for region in plan.placed(plan.regions) for end in region.vms if end.vm.name == "VM1"]
+    result = run(path=script, scenario_path=path, acrn_version="2.7")
+    assert [device["slot"] for device in result["devices"]] == planned == [30, 29]
+    assert not run(path=script, scenario_path=path, acrn_version="2.7")["changed"]
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ class ActionModule(_door.DoorAction):
         self._path = str(found.plugin_resolved_path)
         self._given = dict(arguments or {})
         short = self._name.rpartition(".")[2]
-        self.most = _door.FILE if short in ("fetch", "slurp") else _door.BYTES
+        self.most = _door.FILE if short == "fetch" else _door.BYTES
         self.contract = _contract(self._path, short)
         if self._task.check_mode:
             # By the controller's own wish, so no host can hide a task by it.

@@ -13,6 +13,7 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _guests, _region
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _builds, _limit
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils._fleet import claimed
 
@@ -73,7 +74,10 @@ def build_results(
 ) -> list[dict[str, Any]]:
     """What came of builds, each with the hosts that it is for; ``made`` may be what a task that failed has returned."""
     every = _builds.refused(made, builds) if isinstance(made, Mapping) else made
-    return _builds.results(builds, every, time.time())
+    try:
+        return _builds.results(builds, every, time.time())
+    except IvshmemError as exc:
+        raise AnsibleFilterError(str(exc)) from None
 
 
 def built(builders: Iterable[str], hostvars: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

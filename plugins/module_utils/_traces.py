@@ -300,8 +300,10 @@ def of_controller(directory: str, files: Mapping[str, Sequence[str]], cache: str
             found.gone += [each for each in (path, *backups(path)) if os.path.lexists(each)]
         found.folders.append(own)
     if cache:
-        found.gone += _builds(cache) + _parts_of_builds(cache, found.gone)
-        found.folders.append(cache)
+        # A directory for each builder.
+        for folder in (*sorted(glob.glob(os.path.join(glob.escape(cache), "*"))), cache):
+            found.gone += _builds(folder) + _parts_of_builds(folder, found.gone)
+            found.folders.append(folder)
     found.folders += _common([directory])
     return found
 

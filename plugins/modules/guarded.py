@@ -49,8 +49,7 @@ attributes:
     details:
       - As the other module.
 notes:
-  - An answer of more than 8 MiB is refused; of M(ansible.builtin.fetch) and M(ansible.builtin.slurp) one of more than
-    256 MiB.
+  - An answer of more than 8 MiB is refused; of M(ansible.builtin.fetch) one of more than 256 MiB.
 """
 
 EXAMPLES = r"""

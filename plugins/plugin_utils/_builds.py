@@ -18,6 +18,9 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any, Mapping
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._entries import check_key
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+
 Values = Mapping[str, Any]
 
 
@@ -65,11 +68,20 @@ def results(builds: Sequence[Values], made: Iterable[Values], now: float) -> lis
 
     ``made`` are the results of a loop over the numbers of the builds.
     """
-    return [
-        {**each, "hosts": list(builds[each["item"]].get("hosts") or []), "asked": now}
-        for each in made
-        if "skipped" not in each
-    ]
+    made = [each for each in made if "skipped" not in each]
+    for each in made:
+        _check_place(each)
+    return [{**each, "hosts": list(builds[each["item"]].get("hosts") or []), "asked": now} for each in made]
+
+
+def _check_place(result: Values) -> None:
+    """A build lies in a directory of its key: that is also its name on the controller. Raises IvshmemError."""
+    directory, key = result.get("directory"), result.get("key")
+    if directory is not None and check_key(str(key)) != os.path.basename(directory):
+        raise IvshmemError(
+            f"a builder answers that its build {key} lies in {directory!r}, which is no place of hypervisor_build; see "
+            "who owns that builder"
+        )
 
 
 def refused(result: Values, builds: Sequence[Values]) -> list[dict[str, Any]]:

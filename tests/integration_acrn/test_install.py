@@ -24,7 +24,7 @@ def test_install_takes_what_site_has_built(tmp_path):
     done = fleet.play("install", "--check", "-vv")
     (key,) = set(re.findall(r"artifacts/([0-9a-f]{32})", done.stdout))
     # This machine has no GRUB for it, and that is as far as it comes.
-    assert (tmp_path / f".acrn-ivshmem/artifacts/{key}/manifest.json").exists()
+    assert (tmp_path / f".acrn-ivshmem/artifacts/builder/{key}/manifest.json").exists()
     failed = re.findall(r"fatal: \[(\w+)\]", done.stdout)
     assert failed == ["writes"], done.stdout
     assert "TASK [acrn.ivshmem.hypervisor : Install the hypervisor]" in done.stdout

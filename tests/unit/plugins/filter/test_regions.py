@@ -100,7 +100,7 @@ def built_by(hosts, builders, hostvars):
         hostvars.setdefault(name, {})
     for share in filters.dealt_builds(hosts, builders).values():
         made = [
-            {"item": number, "directory": share["builder"], "key": f"k{build['digest']}"}
+            {"item": number, "directory": f"{share['builder']}/key{build['digest']}", "key": f"key{build['digest']}"}
             for number, build in enumerate(share["builds"])
         ]
         made[:1] = [{**each, "manifest": {}} for each in made[:1]]
@@ -115,8 +115,8 @@ def test_each_build_is_dealt_out_once_and_found_again():
     assert all(host in share["builds"][0]["hosts"] for host, share in dealt.items())
     assert len({share["builder"] for share in dealt.values()}) == len(dealt)
     found = built_by(HOSTS, builders, {})
-    assert {host: each["key"] for host, each in found.items()} == {"a": "k1", "b": "k2", "c": "k1", "d": "k3"}
-    assert found["a"] == found["c"] and found["a"]["directory"] == found["a"]["builder"]
+    assert {host: each["key"] for host, each in found.items()} == {"a": "key1", "b": "key2", "c": "key1", "d": "key3"}
+    assert found["a"] == found["c"] and found["a"]["directory"] == f"{found['a']['builder']}/key1"
     # The first of each builder is made, and no other.
     assert [each["missing"] for each in found.values()].count(False) == len(
         [host for share in dealt.values() for host in share["builds"][0]["hosts"]]
@@ -153,11 +153,21 @@ def test_builders_that_a_limit_names_build_all(run, builders):
 def test_the_builder_that_was_asked_last_knows():
     hostvars = {"one": {}, "two": {}}
     build = [{"digest": 1, "hosts": ["a"]}]
-    for key, builder in (("new", "one"), ("old", "two")):
-        asked = {"new": 2.0, "old": 1.0}[key]
-        (result,) = filters.build_results([{"item": 0, "key": key, "directory": "/d"}], build)
+    for key, builder in (("newer", "one"), ("older", "two")):
+        asked = {"newer": 2.0, "older": 1.0}[key]
+        (result,) = filters.build_results([{"item": 0, "key": key, "directory": f"/d/{key}"}], build)
         hostvars[builder]["hypervisor_build_results"] = [{**result, "asked": asked}]
-    assert filters.built(["one", "two"], hostvars)["a"]["key"] == "new"
+    assert filters.built(["one", "two"], hostvars)["a"]["key"] == "newer"
+
+
+@pytest.mark.parametrize(
+    ("key", "directory"),
+    [("abcd", "/d/.."), ("abcd", "/d/"), ("abcd", "/d/abcd\n"), ("..", "/d/.."), ("ab/../cd", "/d/cd"), (None, "/d/x")],
+)
+def test_a_build_that_lies_in_no_directory_of_its_key_is_refused(key, directory):
+    """The name of that directory is a name on the controller, too."""
+    with pytest.raises(AnsibleFilterError, match=r"no place of hypervisor_build|lower-case letters"):
+        filters.build_results([{"item": 0, "key": key, "directory": directory}], [{"hosts": ["a"]}])
 
 
 def test_what_was_not_built_has_no_result():

@@ -193,6 +193,14 @@ def test_a_builder_keeps_what_is_not_a_build(host):
     assert "myvenv stays" in removal.kept[0]
 
 
+def test_artefacts_of_each_builder_go_from_the_controller(host):
+    for name in (f"one/{KEY}/manifest.json", f"two/{KEY}/acrn.bin", f"{KEY}/manifest.json", "two/notes"):
+        host.put(f"cache/{name}", "{}")
+    _traces.apply(_traces.of_controller(str(host.root / "none"), {}, str(host.root / "cache")))
+    assert host.files() == ["cache/two/notes"]
+    assert sorted(os.listdir(host.root / "cache")) == ["two"]
+
+
 def test_a_directory_of_ones_own_on_the_controller_keeps_the_rest(host):
     host.put("scenarios/h1/line.xml", "")
     host.put("scenarios/h1/line.xml.12.2026-01-02@03:04:05~", "")

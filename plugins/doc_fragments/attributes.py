@@ -27,3 +27,13 @@ attributes:
       - When run twice in a row outside check mode, with the same arguments, the second invocation indicates no
         change.
 """
+
+    ACTION_GROUP = r"""
+options: {}
+attributes:
+  action_group:
+    description: Use C(group/acrn.ivshmem.ivshmem) in C(module_defaults) to set defaults for this module.
+    support: full
+    membership:
+      - acrn.ivshmem.ivshmem
+"""

@@ -20,6 +20,7 @@ description:
   - It also tells which VMs run, and whether they were started with the ivshmem devices that they are to have now.
 extends_documentation_fragment:
   - acrn.ivshmem.attributes
+  - acrn.ivshmem.attributes.action_group
   - acrn.ivshmem.attributes.idempotent
 attributes:
   check_mode:

@@ -29,6 +29,7 @@ options:
     type: dict
 extends_documentation_fragment:
   - acrn.ivshmem.attributes
+  - acrn.ivshmem.attributes.action_group
   - acrn.ivshmem.attributes.idempotent
 attributes:
   check_mode:

@@ -15,6 +15,8 @@ description:
   - Nothing is touched when something asked for cannot work. The message says what to do about it.
 author:
   - acrn.ivshmem contributors (@acrn-ivshmem)
+extends_documentation_fragment:
+  - acrn.ivshmem.attributes.action_group
 attributes:
   check_mode:
     support: full

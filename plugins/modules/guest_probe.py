@@ -14,6 +14,8 @@ description:
   - The role P(acrn.ivshmem.verify#role) runs it on all guests of a region, so that what one writes the others read.
 author:
   - acrn.ivshmem contributors (@acrn-ivshmem)
+extends_documentation_fragment:
+  - acrn.ivshmem.attributes.action_group
 attributes:
   check_mode:
     support: full

@@ -27,6 +27,7 @@ description:
     information by options that are added to C(CC).
 extends_documentation_fragment:
   - acrn.ivshmem.attributes
+  - acrn.ivshmem.attributes.action_group
   - acrn.ivshmem.attributes.idempotent
 attributes:
   check_mode:

@@ -16,6 +16,7 @@ description:
     line.
 extends_documentation_fragment:
   - acrn.ivshmem.attributes
+  - acrn.ivshmem.attributes.action_group
   - acrn.ivshmem.attributes.idempotent
 attributes:
   check_mode:

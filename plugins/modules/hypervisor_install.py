@@ -26,6 +26,7 @@ description:
     goes on from there.
 extends_documentation_fragment:
   - acrn.ivshmem.attributes
+  - acrn.ivshmem.attributes.action_group
   - acrn.ivshmem.attributes.idempotent
 attributes:
   action:

@@ -17,6 +17,7 @@ description:
   - What cannot be read is told with its file and line. Nothing is run and nothing is changed.
 extends_documentation_fragment:
   - acrn.ivshmem.attributes
+  - acrn.ivshmem.attributes.action_group
 attributes:
   check_mode:
     description: The module only looks.

@@ -140,6 +140,7 @@ options:
 extends_documentation_fragment:
   - ansible.builtin.files
   - acrn.ivshmem.attributes
+  - acrn.ivshmem.attributes.action_group
   - acrn.ivshmem.attributes.idempotent
 seealso:
   - module: acrn.ivshmem.scenario_regions

@@ -184,6 +184,8 @@ options:
         type: list
         elements: str
         default: []
+extends_documentation_fragment:
+  - acrn.ivshmem.attributes.action_group
 attributes:
   check_mode:
     description: The module only looks.

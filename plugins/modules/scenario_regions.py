@@ -28,6 +28,7 @@ description:
     launch script can have it.
 extends_documentation_fragment:
   - acrn.ivshmem.attributes
+  - acrn.ivshmem.attributes.action_group
   - acrn.ivshmem.attributes.idempotent
 attributes:
   check_mode:

@@ -18,6 +18,7 @@ description:
     file system than the temporary files.
 extends_documentation_fragment:
   - acrn.ivshmem.attributes
+  - acrn.ivshmem.attributes.action_group
   - acrn.ivshmem.attributes.idempotent
 attributes:
   check_mode:

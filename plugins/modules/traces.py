@@ -20,6 +20,7 @@ description:
   - Where nothing is left of the collection, nothing changes.
 extends_documentation_fragment:
   - acrn.ivshmem.attributes
+  - acrn.ivshmem.attributes.action_group
   - acrn.ivshmem.attributes.idempotent
 attributes:
   check_mode:

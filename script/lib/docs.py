@@ -26,7 +26,9 @@ REPOSITORY = "https://github.com/acrn-ivshmem/acrn.ivshmem"
 OUTSIDE = {"README.md": "readme.md", "CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md"}
 FENCE = re.compile(r"^ *```.*?^ *```$", re.M | re.S)
 LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=\))")
-ITEM = re.compile(r"^- \[[^]]+\]\(([^)#\s]+)\)", re.M)
+ITEM = re.compile(r"^- \[([^]]+)\]\(([^)#\s]+)\)", re.M)
+# The theme has a table of contents beside each page, and calls one in the page an error.
+CONTENTS = re.compile(r"^\.\. contents::\n(?:   :.*\n)*", re.M)
 
 
 def site_path(path: str) -> str | None:
@@ -66,7 +68,7 @@ def menu(text: str) -> str:
     found = []
     for section in re.split(r"(?m)^## ", text)[1:]:
         title = section.partition("\n")[0]
-        pages = [re.sub(r"\.md$", "", link) for link in ITEM.findall(section) if not re.match(r"[a-z]+:", link)]
+        pages = [f"{text} <{re.sub('[.]md$', '', link)}>" for text, link in ITEM.findall(section)]
         if title == "Reference":
             pages.append("Modules, roles, plugins <collection/index>")
         if pages:
@@ -88,8 +90,8 @@ def pages(root: Path, source: Path) -> None:
                     text += "\n" + menu(text)
                 data = text.encode()
             wanted[place] = data
-    for name in ("conf.py", "site.css"):
-        wanted[name] = (root / "script/lib/site" / name).read_bytes()
+    for name, place in (("conf.py", "conf.py"), ("site.css", "static/site.css")):
+        wanted[place] = (root / "script/lib/site" / name).read_bytes()
     source.mkdir(parents=True, exist_ok=True)
     for old in [p for p in source.rglob("*") if p.is_file()]:
         place = old.relative_to(source).as_posix()
@@ -112,6 +114,8 @@ def build(base: Path, output: Path, run: Callable[..., object]) -> Path:
     reference.chmod(0o700)  # antsibull-docs wants that
     words = ("--use-current", "--squash-hierarchy", "--cleanup", "everything", "--fail-on-error")
     run("antsibull-docs", "collection", *words, "--dest-dir", str(reference), "acrn.ivshmem")
+    for page in reference.glob("*.rst"):
+        page.write_text(CONTENTS.sub("", page.read_text(encoding="utf-8")), encoding="utf-8")
     # -E: Sphinx tells what is wrong with a page when it reads it, and would not read it again.
     run("python", "-m", "sphinx", "-b", "html", "-q", "-E", "-W", "--keep-going", str(source), str(output / "html"))
     return output / "html"

@@ -64,6 +64,8 @@ def test_module_documents_its_modes(module):
 
 def test_action_group_is_all_modules():
     assert load("meta", "runtime.yml")["action_groups"]["ivshmem"] == MODULES
+    fragment = "acrn.ivshmem.attributes.action_group"
+    assert [name for name in MODULES if fragment not in documentation(name)["extends_documentation_fragment"]] == []
 
 
 @pytest.mark.parametrize("role", ROLES)

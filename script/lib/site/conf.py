@@ -21,10 +21,9 @@ default_role = "any"
 
 # Links to headings are those that GitHub makes of them.
 myst_heading_anchors = 4
-myst_enable_extensions = ["deflist"]
 
 html_theme = "furo"
-html_static_path: list[str] = []
+html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_extra_path: list[str] = []
 html_copy_source = False

@@ -104,9 +104,12 @@ MORE["3.3-three"] = real.Wanted(
 )
 
 # The other releases, with two regions; 3.4 is what master calls itself. v2.2 builds no pre-launched VM that has no
-# passthrough device ("undefined reference to `vm0_pci_devs'"), and there is none in the emulator.
-RELEASES = ((2, 3), (2, 4), (2, 5), (2, 6), (3, 0), (3, 1), (3, 2), (3, 4))
+# passthrough device ("undefined reference to `vm0_pci_devs'"), and there is none in the emulator. v2.4 has physical
+# addresses of 39 bits at most (MAXIMUM_PA_WIDTH), and the emulator's processor has 40: it panics.
+RELEASES = ((2, 3), (2, 5), (2, 6), (3, 0), (3, 1), (3, 2), (3, 4))
+OTHERS = {}
 for _version in RELEASES:
-    _machine = replace(BIG, display=True) if _version < (3, 0) else board.Machine()
+    _machine = board.Machine(display=_version < (3, 0))
     _wanted = real.Wanted(_version, [PRE0, PRE1], [region("a", 2, *TWO), region("b", 4, *TWO)], _machine)
-    MORE[f"{_wanted.text}-two-pre-launched"] = _wanted
+    OTHERS[f"{_wanted.text}-two-pre-launched"] = _wanted
+MORE.update(OTHERS)

@@ -333,16 +333,19 @@ def entry(built: Built) -> str:
     return text
 
 
-def disc(built: Built, folder: Path) -> Path:
-    """A disc that boots the hypervisor with all that its VMs need."""
+def _guests(built: Built) -> dict[str, Path | bytes]:
     bundles = {"guest_device": bundle(guest_device), "guest_probe": bundle(guest_probe)}
     if built.scripts:
         bundles["launch_state"] = bundle(launch_state)
-    files: dict[str, Path | bytes] = {
-        IMAGE: built.artifact / IMAGE,
-        "bzImage": image.kernel(CACHE),
-        "initrd": image.initramfs(CACHE, job(built), bundles, *service_files(built)),
-    }
+    initrd = image.initramfs(CACHE, job(built), bundles, *service_files(built))
+    return {"bzImage": image.kernel(CACHE), "initrd": initrd}
+
+
+def disc(built: Built, folder: Path, *, guests: bool = True) -> Path:
+    """A disc that boots the hypervisor with all that its VMs need; without ``guests``, they have nothing to run."""
+    nothing = bytes(board.MB)
+    files: dict[str, Path | bytes] = _guests(built) if guests else {"bzImage": nothing, "initrd": nothing}
+    files[IMAGE] = built.artifact / IMAGE
     for table in sorted((built.artifact / "acpi").glob("*.bin")):
         files[table.name] = table
     lines = [

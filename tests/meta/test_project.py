@@ -136,6 +136,21 @@ def test_links_between_pages_lead_somewhere():
     assert broken == []
 
 
+def test_pages_of_the_artefact_link_to_what_is_in_it():
+    """Who has installed the collection reads them there. script/test knows what is in it."""
+    text = (ROOT / "script/lib/checks.py").read_text(encoding="utf-8")
+    shipped = re.compile("".join(re.findall(r'r"(.*)"', text[text.index("ARTEFACT = ") : text.index("LITTER = ")])))
+    assert (shipped.match("docs/rules.md") is None, shipped.match("script/test") is None) == (False, True)
+    wrong = []
+    for path in FILES:
+        if path.suffix == ".md" and shipped.match(str(path)):
+            for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", (ROOT / path).read_text(encoding="utf-8")):
+                meant = os.path.normpath(path.parent / target)
+                if not re.match(r"[a-z]+:", target) and not shipped.match(meant + "/" * (ROOT / meant).is_dir()):
+                    wrong.append(f"{path}: {target}")
+    assert wrong == []
+
+
 # Spelled so that this file does not hold them itself.
 HOSTS = r"galaxy\.(ansible\.com)|pypi\.(org)|pythonhosted\.(org)|deb\.(debian\.org)"
 FORBIDDEN = [

@@ -108,7 +108,9 @@ def _as_list(value: Any, spec: Spec) -> str:
             return f"it must be a list, and no mapping: write each as - {{name: {of_each[0]}, ...}}"
         return "it must be a list: write a dash before its first key, as in [{...}]"
     if isinstance(value, str) and spec.get("elements") != "dict":
-        return f"it must be a list: write it in brackets, as in {json.dumps([value])}"
+        # A region has commas; words with blanks are likely a command.
+        words = [value] if "," in value else value.split()
+        return f"it must be a list: write it in brackets, as in {json.dumps(words)}"
     return 'it must be a list, in YAML or as JSON such as ["a", "b"]'
 
 

@@ -425,6 +425,13 @@ def _file_differences(params: Mapping[str, Any], warnings: list[str], told: list
             yield f"{wish['path']}: {problem}"
     refused = list(_shared_calls(params["scripts"]))
     for script in params["scripts"]:
+        if script["content"] is None and not os.path.isfile(script["path"]):
+            what = "is no file" if os.path.lexists(script["path"]) else "is not there"
+            refused.append(
+                f"launch_vms: the script of VM '{script['vm']}', {script['path']}, {what}; write its path as script, "
+                "or have it written (launch_mode: template)"
+            )
+            continue
         module = Light({"src": None, "state": "exact", "backup": False, **script}, check_mode=True)
         try:
             result = set_script(module)

@@ -58,6 +58,8 @@ class Settings:
     exclusive: bool = False
     # Whether the hypervisor will be that of the plan when the scripts are used, as in check mode before a reboot.
     rebooted: bool = False
+    # The ACRN tree with the generator of launch scripts.
+    source: str = ""
 
     def is_v2(self, plan: Mapping[str, Any]) -> bool:
         return is_v2(self.version, plan)
@@ -221,6 +223,21 @@ def hypervisor(plan: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     }
 
 
+def _path_problems(vms: Sequence[Vm], settings: Settings) -> Iterator[str]:
+    """Paths of the Service VM that would be seen from wherever a module runs, and a tree that is missing."""
+    named = {
+        "launch_dir": settings.dir,
+        **({"launch_unit_directory": settings.unit_directory} if settings.units else {}),
+    }
+    if settings.mode == "edit":
+        named.update({f"script of VM '{vm['name']}'": vm["script"] for vm in vms if vm.get("script")})
+    for name, value in named.items():
+        if vms and not str(value).startswith("/"):
+            yield f"{name} is '{value}': write a path of the Service VM, which begins with /"
+    if vms and settings.mode == "generate" and not settings.source:
+        yield "launch_mode: generate has ACRN's launch_cfg_gen.py write the scripts: set acrn_source (or launch_source)"
+
+
 def wish(
     vms: Sequence[Vm],
     plan: Mapping[str, Any],
@@ -233,7 +250,7 @@ def wish(
 
     Where something is refused, ``state`` has nothing else.
     """
-    found = problems(vms, plan, settings.mode, settings.version)
+    found = [*problems(vms, plan, settings.mode, settings.version), *_path_problems(vms, settings)]
     result: dict[str, Any] = {"paths": {}, "devices": {}, "texts": {}, "state": {"refused": found}}
     if found:
         return result

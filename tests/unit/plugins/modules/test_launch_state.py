@@ -173,6 +173,17 @@ def test_it_fails_where_the_script_would_be_refused(host, compare):
     assert "slot 6" in result["msg"]
 
 
+def test_a_script_to_edit_that_is_not_there_is_told_with_its_variable(host, compare):
+    wish = host.wish
+    wish["scripts"][0]["content"] = None
+    host.script.unlink()
+    assert compare(wish)["msg"].startswith(
+        f"launch_vms: the script of VM 'VM1', {host.script}, is not there; write its path as script, or have it written"
+    )
+    host.script.mkdir()
+    assert f"{host.script}, is no file; " in compare(wish)["msg"]
+
+
 def test_every_script_that_is_refused_is_told(host, compare):
     wish = host.wish
     second = {**wish["scripts"][0], "path": f"{host.script.parent}/VM2.sh", "content": CONTENT.replace("VM1", "VM2")}

@@ -266,7 +266,22 @@ def test_the_wish_for_scripts_of_ones_own():
     assert {"path": "/launch/VM1.sh", "state": "link", "src": "/mine.sh"} in state["files"]
     assert state["files"][2]["state"] == "absent"
     assert {"name": "x", "size": 4} in state["regions"]
-    assert wish([vm], mode="generate")["state"]["scripts"] == []
+    assert wish([vm], mode="generate", source="/tree")["state"]["scripts"] == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"dir": "launch"}, "launch_dir is 'launch': write a path of the Service VM, which begins with /"),
+        ({"unit_directory": "~/units"}, "launch_unit_directory is '~/units': write a path"),
+        ({"mode": "edit"}, "script of VM 'VM1' is 'mine.sh': write a path"),
+        ({"mode": "generate"}, "set acrn_source (or launch_source)"),
+    ],
+)
+def test_a_path_that_is_seen_from_nowhere_and_a_tree_that_is_missing(settings, told):
+    vm = {"name": "VM1", "memory": 512, "script": "mine.sh"}
+    assert [text for text in wish([vm], **settings)["state"]["refused"] if told in text]
+    assert wish([], **settings)["state"]["refused"] == []
 
 
 def test_without_units_there_is_only_the_directory():

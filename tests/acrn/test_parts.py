@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import select
 import subprocess
 
@@ -19,6 +20,7 @@ import pytest
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._board import read_board
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._request import decide
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import read_scenario
+from ansible_collections.acrn.ivshmem.plugins.modules import guest_probe
 
 VMS = [
     frame.Vm("PRE_STD_VM0", memory=512 * board.MB),
@@ -100,6 +102,13 @@ def test_archive_is_what_cpio_unpacks(tmp_path):
 def test_imports_of_the_guests_program_are_found_wherever_they_stand():
     source = "import json\nfrom os import path\ndef late():\n    import mmap\nfrom ansible.module_utils import basic\n"
     assert image._imported(source) == {"json", "os", "mmap"}
+
+
+def test_guests_program_finds_what_it_uses_of_the_modules():
+    source = (image.HERE / "guest/guest.py").read_text()
+    used = set(re.findall(r"\bprobe(?:_module)?\.(_\w+)\.(\w+)", source))
+    assert len(used) >= 3
+    assert [name for part, name in sorted(used) if not hasattr(getattr(guest_probe, part, None), name)] == []
 
 
 def test_message_of_a_failure_has_the_last_lines(tmp_path):

@@ -188,8 +188,8 @@ class Region:
         return [ctypes.c_uint32.from_buffer(mapped.memory, base + 4 * n) for n in range(2)]
 
     def opened(self):
-        kernel = self.probe._pci.Kernel()
-        function = next(each for each in self.probe._pci.scan(kernel) if each.bdf == self.bdf)
+        kernel = self.probe._kernel.Kernel()
+        function = next(each for each in self.probe._functions.scan(kernel) if each.bdf == self.bdf)
         return self.probe._probe.opened(kernel, function)
 
     def meet(self, told=None):
@@ -337,7 +337,8 @@ def placed(device, probe_module):
     """The device with its address where only its place among the functions of the VM tells which one it is."""
     nth = device.pop("nth", None)
     if nth is not None:
-        device["bdf"] = sorted(each.bdf for each in probe_module._pci.scan(probe_module._pci.Kernel()))[nth]
+        kernel = probe_module._kernel.Kernel()
+        device["bdf"] = sorted(each.bdf for each in probe_module._functions.scan(kernel))[nth]
     return device
 
 

@@ -75,7 +75,10 @@ def flaky(place, weather, run=1):
     numbers = recap(done.stdout)
     failed = [name for name, each in numbers.items() if each["failed"] or each["unreachable"]]
     assert (done.returncode != 0) == bool(failed), story
-    assert not away or failed, story
+    for name in away:
+        # What a guest has its Service VM asked is that guest's failure.
+        own = [each for each in failed if each == name or (name in place.acrn_hosts and each.startswith(f"{name}-"))]
+        assert own, f"{name} counts as done: {story}"
     # A machine whose whole host is well has nothing to do with it.
     ill = {name.partition("-")[0] for name in weather}
     assert not [name for name in failed if name.partition("-")[0] not in ill], story
@@ -147,7 +150,7 @@ def test_what_is_lost_comes_with_the_next_run(tmp_path):
 @pytest.mark.parametrize("seed", range(3))
 def test_runs_that_lose_machines_at_random(tmp_path, seed):
     """Three runs one after the other, each losing machines of each host but the first."""
-    place = filled(tmp_path, 8)
+    place = filled(tmp_path, 5)
     chance = random.Random(seed)
     count = 0
     for run in range(3):
@@ -157,7 +160,7 @@ def test_runs_that_lose_machines_at_random(tmp_path, seed):
                 calls = CALLS - 2 * (name in place.acrn_hosts)
                 weather[name] = (chance.randint(1, calls), chance.choice(faults(chance)))
         count += flaky(place, weather, run)
-    assert count > 15
+    assert count > 8
     converged(place, 4)
     figures.add("machines lost during site", count, count)
 
@@ -181,7 +184,7 @@ def test_half_of_the_fleet_is_away(tmp_path):
 @pytest.mark.parametrize("own", [False, True], ids=["one inventory", "two controllers"])
 def test_two_sites_at_once(tmp_path, own):
     """Both have everything to do. What one could not do because of the other, it tells; together they did it."""
-    place = filled(tmp_path, 3)
+    place = filled(tmp_path, 2, **SMALL)
     place.lose()
     both = (place, place.second(tmp_path) if own else place)
     with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -190,6 +193,5 @@ def test_two_sites_at_once(tmp_path, own):
         assert "Traceback" not in each.stdout and "Unexpected" not in each.stdout, each.stdout
         failed = [name for name, numbers in recap(each.stdout).items() if numbers["failed"] or numbers["unreachable"]]
         assert (each.returncode != 0) == bool(failed), each.stdout
-        print(each.returncode, failed)
     converged(place, 3)
     figures.add("site at once", 2, 2)

@@ -37,7 +37,8 @@ options:
     required: true
   src:
     description:
-      - A script on the same host to start from, for example one that C(launch_cfg_gen.py) has just written.
+      - A script on the same host to start from, for example one that C(launch_cfg_gen.py) has just written. Virtio
+        devices that the generator has placed where a region shall be go to free slots.
         O(path) becomes its content with the devices.
       - For devices without O(devices[].slot) and O(devices[].vbdf), slots that O(path) has had are kept.
     type: path

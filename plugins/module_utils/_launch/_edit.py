@@ -17,7 +17,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import RESERVED_SLOTS, V3_FIRST, VM_NAMES_SINCE
+from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import (
+    OTHERS_SLOT_ORDER,
+    RESERVED_SLOTS,
+    V3_FIRST,
+    VM_NAMES_SINCE,
+)
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import (
     IvshmemDevice,
     check_scenario,
@@ -103,14 +108,24 @@ def edit_script(
     hints: Mapping[str, int] | None = None,
     acrn_version: tuple[int, int] | None = None,
     where: str = "script",
+    makes_room: bool = False,
 ) -> Edited:
     """Give a VM's acrn-dm call the ivshmem devices.
 
     ``state``: exact = these and no other ones, present = at least these, absent = none of these names. ``hints``
     (prefixed name -> slot) are slots to keep for devices that the script does not have yet. Where several calls start
-    the VM, each gets the devices. Raises IvshmemError with line numbers; then nothing is to be written.
+    the VM, each gets the devices. ``makes_room``: virtio devices that launch_cfg_gen.py has placed may go to other
+    slots, since it takes those of regions too. Raises IvshmemError with line numbers; then nothing is to be written.
     """
-    return _Edit(data, devices, state, vm, uuid, hints or {}, acrn_version, where).run()
+    edit = _Edit(data, devices, state, vm, uuid, hints or {}, acrn_version, where)
+    if makes_room and state != "absent":
+        edit.make_room()
+    return edit.run()
+
+
+def _is_free_choice(device: Device) -> bool:
+    """Whether the generator could as well have put a device elsewhere: nothing else names the slot of virtio."""
+    return device.generated and device.kind.startswith("virtio") and device.edit is not None
 
 
 class _Edit:
@@ -174,6 +189,24 @@ class _Edit:
             tuple(self.actions),
             tuple(dict.fromkeys(self.warnings)),
         )
+
+    def make_room(self) -> None:
+        """Move virtio devices of the generator's form away from where devices are to be."""
+        slots = {device.slot for device in self.devices if device.slot is not None}
+        while True:
+            calls = calls_of(self.view, self.vm, self.uuid)
+            devices = [(each.bdf, each) for call in calls for each in call.devices if each.bdf and not each.bdf.bus]
+            taken = slots.union(bdf.device for bdf, _device in devices)
+            free = next((slot for slot in OTHERS_SLOT_ORDER if slot not in taken), None)
+            moving = [each for each in devices if each[0].device in slots and _is_free_choice(each[1])]
+            if not moving or free is None:
+                return
+            bdf, device = moving[0]
+            start, end = device.edit[:2] if device.edit else (0, 0)
+            _old, rest = self.view.text[start:end].split(None, 1)
+            why = "to make room for a region"
+            self.actions.append(f"{device.kind}: moved from slot {bdf.device} to slot {free}, {why}")
+            self._replace(start, end, f"{format_slot(Bdf(0, free, bdf.function))} {rest}")
 
     def refuse_unread(self, call: Call) -> None:
         """Refuse what would have to be called exact, or changed, without being known."""
@@ -478,6 +511,7 @@ def launch(
     state: str = "exact",
     version: tuple[int, int] | None = None,
     hints: Mapping[str, int] | None = None,
+    makes_room: bool = False,
 ) -> Edited:
     """All that the module decides: which VM, which devices, whether they can work, and the script with them.
 
@@ -502,7 +536,17 @@ def launch(
     except IvshmemError as exc:
         at = _place_of(data, where, name, uuid)
         raise IvshmemError("\n".join(f"{at}: {line}" for line in str(exc).splitlines())) from None
-    return edit_script(data, made, state=state, vm=name, uuid=uuid, hints=hints, acrn_version=version, where=where)
+    return edit_script(
+        data,
+        made,
+        state=state,
+        vm=name,
+        uuid=uuid,
+        hints=hints,
+        acrn_version=version,
+        where=where,
+        makes_room=makes_room,
+    )
 
 
 def _chosen_slots(scenario: Scenario, vm: Vm, version: tuple[int, int] | None) -> dict[str, int]:

@@ -139,6 +139,8 @@ def set_script(module: Module) -> dict[str, Any]:
         state=params["state"],
         version=parse_version(params["acrn_version"]) if params["acrn_version"] else None,
         hints=slots_of(before) if fresh and before is not None else None,
+        # What comes from a generator just now, and not what stands on the host.
+        makes_room=fresh,
     )
     hold_against_hypervisor(
         module,

@@ -122,6 +122,33 @@ def test_generated_script():
     assert result.actions[0] == "region 'hv:/old': moved from slot 8 to slot 9"
 
 
+def test_the_generators_own_devices_make_room():
+    """launch_cfg_gen.py counts its virtio devices through slots that the scenario has for regions."""
+    wanted = [{"name": "hv:/old", "size": 2, "slot": 3}, {"name": "hv:/new", "size": 2, "slot": 8}]
+    with pytest.raises(IvshmemError, match=r"slot 3 .* is taken by virtio-blk"):
+        edit(ARRAY, wanted)
+    result = edit(ARRAY, wanted, makes_room=True)
+    assert result.actions[0] == "virtio-blk: moved from slot 3 to slot 4, to make room for a region"
+    slots = {
+        line.split()[2].strip("`"): line.split()[1]
+        for line in result.data.decode().splitlines()
+        if "`add_virtual" in line
+    }
+    assert slots == {"lpc": "1:0", "hostbridge": "0:0", "ivshmem": "8", "virtio-blk": "4"}
+    assert [(placed.device.prefixed, placed.device.slot) for placed in result.devices] == [
+        ("hv:/old", 3),
+        ("hv:/new", 8),
+    ]
+    assert edit(ARRAY, wanted, makes_room=True).data == result.data
+    # What a person has placed stays, and so does what is passed through.
+    for kept in (
+        PLAIN,
+        ARRAY.replace("add_virtual_device                       3 virtio-blk", "add_passthrough_device 3 0/3/0"),
+    ):
+        with pytest.raises(IvshmemError, match=r"slot 3 .* is taken by"):
+            edit(kept, wanted, makes_room=True)
+
+
 def test_removing_gives_back_what_was_before_adding():
     for script in (PLAIN, ARRAY):
         bare = edit(script, []).data

@@ -40,6 +40,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     read_place,
     whole_number,
 )
+from ansible_collections.acrn.ivshmem.plugins.module_utils._words import meant
 
 if TYPE_CHECKING:
     from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import Scenario, Vm
@@ -51,6 +52,10 @@ _LONG_OPTIONS = """elf_file ioc_node lpc pci_slot memsize uuid kernel ramdisk bo
     logger_setting pm_notify_channel pm_by_vuart"""
 LONG_WITH_VALUE = frozenset(_LONG_OPTIONS.split())
 SHORT_WITH_VALUE = frozenset("EkrBsmlUGi")
+
+
+# Of an entry of ``devices``, also where it comes by a way on which Ansible does not look into it.
+_KEYS = ("name", "provided_by", "size", "slot", "vbdf", "region_id", "peers")
 
 
 # Arguments
@@ -186,6 +191,8 @@ def make_device(
     """
     name = str(value.get("name") or "")
     where = f"region '{name}'"
+    for key in sorted(map(str, set(value) - set(_KEYS))):
+        raise IvshmemError(f"{where}: unknown key '{key}'{meant(key, _KEYS)}; the keys are {', '.join(_KEYS)}")
     provided_by = value.get("provided_by")
     by_prefix = PROVIDERS.get(name[:4])
     if by_prefix:

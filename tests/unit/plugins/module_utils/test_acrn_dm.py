@@ -157,6 +157,7 @@ def test_device_from_its_vbdf_is_at_the_decimal_slot():
         ({"slot": 32}, "slot 32 must be 0..31"),
         ({"slot": True}, "slot must be a whole number"),
         ({"size": "1_6"}, "size must be a whole number of MB without a unit, not '1_6'"),
+        ({"slott": 12}, "unknown key 'slott'; did you mean slot?; the keys are name, "),
         ({"slot": "\uff14"}, "slot must be a whole number"),
         ({"region_id": 4095}, "region_id 4095 must be 0 (none) or 4096 to 65535"),
         ({"region_id": 65536}, "region_id 65536 must be 0 (none) or 4096 to 65535"),

@@ -10,8 +10,10 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ansible.errors import AnsibleFilterError
 from ansible.utils.unsafe_proxy import wrap_var
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _door, _plan
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils._fleet import Fleet
 
@@ -34,6 +36,16 @@ def plan_differences(plan: Mapping[str, Any]) -> list[str]:
     return list(wrap_var(_plan.differences(_door.plain(plan, "the plan"))))
 
 
+def plan_moved(text: str, plan: Mapping[str, Any], where: str = "the plan") -> dict[str, list[str]]:
+    """Why hosts are not to get what was approved."""
+    try:
+        then = _plan.approved(text, where)
+    except IvshmemError as exc:
+        raise AnsibleFilterError(str(exc)) from None
+    now = _door.plain(plan, "the plan")
+    return dict(wrap_var({row["host"]: _plan.moved(then.get(row["host"]), row) for row in now["hosts"]}))
+
+
 def told_once(hosts: Iterable[Mapping[str, Any]]) -> list[str]:
     """What is wrong with hosts, each mistake once with all hosts that have it."""
     return _plan.told_once(hosts)
@@ -47,5 +59,6 @@ class FilterModule:
             "plan_fleet": plan_fleet,
             "plan_table": plan_table,
             "plan_differences": plan_differences,
+            "plan_moved": plan_moved,
             "told_once": told_once,
         }

@@ -12,12 +12,13 @@ It runs on the controller.
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import time
 from collections.abc import Iterable
 from typing import Any, Mapping, Sequence, Tuple
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._region import PREFIXES, some
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import PREFIXES, IvshmemError, some
 from ansible_collections.acrn.ivshmem.plugins.module_utils._words import convert
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _waiting
 
@@ -232,6 +233,110 @@ def sentence(found: Mapping[str, int]) -> str:
     """The summary in one line of words."""
     parts = [_counted(found[name], words) for name, words in SENTENCE if found[name]]
     return f"{_counted(found['hosts'], 'host')}: {', '.join(parts) or 'nothing to do'}"
+
+
+# -- a plan that was approved ------------------------------------------------------------------------------------------
+
+
+def approved(text: str, where: str) -> dict[str, Values]:
+    """The hosts of a plan that plan_json has kept. Raises IvshmemError where it is none."""
+    rows: dict[str, Values] = {}
+    try:
+        found = json.loads(text)
+        rows = {str(row["host"]): dict(row) for row in found["hosts"]}
+        known = found["format"] == FORMAT
+        for row in rows.values():
+            # What can be shown, and compared with itself, has all that is looked at.
+            known = known and bool(_block(row)) and not [look for look in _LOOKS if look(row, row)]
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        known = False
+    if not known:
+        raise IvshmemError(
+            f"{where}: this is no plan that acrn.ivshmem.plan of this version has kept; make one with -e plan_json=FILE"
+        )
+    return rows
+
+
+def moved(then: Values | None, now: Values) -> list[str]:
+    """Why a host must not get what was approved, a sentence each; nothing where this run would do just that.
+
+    A host that has become what the plan wanted, so that nothing is left to do, is as approved too.
+    """
+    if then is None:
+        return ["the plan does not have this host"]
+    if then["error"]:
+        return [f"the plan had an error: {then['error']}"]
+    if now["error"]:
+        return [f"there is an error now: {now['error']}"]
+    if _target(then) == _target(now) and not _to_do(now):
+        return []
+    return [told for told in (look(then, now) for look in _LOOKS) if told]
+
+
+def _target(row: Values) -> Any:
+    regions = [{**region, "change": None} for region in row["regions"] if region["change"] != "remove"]
+    return row["scenario_digest"], regions, (row["build"] or {}).get("key")
+
+
+def _to_do(row: Values) -> bool:
+    vms = row["vms"] or {"restarted": [None], "started": []}
+    hypervisor = row["hypervisor"]
+    reboots = hypervisor["reboot_needed"] and hypervisor["installed_by_site"]
+    return bool(row["scenario_changed"] or row["diff"] or row["changes"] or row["differences"] or reboots) or any(
+        vms[key] for key in ("restarted", "started")
+    )
+
+
+def _other_regions(then: Values, now: Values) -> str | None:
+    rows = [{(_key(region), region["change"]): region for region in row["regions"]} for row in (then, now)]
+    names = sorted({key for key, _change in set(rows[0]) | set(rows[1])})
+    marks = {
+        name: [[MARKS[change] for key, change in row if key == name] or [" "] for row in rows]
+        for name in names
+        if {key: each for key, each in rows[0].items() if key[0] == name}
+        != {key: each for key, each in rows[1].items() if key[0] == name}
+    }
+    told = [f"{name} ({''.join(old)} then, {''.join(new)} now)" for name, (old, new) in marks.items()]
+    return f"other regions: {some(told, 4)}" if told else None
+
+
+def _other_scenario(then: Values, now: Values) -> str | None:
+    same = all(then[key] == now[key] for key in ("scenario_digest", "scenario_changed"))
+    return None if same else f"the scenario is another: {now['scenario']}"
+
+
+def _other_build(then: Values, now: Values) -> str | None:
+    keys = [(row["build"] or {}).get("key") for row in (then, now)]
+    return None if keys[0] == keys[1] else f"another hypervisor: {keys[0] or 'none'} then, {keys[1] or 'none'} now"
+
+
+def _other_run(then: Values, now: Values) -> str | None:
+    if now["unasked"] and not then["unasked"]:
+        return f"the host cannot be asked: {now['unasked']}"
+    if (now["vms"] is None) != (then["vms"] is None):
+        return "nobody had asked the host" if then["vms"] is None else "nobody has asked the host"
+    old, new = then["hypervisor"], now["hypervisor"]
+    if old == new:
+        return None
+    if old["running_key"] != new["running_key"]:
+        return f"another hypervisor runs: {old['running_key'] or 'another'} then, {new['running_key'] or 'another'} now"
+    return f"the host would get it otherwise: {_hypervisor(then)} then, {_hypervisor(now)} now"
+
+
+def _other_vms(then: Values, now: Values) -> str | None:
+    return None if then["vms"] == now["vms"] or not then["vms"] else f"other VMs: {_vms(now)}; then {_vms(then)}"
+
+
+def _other_files(then: Values, now: Values) -> str | None:
+    every = {*then["files"], *now["files"]}
+    paths = sorted(path for path in every if then["files"].get(path) != now["files"].get(path))
+    if paths:
+        return f"other files on the host: {some(paths, 4)}"
+    same = all(then[key] == now[key] for key in ("differences", "changes", "diff"))
+    return None if same else "what changes in files is something else"
+
+
+_LOOKS = (_other_regions, _other_scenario, _other_build, _other_run, _other_vms, _other_files)
 
 
 # -- as text -----------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._words import convert
 Values = Mapping[str, Any]
 
 # States of a host, in the order in which they end.
+REFUSED = "refused"  # what this run would do is not what was approved
 ELSEWHERE = "elsewhere"  # the plan wants another hypervisor, and no tree says how to build it
 NOT_BUILT = "not_built"  # the run is without the phase build (--tags), or the builder does not answer
 BUILT = "built"
@@ -32,7 +33,7 @@ UNKNOWN = "unknown"  # the hypervisor that runs is not known to have what launch
 OUTDATED = "outdated"
 STOPPED = "stopped"
 UNLAUNCHED = "unlaunched"
-STATES = (ELSEWHERE, NOT_BUILT, BUILT, INSTALLED, UNKNOWN, OUTDATED, STOPPED, UNLAUNCHED)
+STATES = (REFUSED, ELSEWHERE, NOT_BUILT, BUILT, INSTALLED, UNKNOWN, OUTDATED, STOPPED, UNLAUNCHED)
 
 # Ansible's JSON output puts 11 characters around a line of a list.
 WIDTH = 68
@@ -142,6 +143,9 @@ class Host:
     # -- what follows ----
 
     def waits(self) -> list[Wait]:
+        if self.values.get("plan_refused"):
+            guests = tuple(str(guest["inventory_hostname"]) for guest in self._guests())
+            return [Wait(self.name, "", REFUSED, "not as approved", "a new plan, approved again", guests)]
         if not self.plan:
             return []
         own = self._hypervisor()

@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
+from ansible.errors import AnsibleFilterError
 
 from ansible_collections.acrn.ivshmem.plugins.filter import plan as filters
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.filter.test_regions import PLAN, region, vm
@@ -235,3 +237,77 @@ def test_a_table_is_narrow_enough_for_a_terminal():
     lines = filters.plan_table(fleet_of(planned(scenario_plan={**PLAN, "regions": [frames], "before": []})))
     assert max(map(len, lines)) <= 68
     assert "POST_STD_VM4 8" in "\n".join(lines)
+
+
+# -- a plan that was approved ------------------------------------------------------------------------------------------
+
+LOOK = {"same": False, "files": {"/opt/HMI.sh": "d1"}, "changes": [], "differences": ["/opt/HMI.sh: is another"]}
+BEFORE = {**PLAN, "changed": True, "digest": "s1", "before": PLAN["regions"][1:]}
+
+
+def moved(now, then=None):
+    """Why the one host of a fleet is refused, whose plan was approved with other variables."""
+    usual = {"scenario_plan": BEFORE, "plan_launch": LOOK, "plan_hypervisor": {"running_key": "k0"}}
+    approved = json.dumps(fleet_of(planned(**usual, **(then or {}))))
+    return filters.plan_moved(approved, fleet_of(planned(**{**usual, **now})))["press-1"]
+
+
+@pytest.mark.parametrize(
+    ("now", "told"),
+    [
+        ({}, None),
+        ({"scenario_plan": {**BEFORE, "before": []}}, r"other regions: dm:/b \(= then, \+ now\)"),
+        ({"scenario_plan": {**BEFORE, "digest": "s2"}}, "the scenario is another"),
+        ({"plan_hypervisor": {"running_key": "k1"}}, "another hypervisor runs: k0 then, k1 now"),
+        ({"hypervisor_install": True, "hypervisor_reboot": True}, "reboot needed then, .*reboot by this run now"),
+        ({"launch_restarted": ["HMI"]}, "other VMs: restart HMI; then -"),
+        ({"plan_launch": {**LOOK, "files": {"/opt/HMI.sh": "d2"}}}, "other files on the host: /opt/HMI.sh"),
+        ({"plan_launch": {**LOOK, "differences": []}}, "what changes in files is something else"),
+        ({"plan_launch": {}}, "nobody has asked the host"),
+        ({"plan_unasked": "Connection refused"}, "cannot be asked: Connection refused"),
+        ({"plan_error": "its size is 3 MB"}, "there is an error now: its size is 3 MB"),
+    ],
+)
+def test_a_host_is_refused_where_a_run_would_do_something_else(now, told):
+    found = moved(now)
+    assert bool(found) is bool(told)
+    assert not told or re.search(told, "; ".join(found)), found
+
+
+def test_a_host_that_nobody_had_asked_is_refused_where_somebody_asks_now():
+    assert moved({}, {"plan_unasked": "it did not answer"}) == []
+    approved = json.dumps(fleet_of(planned(scenario_plan=BEFORE)))
+    now = fleet_of(planned(scenario_plan=BEFORE, plan_launch=LOOK))
+    assert filters.plan_moved(approved, now)["press-1"] == [
+        "nobody had asked the host",
+        "other files on the host: /opt/HMI.sh",
+    ]
+
+
+def test_a_host_that_is_what_the_plan_wanted_is_as_approved():
+    done = {"scenario_plan": {**BEFORE, "changed": False, "before": PLAN["regions"]}}
+    done["plan_launch"] = {"same": True, "files": {"/opt/HMI.sh": "d2"}}
+    assert moved({**done, "plan_hypervisor": {"running_key": "k1"}}) == []
+    # The same, and a VM to restart, is not what was approved.
+    assert moved({**done, "launch_restarted": ["HMI"]}) != []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda plan: plan.update(format=2),
+        lambda plan: plan.pop("hosts"),
+        lambda plan: plan.update(hosts=[1]),
+        lambda plan: plan["hosts"][0].pop("files"),
+        lambda plan: plan["hosts"][0].update(regions=[{}]),
+        lambda plan: plan["hosts"][0].update(vms=["HMI"]),
+        lambda plan: plan["hosts"][0].update(build=7),
+    ],
+)
+def test_what_is_no_plan_is_refused(change):
+    plan = fleet_of(planned(plan_launch=LOOK))
+    document = json.loads(json.dumps(plan))
+    change(document)
+    for text in (json.dumps(document), json.dumps(document)[:-9], "[" * 100_000):
+        with pytest.raises(AnsibleFilterError, match=r"plan\.json: this is no plan"):
+            filters.plan_moved(text, plan, "plan.json")

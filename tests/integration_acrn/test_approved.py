@@ -1,0 +1,96 @@
+# Copyright (c) 2026, acrn.ivshmem contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A plan that was approved: site does that and nothing else, host by host."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from ansible_collections.acrn.ivshmem.tests.integration_acrn.test_waiting import (
+    Fleet,
+    changed,
+    dm_region,
+    ends,
+)
+
+
+@pytest.fixture(name="fleet")
+def _fleet(tmp_path):
+    with ends(tmp_path):
+        fleet = Fleet(tmp_path)
+        for name in ("still", "declared", "edited"):
+            fleet.add(name, launch_started=False)
+            fleet.hosts[name]["ivshmem_regions"] = dm_region(fleet, 2)
+        # Of a host that is refused, guests are left alone too.
+        del fleet.guests["still-guest"], fleet.guests["edited-guest"]
+        yield fleet
+
+
+def test_site_does_what_was_approved_and_refuses_what_has_moved(fleet):
+    made, _steps = fleet.play("plan", "-e", "plan_json=plan.json")
+    assert made.returncode == 0, made.stdout
+    before = {name: (fleet.folder / name / "scenario.xml").read_bytes() for name in fleet.hosts}
+    # Somebody declares another size, and somebody else writes a script.
+    fleet.hosts["declared"]["ivshmem_regions"][0]["size"] = 4
+    (fleet.folder / "edited" / "launch").mkdir()
+    script = fleet.folder / "edited" / "launch" / "EDITED_1.sh"
+    script.write_text("#!/bin/sh\nacrn-dm -m 256M EDITED_1\n")
+
+    done, steps = fleet.play("site", "-e", "plan=plan.json")
+    assert done.returncode == 2, done.stdout
+    assert re.search(r"\[declared\]: FAILED! .*other regions: dm:/\w+ \(\+ then, \+ now\)", done.stdout), done.stdout
+    assert re.search(r"\[edited\]: FAILED! .*other files on the host: \S+/EDITED_1\.sh", done.stdout), done.stdout
+    assert len(fleet.scripts("still")) == 2
+    assert fleet.scripts("declared") == {}
+    assert fleet.scripts("edited") == {"EDITED_1.sh": script.read_bytes()}
+    # Where the scenario is written is decided for each host, too.
+    written = {name for name in fleet.hosts if (fleet.folder / name / "scenario.xml").read_bytes() != before[name]}
+    assert written <= {"still"}
+    assert any("not as approved" in line for line in steps), steps
+
+    # What the plan wanted is there: that is no other thing.
+    done, _steps = fleet.play("site", "-e", "plan=plan.json", "--limit", "still")
+    assert (done.returncode, changed(done)) == (0, 0), done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "told"),
+    [
+        ("[]", (), "this is no plan that acrn.ivshmem.plan of this version has kept"),
+        (json.dumps({"format": 1, "hosts": []}), ("--tags", "launch"), "a plan is approved as a whole"),
+    ],
+)
+def test_what_is_no_approved_plan_is_refused_before_anything_is_touched(fleet, text, words, told):
+    (fleet.folder / "plan.json").write_text(text)
+    done, _steps = fleet.play("site", "-e", "plan=plan.json", "-e", "plan_ask=false", *words)
+    assert done.returncode == 2
+    assert told in done.stdout
+    assert [fleet.scripts(name) for name in fleet.hosts] == [{}, {}, {}]
+
+
+def test_a_plan_says_what_a_dry_run_of_site_says(fleet):
+    """One notion of check mode: the hosts with something to do, the VMs, and who waits are the same in both."""
+    # One host has all, one a script to change and a VM that runs the old one, one has not begun.
+    fleet.guests.clear()
+    for name in ("declared", "still"):
+        fleet.hosts[name]["launch_started"] = True
+    done, _steps = fleet.play("site", "--limit", "declared,still")
+    assert done.returncode == 0, done.stdout
+    fleet.hosts["declared"]["launch_vms"][0]["memory"] = 256
+    fleet.hosts["declared"]["launch_restart"] = True
+
+    plan, planned = fleet.play("plan", "-e", "plan_json=plan.json")
+    dry, told = fleet.play("site", "--check")
+    assert (plan.returncode, dry.returncode) == (0, 0), plan.stdout + dry.stdout
+    rows = {row["host"]: row for row in json.loads((fleet.folder / "plan.json").read_text())["hosts"]}
+    counts = {name: int(number) for name, number in re.findall(r"^(\w+) +: .*changed=(\d+)", dry.stdout, re.M)}
+    to_do = {
+        name for name, row in rows.items() if row["scenario_changed"] or row["differences"] or any(row["vms"].values())
+    }
+    assert {name for name in rows if counts[name]} == to_do == {"declared", "edited"}
+    assert (rows["declared"]["vms"]["restarted"], planned) == (["DECLARED_1"], told)

@@ -14,7 +14,8 @@ import yaml
 
 from ansible_collections.acrn.ivshmem.tests.integration_acrn.controller import ROOT, command, sample
 
-PLAYBOOKS = sorted(path.stem for path in (ROOT / "playbooks").glob("*.yml"))
+# One needs no inventory, and is none of a fleet.
+PLAYBOOKS = sorted(path.stem for path in (ROOT / "playbooks").glob("*.yml") if path.stem != "examples")
 
 
 def region(**more):
@@ -194,7 +195,8 @@ def test_each_playbook_does_something_with_a_tag_or_refuses_it(tmp_path, words):
 
 
 def test_each_play_has_a_tag_of_its_playbook():
-    for path in sorted((ROOT / "playbooks").glob("*.yml")):
+    for name in PLAYBOOKS:
+        path = ROOT / "playbooks" / f"{name}.yml"
         first, *plays = yaml.safe_load(path.read_text())
         phases = first["vars"]["__limit_phases"]
         assert phases == [path.stem] or path.stem == "site"

@@ -70,6 +70,8 @@ _HARMLESS = frozenset(("add_cpus", "add_interrupt_storm_monitor", "add_logger_se
 _UNKNOWN = "\0"
 # Calls within substitutions within each other that are looked into; deeper ones count as calls.
 _DEEPEST = 8
+# A bus has 32 slots of 8 functions. An edit of a script with thousands of devices would take minutes.
+_DEVICES = 256
 
 
 @dataclass(frozen=True)
@@ -508,6 +510,12 @@ class View:
             elif not value.startswith("-"):
                 found.positional.append((word, tuple(values)))
             index += step
+        if len(found.devices) > _DEVICES:
+            line = self.script.line(holder.begin)
+            raise IvshmemError(
+                f"{self.where}: line {line}: a call of acrn-dm has more than {_DEVICES} devices, "
+                "which no PCI bus takes; see what the script is"
+            )
 
     def _source(self, word: Word) -> str:
         return self.text[word.start : word.end]

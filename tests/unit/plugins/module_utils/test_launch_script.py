@@ -722,6 +722,8 @@ def test_here_documents(text, found):
     [
         ('"$(' * 5000, "line 1: quotes and substitutions are over 50 inside of each other"),
         ("a=$a\n" * 1000 + "acrn-dm $a VM1\n" * 60, "so often that what acrn-dm gets cannot be told"),
+        ("\nacrn-dm " + "-s 3,ivshmem,dm:/a,2 " * 257 + "VM1\n", "line 2: a call of acrn-dm has more than 256 devices"),
+        ("a=(" + "-s 3,virtio-blk,x " * 300 + ")\nacrn-dm ${a[@]} VM1\n", "more than 256 devices"),
     ],
 )
 def test_scripts_without_end_are_refused(text, message):

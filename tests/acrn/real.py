@@ -343,7 +343,8 @@ def _guests(built: Built) -> dict[str, Path | bytes]:
 
 def disc(built: Built, folder: Path, *, guests: bool = True) -> Path:
     """A disc that boots the hypervisor with all that its VMs need; without ``guests``, they have nothing to run."""
-    nothing = bytes(board.MB)
+    # Zeros would be a kernel without an address, which the hypervisor does not start.
+    nothing = b"\1" * board.MB
     files: dict[str, Path | bytes] = _guests(built) if guests else {"bzImage": nothing, "initrd": nothing}
     files[IMAGE] = built.artifact / IMAGE
     for table in sorted((built.artifact / "acpi").glob("*.bin")):

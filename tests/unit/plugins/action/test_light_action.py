@@ -171,7 +171,7 @@ def test_a_guest_without_python_costs_one_command_where_nothing_changes(play, tm
     assert len(commands) == 1
     task["acrn.ivshmem.guest_device"]["devices"] = [{"name": "a", "slot": 16, "bdf": "00:06.0"}]
     result, commands = play({**task, "ignore_errors": True}, **variables)
-    assert "slot 16 (decimal) is 00:10.0, but bdf says 00:06.0" in result["msg"] and not commands
+    assert "slot 16 is 00:10.0, but its vbdf is 00:06.0" in result["msg"] and not commands
     task["acrn.ivshmem.guest_device"]["devices"] = [{"name": "a", "slott": 16}]
     result, commands = play({**task, "ignore_errors": True}, **variables)
     assert "slott" in result["msg"] and not commands

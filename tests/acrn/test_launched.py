@@ -74,7 +74,7 @@ REFUSALS = {
         "slot 8 (00:08.0) is also asked for by region 'hv:/state'",
     ),
     "a slot that is none": Refusal(
-        "40,ivshmem,hv:/state,2", "Invalid PCI slot info field", "slot 40 must be 3..30 (decimal)"
+        "40,ivshmem,hv:/state,2", "Invalid PCI slot info field", "slot 40 must be 0..31, in decimal"
     ),
     "a size that is no power of two": Refusal(
         "8,ivshmem,dm:/three,3", "Invalid shared memory size", "size 3 must be a power of two from 2 to 512 MB"

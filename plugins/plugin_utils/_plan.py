@@ -368,7 +368,8 @@ def _vms(plan: Values) -> str:
     words = {"restarted": "restart", "started": "start", "outdated": "restart by hand"}
     if not plan["vms"]:
         return "not known"
-    return "; ".join(f"{word} {', '.join(plan['vms'][key])}" for key, word in words.items() if plan["vms"][key]) or "-"
+    told = [f"{word} {', '.join(plan['vms'][key])}" for key, word in words.items() if plan["vms"][key]]
+    return "; ".join(told) or "as they are"
 
 
 def _lost(changed: Sequence[Values]) -> list[str]:

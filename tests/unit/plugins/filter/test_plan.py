@@ -260,7 +260,7 @@ def moved(now, then=None):
         ({"scenario_plan": {**BEFORE, "digest": "s2"}}, "the scenario is another"),
         ({"plan_hypervisor": {"running_key": "k1"}}, "another hypervisor runs: k0 then, k1 now"),
         ({"hypervisor_install": True, "hypervisor_reboot": True}, "reboot needed then, .*reboot by this run now"),
-        ({"launch_restarted": ["HMI"]}, "other VMs: restart HMI; then -"),
+        ({"launch_restarted": ["HMI"]}, "other VMs: restart HMI; then as they are"),
         ({"plan_launch": {**LOOK, "files": {"/opt/HMI.sh": "d2"}}}, "other files on the host: /opt/HMI.sh"),
         ({"plan_launch": {**LOOK, "differences": []}}, "what changes in files is something else"),
         ({"plan_launch": {}}, "nobody has asked the host"),

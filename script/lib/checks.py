@@ -358,7 +358,7 @@ def check_docs(context: Context) -> None:
 
 def check_docs_site(context: Context) -> None:
     """The site as users read it."""
-    site = docs.build(context.base, machine.CACHE / "docs", lambda *words: context.run(*words))
+    site = docs.build(context.base, machine.CACHE / "docs", context.run)
     pages = len(list(site.rglob("*.html")))
     context.note = f"{pages} pages; {os.path.relpath(site)}"
 

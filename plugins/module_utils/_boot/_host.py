@@ -95,7 +95,8 @@ class Artifact:
             key = core.check_key(str(value["key"]))
             for name, facts in value["outputs"].items():
                 # To Python, true is the number 1.
-                if not re.fullmatch(r"[0-9a-f]{64}", facts["sha256"]) or type(facts["size"]) is not int:
+                sized = isinstance(facts["size"], int) and not isinstance(facts["size"], bool)
+                if not re.fullmatch(r"[0-9a-f]{64}", facts["sha256"]) or not sized:
                     raise ValueError(f"{name} has no digest, or no size")
         except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as exc:
             raise IvshmemError(f"{MANIFEST} of the artefact is not what hypervisor_build writes: {exc}") from exc

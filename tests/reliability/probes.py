@@ -9,15 +9,15 @@ from __future__ import annotations
 from ansible_collections.acrn.ivshmem.tests.reliability import target
 
 ADDRESS = "0000:00:06.0"
-DEVICE = {"name": "a", "bdf": "00:06.0", "size": 1}
+DEVICE = {"name": "a", "bdf": "00:06.0", "size": 2}
 FOLDER = f"sys/bus/pci/devices/{ADDRESS}"
-MEMORY = bytes(range(256)) * 4096
+MEMORY = bytes(range(256)) * 8192
 
 
 def guest(folder):
     """The directory of a guest that uses its region."""
     root = folder / "w"
-    target.StoredKernel(root).build({"address": ADDRESS, "size": 1, "driver": "uio_pci_generic"})
+    target.StoredKernel(root).build({"address": ADDRESS, "size": 2, "driver": "uio_pci_generic"})
     config = bytearray((root / FOLDER / "config").read_bytes())
     config[4] |= 2  # the driver has enabled it
     (root / FOLDER / "config").write_bytes(config)

@@ -121,7 +121,7 @@ def test_builds_of_one_key(tmp_path, long):
 
 def _guest(folder, number):
     kernel = target.StoredKernel(folder / "w")
-    kernel.build(*({"address": f"0000:00:{slot:02x}.0", "size": slot} for slot in range(1, number + 1)))
+    kernel.build(*({"address": f"0000:00:{slot:02x}.0", "size": 1 << slot} for slot in range(1, number + 1)))
     return folder / "w"
 
 
@@ -135,7 +135,7 @@ def test_bindings_of_one_guest(tmp_path, long):
                 _guest(tmp_path / str(number), CROWD)
             together()
             target.enter({"guest": str(tmp_path / str(number) / "w")})
-            device = {"name": f"d{index}", "bdf": f"00:{index + 1:02x}.0", "size": index + 1}
+            device = {"name": f"d{index}", "bdf": f"00:{index + 1:02x}.0", "size": 2 << index}
             result = target.call("guest_device", {"devices": [device]})
             assert result.get("changed"), result
             together()

@@ -12,9 +12,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Mapping
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _guests
 from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import Version

@@ -25,6 +25,8 @@ import zlib
 BLOCK = 16384
 HEAD = 8
 VECTORS = 8
+# In front of a counter of stages: ACRN gives VMs memory that holds what was there before, and not zeros.
+TAG = 0x5AC21E
 # Where a process of the Service VM leaves a mark in the memory of dm-land regions, before acrn-dm finds it.
 MARK_AT = 1 << 20
 MARK = b"a process of the Service VM was here"
@@ -205,14 +207,14 @@ class Region:
             mapped.memory[own + HEAD : own + HEAD + len(text)] = text
             stage, length = self.words(mapped, ME)
             length.value = len(text)
-            stage.value = self.stage
+            stage.value = TAG << 8 | self.stage
             del stage, length
             heard = {}
             for vm in self.peers:
                 stage, length = self.words(mapped, vm)
                 limit = time.monotonic() + JOB["patience"]
                 pause, looked = 0.00005, time.monotonic()
-                while stage.value < self.stage:
+                while not TAG << 8 | self.stage <= stage.value <= TAG << 8 | 0xFF:
                     now = time.monotonic()
                     if now > limit:
                         del stage, length

@@ -183,28 +183,36 @@ def _guest_ram(scenario: Scenario, ram: Iterable[Span]) -> Iterator[Span]:
         yield Span(high, high + asked - 1)
 
 
-def _in_the_way(scenario: Scenario, ram: Sequence[Span], total: int) -> set[Span | None]:
-    """What is overwritten where ACRN boots with regions of so many MB; None in it where it does not boot at all."""
-    free = [[_up(span.first, _PAGE), (span.last + 1) // _PAGE * _PAGE] for span in ram]
-    own, guests = _page_tables(scenario, ram)
-    # allocate_ppt_pages, init_ivshmem_shared_memory, reserve_buffer_for_ept_pages
-    wanted = [(own * _PAGE, _4G), (_up(own // 8, _PAGE), _4G), (_up(total * _MB, _ALIGN), 1 << 64)]
-    wanted += [(guests * _PAGE, 1 << 64), (_up(guests // 8, _PAGE), 1 << 64)]
-    taken = [_reserved(free, size, below) for size, below in wanted if size]
-    start = scenario.hv_ram_start or _up(_find(ram, _by_capacity(scenario) * _MB, 4 * _MB), _ALIGN)
-    # Neither the hypervisor itself nor RAM that is a VM's is taken out of the map before (upstream does the first now).
-    kept = [Span(start, start + _by_capacity(scenario) * _MB - 1), *_guest_ram(scenario, ram)]
-    found: set[Span | None] = {span for span in kept if any(each and each.overlaps(span) for each in taken)}
-    return found | ({None} if None in taken else set())
+class _Block:
+    """What ACRN takes of a board's RAM as it boots, and what of that others need. Only the sum of regions changes."""
+
+    def __init__(self, scenario: Scenario, ram: Sequence[Span]) -> None:
+        self._free = [(_up(span.first, _PAGE), (span.last + 1) // _PAGE * _PAGE) for span in ram]
+        self._own, self._guests = _page_tables(scenario, ram)
+        own = _by_capacity(scenario) * _MB
+        start = scenario.hv_ram_start or _up(_find(ram, own, 4 * _MB), _ALIGN)
+        # Neither the hypervisor itself nor RAM that is a VM's is taken out of the map before (upstream does the first
+        # now).
+        self._kept = [Span(start, start + own - 1), *_guest_ram(scenario, ram)]
+
+    def in_the_way(self, total: int) -> set[Span | None]:
+        """What is overwritten with regions of so many MB; None in it where ACRN does not boot at all."""
+        free = [list(span) for span in self._free]
+        # allocate_ppt_pages, init_ivshmem_shared_memory, reserve_buffer_for_ept_pages
+        wanted = [(self._own * _PAGE, _4G), (_up(self._own // 8, _PAGE), _4G), (_up(total * _MB, _ALIGN), 1 << 64)]
+        wanted += [(self._guests * _PAGE, 1 << 64), (_up(self._guests // 8, _PAGE), 1 << 64)]
+        taken = [_reserved(free, size, below) for size, below in wanted if size]
+        found: set[Span | None] = {span for span in self._kept if any(each and each.overlaps(span) for each in taken)}
+        return found | ({None} if None in taken else set())
 
 
 def _block_limit(scenario: Scenario, board: Board, used: int) -> int:
     """The largest sum with which nothing is in the way that is not there without regions."""
-    ram = board.ram
-    always = _in_the_way(scenario, ram, 0)
+    block = _Block(scenario, board.ram)
+    always = block.in_the_way(0)
 
     def fits(total: int) -> bool:
-        return _in_the_way(scenario, ram, total) <= always
+        return block.in_the_way(total) <= always
 
     if fits(used):
         # Where a small sum finds no room, a larger one may, in another range.

@@ -16,6 +16,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import REGION_IDS, SIZES
+
 HYPERVISOR = "hypervisor"
 DEVICE_MODEL = "device_model"
 
@@ -169,6 +171,15 @@ def whole_number(value: Any, what: str) -> int:
         return int(text, 16 if "x" in text.lower() else 10)
     unit = {"size": " of MB without a unit", "reserved": " of bytes without a unit"}.get(what, "")
     raise IvshmemError(f"{what} must be a whole number{unit}, not '{value}'")
+
+
+def check_limits(size: int | None, region_id: int | None) -> None:
+    """Raise IvshmemError for a size (MB) or a region ID that no region can have. None is none, and so is an ID of 0."""
+    if size is not None and size not in SIZES:
+        raise IvshmemError(f"size {size} must be a power of two from {SIZES[0]} to {SIZES[-1]} MB")
+    if region_id and region_id not in REGION_IDS:
+        told = f"0 (none) or {REGION_IDS.start} to {REGION_IDS.stop - 1}"
+        raise IvshmemError(f"region_id {region_id} must be {told}")
 
 
 def read_place(vbdf: Any, slot: Any, of: str = "") -> tuple[Bdf | None, list[tuple[str, str]]]:

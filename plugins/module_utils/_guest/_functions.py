@@ -17,12 +17,10 @@ from typing import Any
 from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import (
     DEVICE,
     REGION_ID_VENDOR,
-    REGION_IDS,
-    SIZES,
     VENDOR,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._guest._kernel import SYSFS, VFIO, Kernel
-from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError, read_place
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError, check_limits, read_place
 
 MB = 1024 * 1024
 ALL = "all"
@@ -138,12 +136,10 @@ def parse_device(value: Mapping[str, Any]) -> Device:
         raise IvshmemError("\n".join(f"{where}: {text}" for _key, text in wrong))
     # 0 is the default of ACRN's schema and means that no ID was given.
     region_id, size = value.get("region_id") or None, value.get("size")
-    if region_id is not None and region_id not in REGION_IDS:
-        told = f"{REGION_IDS.start} to {REGION_IDS.stop - 1}, or 0 for none"
-        raise IvshmemError(f"{where}: region_id {region_id} is not one that a region can have: {told}")
-    if size is not None and size not in SIZES:
-        told = f"a power of two from {SIZES[0]} to {SIZES[-1]}"
-        raise IvshmemError(f"{where}: size {size} is not one that a region can have: {told} (MB)")
+    try:
+        check_limits(size, region_id)
+    except IvshmemError as exc:
+        raise IvshmemError(f"{where}: {exc}") from None
     device = Device(name, None if place is None else f"0000:{place}", region_id, size)
     if device.address is None and device.region_id is None and device.size is None:
         raise IvshmemError(f"{where}: give bdf (or slot), region_id or size, so that its function can be told")

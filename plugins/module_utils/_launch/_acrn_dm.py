@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import (
     LONGEST_REGION_NAME,
     LONGEST_VM_NAME,
-    REGION_IDS,
     REGION_IDS_SINCE,
     REGION_NAME,
     RESERVED_SLOTS,
@@ -37,6 +36,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     PROVIDERS,
     Bdf,
     IvshmemError,
+    check_limits,
     read_place,
     whole_number,
 )
@@ -216,10 +216,9 @@ def make_device(
     try:
         size = SIZES[0] if value.get("size") is None else whole_number(value["size"], "size")
         region_id = whole_number(value.get("region_id") or 0, "region_id")
+        check_limits(size, region_id)
     except IvshmemError as exc:
         raise IvshmemError(f"{where}: {exc}") from None
-    if size not in SIZES:
-        raise IvshmemError(f"{where}: size {size} must be a power of two from {SIZES[0]} to {SIZES[-1]} MB")
     place, wrong = read_place(value.get("vbdf"), value.get("slot"))
     if wrong:
         raise IvshmemError("\n".join(f"{where}: {text}" for _key, text in wrong))
@@ -227,10 +226,6 @@ def make_device(
         raise IvshmemError(
             f"{where}: vbdf {place} has a bus or function other than 0, which a launched VM cannot have; "
             f"write 00:{place.device:02x}.0 or another free device"
-        )
-    if region_id and region_id not in REGION_IDS:
-        raise IvshmemError(
-            f"{where}: region_id {region_id} must be 0 (none) or {REGION_IDS.start} to {REGION_IDS.stop - 1}"
         )
     if acrn_version is not None and acrn_version < REGION_IDS_SINCE:
         region_id = 0

@@ -418,7 +418,7 @@ def test_region_id_is_not_compared_on_a_hypervisor_that_writes_none():
         ({"slot": 32}, "0..31"),
         ({"slot": 10, "bdf": "00:10.0"}, r"slot 10 is 00:0a.0"),
         ({"size": 3}, "a power of two from 2 to 512"),
-        ({"region_id": 4095}, "4096 to 65535, or 0 for none"),
+        ({"region_id": 4095}, r"region_id 4095 must be 0 \(none\) or 4096 to 65535"),
         ({"name": "a"}, "give bdf"),
     ],
 )

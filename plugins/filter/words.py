@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -75,7 +76,11 @@ def unread(hosts: Iterable[str], hostvars: Mapping[str, Any], groups: Mapping[st
 
 def unclear(hosts: Iterable[str], hostvars: Any) -> list[str]:
     """Which variables cannot be worked out, though they are set."""
-    return _variables.unclear({host: hostvars.raw_get(host) for host in hosts}, lambda host, name: hostvars[host][name])
+    # Each look puts all variables of a host together anew.
+    values_of = functools.lru_cache(None)(hostvars.__getitem__)
+    return _variables.unclear(
+        {host: hostvars.raw_get(host) for host in hosts}, lambda host, name: values_of(host)[name]
+    )
 
 
 def refused_tags(phases: Sequence[str], run: Sequence[str], skip: Sequence[str]) -> list[str]:

@@ -124,9 +124,8 @@ def _mapping(name: str, value: Any) -> dict[str, Any]:
 def _known_keys(name: str, options: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     for key in found if options else ():
         if key not in options:
-            near = difflib.get_close_matches(str(key).lower(), list(options), 1, 0.7)
-            guess = f"; did you mean {near[0]}?" if near else ""
-            raise IvshmemError(f"{name}: unknown key {key!r}; the keys are {', '.join(options)}{guess}")
+            near = meant(str(key), options)
+            raise IvshmemError(f"{name}: unknown key {key!r}; the keys are {', '.join(options)}{near}")
 
 
 def joined(values: Iterable[tuple[str, Any]]) -> dict[str, Any]:

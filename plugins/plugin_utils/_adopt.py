@@ -26,6 +26,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     Bdf,
     IvshmemError,
 )
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import parse_version
 
 Values = Mapping[str, Any]
 
@@ -252,8 +253,8 @@ class Adoption:
         return {**entry, "devices": devices}
 
     def _written_id(self, region: Values) -> int | None:
-        version = re.match(r"(\d+)\.(\d+)", self.scenario.get("acrn_version") or "9.9")
-        if version and tuple(map(int, version.groups())) < REGION_IDS_SINCE:
+        version = self.scenario.get("acrn_version")
+        if version and parse_version(version) < REGION_IDS_SINCE:
             return None
         return region.get("region_id") or None
 

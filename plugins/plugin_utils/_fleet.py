@@ -10,15 +10,9 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from ansible.errors import AnsibleError
-from jinja2 import TemplateError
-
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _guests
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
-from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _builds, _door, _plan, _waiting
-
-# What a look at a variable may end with; newer versions of ansible-core say of an undefined one what Jinja says.
-UNKNOWN = (AnsibleError, TemplateError)
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _builds, _door, _plan, _variables, _waiting
 
 
 class Fleet:
@@ -63,8 +57,8 @@ class Fleet:
             # Plain values, so that one that cannot be worked out is found here.
             built = self.built.get(host) or _builds.missing(self.away.get(host))
             return [_door.plain(_plan.of_host(variables, built, self.waits(host)), host)]
-        except (*UNKNOWN, IvshmemError) as exc:
-            return [_plan.without(host, _said(exc))]
+        except (*_variables.UNKNOWN, IvshmemError) as exc:
+            return [_plan.without(host, _variables.said(exc))]
 
     def _wrong(self, guests: Sequence[str]) -> list[tuple[list[str], str]]:
         claims, wrong = _guests.by_host(
@@ -83,10 +77,6 @@ def claimed(variables: Mapping[str, Any]) -> dict[str, Any]:
         try:
             found[name] = variables.get(name)
             str(found[name])
-        except UNKNOWN as exc:
-            found["error"] = f"{name} cannot be worked out: {_said(exc)}"
+        except _variables.UNKNOWN as exc:
+            found["error"] = f"{name} cannot be worked out: {_variables.said(exc)}"
     return found
-
-
-def _said(exc: Exception) -> str:
-    return str(getattr(exc, "message", exc))

@@ -155,6 +155,10 @@ def unread(hosts: Mapping[str, Iterable[str]], groups: Mapping[str, Any]) -> lis
     return [*told, *misspelt_groups(groups)]
 
 
+# What a look at a variable may end with; newer versions of ansible-core say of an undefined one what Jinja says.
+UNKNOWN = (AnsibleError, TemplateError)
+
+
 def made_of_others(value: Any) -> bool:
     """Whether the raw value of a variable is a template, or in a vault, or has such a part."""
     if isinstance(value, Mapping):
@@ -180,7 +184,7 @@ def unclear(raw: Mapping[str, Mapping[str, Any]], read: Callable[[str, str], Any
                 continue
             try:
                 why = "a name in it is undefined" if read(host, name) == value else ""
-            except (AnsibleError, TemplateError) as exc:
+            except UNKNOWN as exc:
                 why = said(exc)
             if why:
                 seen.setdefault((name, why), []).append(host)

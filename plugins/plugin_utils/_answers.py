@@ -22,8 +22,7 @@ from typing import Any, Callable
 PARTS = 64
 _WORDS = 300
 _NO_ANSWER = "unreachable, or stopped by an earlier error"
-# A string, for Python 3.8 has no Mapping of types at run time.
-_Check = Callable[[Any, "Mapping[str, Any]"], Any]
+_Check = Callable[[Any, Mapping[str, Any]], Any]
 
 
 class Malformed(Exception):

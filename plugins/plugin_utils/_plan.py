@@ -279,25 +279,22 @@ def _target(row: Values) -> Any:
 
 
 def _to_do(row: Values) -> bool:
-    vms = row["vms"] or {"restarted": [None], "started": []}
-    hypervisor = row["hypervisor"]
+    vms, hypervisor = row["vms"], row["hypervisor"]
+    if vms is None or vms["restarted"] or vms["started"]:
+        return True
     reboots = hypervisor["reboot_needed"] and hypervisor["installed_by_site"]
-    return bool(row["scenario_changed"] or row["diff"] or row["changes"] or row["differences"] or reboots) or any(
-        vms[key] for key in ("restarted", "started")
-    )
+    return bool(reboots or any(row[key] for key in ("scenario_changed", "diff", "changes", "differences")))
 
 
 def _other_regions(then: Values, now: Values) -> str | None:
-    rows = [{(_key(region), region["change"]): region for region in row["regions"]} for row in (then, now)]
-    names = sorted({key for key, _change in set(rows[0]) | set(rows[1])})
-    marks = {
-        name: [[MARKS[change] for key, change in row if key == name] or [" "] for row in rows]
-        for name in names
-        if {key: each for key, each in rows[0].items() if key[0] == name}
-        != {key: each for key, each in rows[1].items() if key[0] == name}
-    }
-    told = [f"{name} ({''.join(old)} then, {''.join(new)} now)" for name, (old, new) in marks.items()]
+    old, new = ({_key(region): region for region in row["regions"]} for row in (then, now))
+    changed = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+    told = [f"{name} ({_mark(old.get(name))} then, {_mark(new.get(name))} now)" for name in changed]
     return f"other regions: {some(told, 4)}" if told else None
+
+
+def _mark(region: Values | None) -> str:
+    return MARKS[region["change"]] if region else " "
 
 
 def _other_scenario(then: Values, now: Values) -> str | None:

@@ -125,7 +125,7 @@ def edit_script(
 
 def _is_free_choice(device: Device) -> bool:
     """Whether the generator could as well have put a device elsewhere: nothing else names the slot of virtio."""
-    return device.generated and device.kind.startswith("virtio") and device.edit is not None
+    return device.generated and device.kind.startswith("virtio")
 
 
 class _Edit:
@@ -202,7 +202,9 @@ class _Edit:
             if not moving or free is None:
                 return
             bdf, device = moving[0]
-            start, end = device.edit[:2] if device.edit else (0, 0)
+            if device.edit is None:
+                raise self._fixed(device, "moved")
+            start, end = device.edit[:2]
             _old, rest = self.view.text[start:end].split(None, 1)
             why = "to make room for a region"
             self.actions.append(f"{device.kind}: moved from slot {bdf.device} to slot {free}, {why}")

@@ -65,6 +65,11 @@ class Inputs:
     version: Version | None
     kept: Any
 
+    @property
+    def version_text(self) -> str | None:
+        """``3.3``"""
+        return f"{self.version[0]}.{self.version[1]}" if self.version else None
+
 
 @contextlib.contextmanager
 def _named(params: Params, option: str) -> Iterator[None]:
@@ -119,7 +124,7 @@ def _decided(params: Params, inputs: Inputs) -> Outcome:
             launch_where=launch.src,
             earlier=scenario.before,
             known=[_places(inputs.kept), params["known_places"] or {}],
-            others=lambda found: _mistakes(params, found, inputs.version),
+            others=lambda found: _mistakes(params, found, inputs.version_text or ""),
             declared_in=params["declared_in"] or _places_in(params),
         )
     except IvshmemError:
@@ -209,11 +214,10 @@ def _found(inputs: Inputs) -> dict[str, Any]:
 
 def _told(inputs: Inputs, outcome: Outcome) -> dict[str, Any]:
     """What is known of the scenario."""
-    version = inputs.version
     return {
         "vms": [vm.as_dict() for vm in outcome.scenario.vms],
         "dialect": outcome.scenario.dialect,
-        "acrn_version": f"{version[0]}.{version[1]}" if version else None,
+        "acrn_version": inputs.version_text,
         "digest": outcome.digest,
         "build_digest": outcome.build_digest,
         "content": _text(outcome.data, inputs.scenario.path),
@@ -261,12 +265,11 @@ def regions_of(data: bytes, path: str) -> list[dict[str, Any]]:
         return []
 
 
-def _mistakes(params: Params, scenario: Scenario, version: Version | None) -> list[str]:
+def _mistakes(params: Params, scenario: Scenario, version: str) -> list[str]:
     """What is wrong with those that use the VMs of a scenario."""
     vms = [vm.as_dict() for vm in scenario.vms]
     plan = {"vms": vms, "dialect": scenario.dialect}
-    told = f"{version[0]}.{version[1]}" if version else ""
-    scripts = _vms.problems(params["launch_vms"], plan, params["launch_mode"], told)
+    scripts = _vms.problems(params["launch_vms"], plan, params["launch_mode"], version)
     return [*params["mistakes"], *_guests.problems(params["guests"], vms), *(f"launch_vms: {text}" for text in scripts)]
 
 

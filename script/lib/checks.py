@@ -33,6 +33,8 @@ LOGS = machine.CACHE / "log"
 # What virtual machines need.
 LAB = ("tools", "lab", "host")
 TAIL = 60  # lines of a failed step's log that are shown
+# How tools begin the line of a finding: ansible-test, and pytest in its summary.
+FINDING = re.compile(r"(ERROR|FATAL):|(FAILED|ERROR) tests/")
 
 
 class Failed(Exception):
@@ -388,7 +390,7 @@ def build(context: Context) -> Path:
 # What the artefact holds; everything else in it is a mistake in the manifest of galaxy.yml.
 ARTEFACT = re.compile(
     r"(LICENSE|README\.md|CHANGELOG\.md|CODE_OF_CONDUCT\.md|CONTRIBUTING\.md|MAINTAINERS\.md|SECURITY\.md"
-    r"|REUSE\.toml|changelogs/(config|changelog)\.yaml|(LICENSES|meta|plugins|roles|playbooks|docs|examples)/.*)$"
+    r"|REUSE\.toml|\.ansible-lint|changelogs/(config|changelog)\.yaml|(LICENSES|meta|plugins|roles|playbooks|docs|examples)/.*)$"
 )
 # What tools and people leave in a clone.
 LITTER = (
@@ -566,7 +568,7 @@ class Report:
 
     def __init__(self) -> None:
         self.passed = 0
-        self.failed: list[str] = []
+        self.failed: dict[str, list[str]] = {}  # step -> what it found
         self._lock = threading.Lock()
 
     def line(self, word: str, name: str, seconds: float | None, note: str = "") -> None:
@@ -581,14 +583,10 @@ class Report:
     def broke(self, name: str, seconds: float, reason: str, log: Path) -> None:
         lines = log.read_text(errors="replace").rstrip().splitlines()
         with self._lock:
-            self.failed.append(name)
+            self.failed[name] = [text for text in lines if FINDING.match(text)] or [reason]
             print(f"{'FAILED':<9} {name:<18} {seconds:7.1f} s  {reason}")
             before, shown = lines[:-TAIL], lines[-TAIL:]
-            if before:
-                # The findings may stand far above the end.
-                findings = [text for text in before if re.match(r"(ERROR|FATAL):", text)]
-                shown = [*findings[:TAIL], f"... ({len(before)} lines of the log are above this)", *shown]
-            for text in shown:
+            for text in [f"... ({len(before)} lines of the log are above this)", *shown] if before else shown:
                 print(f"    {text}")
             print(f"    log: {os.path.relpath(log)}", flush=True)
 
@@ -700,8 +698,11 @@ def main(arguments: Sequence[str]) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     print(f"\n{time.monotonic() - start:.0f} s; logs in {os.path.relpath(LOGS)}")
-    if report.failed:
-        print(f"failed: {' '.join(report.failed)}")
+    # At the very end, for who sees no more of it than that.
+    for name, findings in report.failed.items():
+        print(f"failed: {name}")
+        for text in findings[:TAIL]:
+            print(f"    {text[:400]}")
     print(f"{report.passed} passed, {len(report.failed)} failed")
     return 1 if report.failed else 0
 

@@ -173,7 +173,8 @@ def host_names(machine: str, vms: list[dict[str, Any]]) -> dict[int, str]:
 def told(findings: list[dict[str, Any]], regions: list[Any]) -> list[str]:
     """What to warn of: findings, and regions that the playbooks will not be able to read."""
     _readable, problems = parse_regions(regions)
-    wrong = [str(Finding(**each)) for each in findings if each["rule"] not in UNASKED]
+    asked = [each for each in findings if each["rule"] not in UNASKED]
+    wrong = [str(Finding(**{key: each[key] for key in each if key != "doc"})) for each in asked]
     return [*(f"{ERROR}: {problem}" for problem in problems), *wrong]
 
 

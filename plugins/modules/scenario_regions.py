@@ -364,6 +364,9 @@ findings:
     mend:
       description: What to do about it.
       type: str
+    doc:
+      description: A link to what explains the rule.
+      type: str
 content:
   description: The scenario XML as it is now (or would be, in check mode), for a build on another host.
   returned: success

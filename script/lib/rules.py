@@ -19,8 +19,8 @@ HEAD = """\
 # Rules
 
 What a declaration of regions is held against before anything is written. An *error* stops the run; all errors are told
-at once, each with the region, the value, what to do, and the ID of its rule in brackets. A *warning* is told and the
-run goes on. The IDs stay the same from release to release.
+at once, each with the region, the value, what to do, and in brackets the place of its rule on this page. A *warning* is
+told and the run goes on. The IDs stay the same from release to release.
 
 A rule holds for the ACRN versions of its row. Where the version is not known, the dialect of the scenario decides:
 a rule that holds for all versions of that dialect keeps its severity, one that holds for some of them only warns.

@@ -56,6 +56,9 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario i
 from ansible_collections.acrn.ivshmem.plugins.module_utils._words import meant
 
 ERROR, WARNING = "error", "warning"
+# Where each rule is explained, under its ID: a page of the collection, which the repository shows as well.
+PAGE = "docs/rules.md"
+REPOSITORY = "https://github.com/acrn-ivshmem/acrn.ivshmem/blob/main"
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,11 @@ class Finding:
 
     def __str__(self) -> str:
         about = f"region '{self.region}': " if self.region else ""
-        return f"{self.severity}: {placed_text(self.place, '', about + self.message)}; {self.mend} [{self.rule}]"
+        return f"{self.severity}: {placed_text(self.place, '', about + self.message)}; {self.mend} [{self.pointer}]"
+
+    @property
+    def pointer(self) -> str:
+        return f"{PAGE}#{self.rule}"
 
     def as_dict(self) -> dict[str, str]:
         return {
@@ -156,6 +163,7 @@ class Finding:
             "place": self.place,
             "message": self.message,
             "mend": self.mend,
+            "doc": f"{REPOSITORY}/{self.pointer}",
         }
 
 

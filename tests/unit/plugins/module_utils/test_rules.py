@@ -288,7 +288,7 @@ def test_broken_rule(rule, regions, setting, words):
     assert {finding.severity for finding in told} == {BY_ID[rule].severity}
     assert {finding.mend for finding in told} == {BY_ID[rule].mend}
     text = "\n".join(map(str, told))
-    assert [word for word in [*words, f"[{rule}]", BY_ID[rule].mend] if word not in text] == []
+    assert [word for word in [*words, f"[docs/rules.md#{rule}]", BY_ID[rule].mend] if word not in text] == []
     # A finding about one region names it, and only one that is asked for.
     assert {finding.region for finding in told} <= {"", *(each.name for each in regions)}
     if len(regions) == 1 and rule != "version-unknown":
@@ -347,7 +347,7 @@ def test_everything_is_told_at_once_errors_first():
         refuse(told, "line.xml")
     lines = str(caught.value).splitlines()
     assert lines[0] == "4 mistakes in the regions, held against line.xml; nothing was changed"
-    assert [line.split("[")[-1] for line in lines[1:]] == [f"{rule}]" for rule in errors]
+    assert [line.split("#")[-1] for line in lines[1:]] == [f"{rule}]" for rule in errors]
     refuse([finding for finding in told if finding.severity == WARNING], "line.xml")
 
 

@@ -244,13 +244,13 @@ def test_what_cannot_be_a_file_is_refused(capsys, tmp_path, path):
     [
         (
             {"regions": ["hv:/a, 3, 0:2", "hv:/b, 2, 0:9"]},
-            ["2 mistakes", "[region-size]", "[vm-unknown]", "'a'", "'b'"],
+            ["2 mistakes", "[docs/rules.md#region-size]", "[docs/rules.md#vm-unknown]", "'a'", "'b'"],
         ),
         (
             {"regions": ["junk", {"name": "b"}]},
             ["3 mistakes", "regions[0]: region 'junk'", "regions[1].vms: region 'b'"],
         ),
-        ({"regions": [A], "acrn_version": "2.7"}, ["[version-dialect]"]),
+        ({"regions": [A], "acrn_version": "2.7"}, ["[docs/rules.md#version-dialect]"]),
         ({"regions": [A], "acrn_version": "latest"}, ["acrn_version 'latest'"]),
         ({"regions": [None], "state": "absent"}, ["a region to remove"]),
     ],
@@ -274,7 +274,7 @@ def test_version_comes_from_the_tree(capsys, tmp_path, path):
     result = execute(
         capsys, path=path, regions=[{"name": "a", "size": 2, "vms": [0, 2], "region_id": 4096}], acrn_version=""
     )
-    assert "[region-id-version]" in result["msg"]
+    assert "[docs/rules.md#region-id-version]" in result["msg"]
 
 
 def quietly(params):

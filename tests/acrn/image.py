@@ -13,6 +13,7 @@ import ast
 import binascii
 import gzip
 import hashlib
+import importlib.util
 import json
 import marshal
 import os
@@ -142,15 +143,35 @@ def libraries(program: str) -> list[str]:
 def _imported(source: str) -> set[str]:
     """Names of the modules of the standard library that a program imports, anywhere in it."""
     found: set[str] = set()
+    # What is imported from a module is a module itself, or a name in it.
+    parts: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             found.add(node.module)
-    return {name for name in found if name.split(".")[0] in sys.stdlib_module_names}
+            parts.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return {name for name in found if _standard(name)} | {name for name in parts if _standard(name) and _module(name)}
 
 
-def _sources(bundle: str) -> list[str]:
+def _standard(name: str) -> bool:
+    return name.split(".")[0] in sys.stdlib_module_names
+
+
+def _module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        # It stands in what is no package.
+        return False
+
+
+def needed(sources: Iterable[str]) -> list[str]:
+    """Names of the library modules that programs with these sources use."""
+    return sorted({*STDLIB, *(name for source in sources for name in _imported(source))})
+
+
+def sources_of(bundle: str) -> list[str]:
     """The sources in what an action plugin sends to a target."""
     parts, _magic = marshal.loads(zlib.decompress(binascii.a2b_base64(bundle)))
     return [source for _name, source, _code in parts]
@@ -167,7 +188,7 @@ def _compiled(sources: Sequence[str]) -> dict[str, bytes]:
         return {path: (Path(place) / f"{number}.pyc").read_bytes() for number, path in enumerate(sources)}
 
 
-def _python(names: Sequence[str]) -> tuple[dict[str, bytes], list[str]]:
+def python(names: Sequence[str]) -> tuple[dict[str, bytes], list[str]]:
     """Python and as much of its library as these names import: files by path, and which of them are programs."""
     listing = (
         "import sys, importlib, json\n"
@@ -203,7 +224,7 @@ def base(cache: Path, names: Sequence[str]) -> bytes:
     kept = cache / f"base-{digest}.cpio.gz"
     if kept.exists():
         return kept.read_bytes()
-    files, programs = _python(names)
+    files, programs = python(names)
     files["bin/busybox"] = Path(busybox).read_bytes()
     files["etc/group"] = b"root:x:0:\n"
     files["etc/passwd"] = b"root:x:0:0:root:/:/bin/sh\n"
@@ -237,10 +258,9 @@ def initramfs(
         "job.json": json.dumps(job).encode(),
         **{f"modules/{name}": text.encode() for name, text in bundles.items()},
     }
-    sources = [program.read_text(), *(source for text in bundles.values() for source in _sources(text))]
-    names = sorted({*STDLIB, *(name for source in sources for name in _imported(source))})
+    sources = [program.read_text(), *(source for text in bundles.values() for source in sources_of(text))]
     # The kernel unpacks archives that follow each other.
-    data = base(cache, names) + gzip.compress(archive(files, ["init"]), 6, mtime=0)
+    data = base(cache, needed(sources)) + gzip.compress(archive(files, ["init"]), 6, mtime=0)
     if not service:
         return data
     there = {library.lstrip("/") for library in libraries(os.path.realpath(PYTHON))}
@@ -359,7 +379,7 @@ def missing() -> str:
         "lz4": shutil.which("lz4") is not None,
         # What the kernel's own tool for its objects is built with.
         "libelf-dev": Path("/usr/include/gelf.h").exists(),
-        "python3-minimal": os.path.exists(PYTHON),
+        "python3": os.path.exists(PYTHON),
     }
     return " ".join(name for name, there in needs.items() if not there)
 

@@ -20,7 +20,8 @@ import pytest
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._board import read_board
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._request import decide
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import read_scenario
-from ansible_collections.acrn.ivshmem.plugins.modules import guest_probe
+from ansible_collections.acrn.ivshmem.plugins.modules import guest_device, guest_probe, launch_state
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils._light_action import bundle
 
 VMS = [
     frame.Vm("PRE_STD_VM0", memory=512 * board.MB),
@@ -100,8 +101,40 @@ def test_archive_is_what_cpio_unpacks(tmp_path):
 
 
 def test_imports_of_the_guests_program_are_found_wherever_they_stand():
-    source = "import json\nfrom os import path\ndef late():\n    import mmap\nfrom ansible.module_utils import basic\n"
-    assert image._imported(source) == {"json", "os", "mmap"}
+    source = "import json\nfrom math import pi\ndef late():\n    import mmap\nfrom ansible.module_utils import basic\n"
+    assert image._imported(source) == {"json", "math", "mmap"}
+    assert image._imported("from xml.parsers import expat") == {"xml.parsers", "xml.parsers.expat"}
+
+
+# As the guests' program loads a module.
+LOAD = """\
+import binascii, marshal, sys, types, zlib
+parts, magic = marshal.loads(zlib.decompress(binascii.a2b_base64(sys.stdin.read())))
+light = types.ModuleType(parts[0][0])
+sys.modules[parts[0][0]] = light
+exec(parts[0][1], light.__dict__)
+print(sys.prefix, sorted(light.load(parts[1:], magic).ARGUMENTS))
+"""
+
+
+@pytest.mark.parametrize("module", [guest_device, guest_probe, launch_state], ids=lambda each: each.__name__)
+def test_python_of_the_virtual_machines_has_all_that_a_module_imports(module, tmp_path):
+    text = bundle(module)
+    files, programs = image.python(image.needed(image.sources_of(text)))
+    for name, data in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    (program,) = programs
+    (tmp_path / program).chmod(0o755)
+    found = subprocess.run(
+        [tmp_path / program, "-S", "-c", LOAD],
+        input=text,
+        env={"PYTHONHOME": str(tmp_path / "usr")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.stdout.startswith(f"{tmp_path}/usr ['argument_spec'"), found.stderr
 
 
 def test_guests_program_finds_what_it_uses_of_the_modules():

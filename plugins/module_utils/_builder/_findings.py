@@ -41,6 +41,11 @@ _MEANING = (
         "the hypervisor with its regions got a place that is too high for it; make regions smaller or fewer, for the "
         "board has no lower range of RAM that holds them",
     ),
+    (
+        re.compile(r"undefined reference to `vm\d+_pci_devs'"),
+        "v2.2 makes no list of devices for a pre-launched VM with a region and without a passthrough device; give it "
+        "one in pci_devs, take it out of the region, or build v2.3 or later",
+    ),
 )
 
 

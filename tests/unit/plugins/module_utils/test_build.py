@@ -327,6 +327,11 @@ LINKER = {
         "against `entry'",
         "collect2: error: ld returned 1 exit status",
     ],
+    "without a passthrough device": [
+        "/usr/bin/ld: /tmp/cc56cw8C.o:(.data.rel+0x80): undefined reference to `vm0_pci_devs'",
+        "collect2: error: ld returned 1 exit status",
+        "make: *** [Makefile:402: pre_build] Error 2",
+    ],
 }
 
 

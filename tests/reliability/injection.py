@@ -96,6 +96,7 @@ def forked(work, **environment):
             try:
                 here.close()
                 _may_be_traced()
+                there.sendall(b"r")
                 there.recv(1)
                 os.environ.update(environment)
                 tempfile.tempdir = None
@@ -111,6 +112,8 @@ def forked(work, **environment):
             finally:
                 os._exit(status)
         there.close()
+        # A tracer that comes before it is allowed to would be sent away.
+        here.recv(1)
         words = ["strace", "-p", str(child), *options]
         with here, subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as tracer:
             # It reads the gate from now on, and not a call earlier.

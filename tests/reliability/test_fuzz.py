@@ -27,6 +27,9 @@ from ansible_collections.acrn.ivshmem.tests.reliability.readers import READERS  
 from ansible_collections.acrn.ivshmem.tests.reliability.target import FORK  # noqa: E402
 
 SECONDS = 2  # of CPU, for an input of up to SIZE bytes
+# What the host of a virtual machine gives to others counts as time of the process that waits for it. What is slow by
+# itself is slow each time.
+TRIES = 3
 MEMORY = 500 << 20
 SIZE = 1 << 16
 TOKENS = [
@@ -160,12 +163,15 @@ def test_mutations(reader):
     @hypothesis.given(inputs(reader))
     def attack(data):
         seen[0] += 1
-        began = time.process_time()
-        try:
-            reader.read(data)
-        except IvshmemError as exc:
-            assert 0 < len(str(exc)) < 20000, "an error that nobody can read"
-        used = time.process_time() - began
+        for _try in range(TRIES):
+            began = time.process_time()
+            try:
+                reader.read(data)
+            except IvshmemError as exc:
+                assert 0 < len(str(exc)) < 20000, "an error that nobody can read"
+            used = time.process_time() - began
+            if used < SECONDS:
+                break
         assert used < SECONDS, f"{used:.1f} s for {len(data)} bytes"
         seen[1] += 1
 
@@ -206,8 +212,16 @@ def blown_up(reader):
         yield line[:20], "line", sample.replace(line, line * ((SIZE - len(sample)) // len(line)), 1)
 
 
-def measured(reader, data):
+def measured(reader, data, most=MEMORY):
     """What is wrong when a child reads this, or None. CPU and memory are the child's alone."""
+    for _try in range(TRIES):
+        problem = once(reader, data, most)
+        if not (problem and "of CPU" in problem):
+            break
+    return problem
+
+
+def once(reader, data, most):
     here, there = FORK.Pipe(False)
 
     def work():
@@ -228,7 +242,7 @@ def measured(reader, data):
         memory = (after.ru_maxrss - before.ru_maxrss) * 1024
         if used > SECONDS:
             problems.append(f"{used:.1f} s of CPU")
-        if memory > MEMORY:
+        if memory > most:
             problems.append(f"{memory >> 20} MB")
         there.send(", ".join(problems) or None)
 
@@ -260,6 +274,7 @@ def test_blown_up(reader, long):
 
 def test_the_limits_are_limits():
     """The measure sees what it shall see."""
+    most = 16 << 20  # half a gigabyte may be more than this machine has to give
 
     class Slow:
         @staticmethod
@@ -271,7 +286,7 @@ def test_the_limits_are_limits():
     class Fat:
         @staticmethod
         def read(data):
-            return bytearray(b"x" * (MEMORY + (64 << 20)))
+            return bytearray(b"x" * (most + (16 << 20)))
 
     class Wrong:
         @staticmethod
@@ -280,5 +295,6 @@ def test_the_limits_are_limits():
             json.loads("[" * 200)
 
     assert "CPU" in measured(Slow, b"")
-    assert "MB" in measured(Fat, b"")
+    assert "MB" in measured(Fat, b"", most)
+    assert measured(Fat, b"") is None
     assert "RecursionError" in measured(Wrong, b"")

@@ -164,8 +164,8 @@ def _result(value: Any, operation: str, options: Mapping[str, Any]) -> dict[str,
 
 def _failure(registered: Any) -> str:
     told = registered.get("msg") if isinstance(registered, Mapping) else None
-    lines = plain(told, 2000).strip() if isinstance(told, str) and told else ""
-    first = str.__str__(told).strip().splitlines()[0] if lines else ""
+    lines = str.__str__(told)[:2000].splitlines() if isinstance(told, str) else []
+    first = next((line.strip() for line in lines if line.strip()), "")
     return plain(first) or _NO_ANSWER
 
 

@@ -461,9 +461,12 @@ class DoorAction(ActionBase):  # type: ignore[misc]
             result.update(
                 failed=True, msg=printable(f"{self._whom(task_vars)}: the answer of {self._asked()} is refused: {why}")
             )
+        except AnsibleAction:
+            raise
+        except AnsibleConnectionFailure as exc:
+            # What a server says before anybody is logged in. Ansible prints it as it is, with all that it comes from.
+            raise AnsibleConnectionFailure(printable(exc.message)) from None
         except AnsibleError as exc:
-            if isinstance(exc, (AnsibleAction, AnsibleConnectionFailure)):
-                raise
             # Such as sudo that is not there: raised, it would end the play whatever failed_when says.
             result.update(failed=True, msg=printable(str(exc)))
         spec = getattr(self.module, "ARGUMENTS", {}).get("argument_spec", {})

@@ -244,6 +244,33 @@ def test_a_host_that_never_answers_is_waited_for_as_long_as_is_said(tmp_path):
     assert re.search(r"ok: \[honest\] => \{\s*\"msg\": \"went on\"", done.stdout), done.stdout
 
 
+def test_a_server_that_lets_nobody_in_does_not_speak_to_the_terminal(tmp_path):
+    """What OpenSSH hands on of it before a login is in the message of a host that cannot be reached."""
+    ssh = tmp_path / "ssh"
+    (tmp_path / "banner").write_text(SPOKEN)
+    ssh.write_text(f"#!/bin/sh\ncat {tmp_path}/banner >&2\nexit 255\n")
+    ssh.chmod(0o755)
+    variables = {"ansible_connection": "ssh", "ansible_ssh_executable": str(ssh)}
+    variables["ansible_python_interpreter"] = sys.executable
+    (tmp_path / "hosts.json").write_text(json.dumps({"all": {"hosts": {"speaker": variables}}}))
+    asked = (
+        {"acrn.ivshmem.guest_probe": {"steps": []}},
+        {"acrn.ivshmem.guest_device": {"devices": [], "python": False}},
+        {"acrn.ivshmem.hypervisor_info": {}},
+        {"acrn.ivshmem.guarded": {"module": "ansible.builtin.raw", "args": {"_raw_params": "exit 0"}}},
+    )
+    shown = {"ansible.builtin.debug": {"msg": "{{ said.msg }}"}}
+    tasks = [each for task in asked for each in ({**task, "register": "said"}, shown)]
+    play = [{"hosts": "all", "gather_facts": False, "ignore_unreachable": True, "tasks": tasks}]
+    (tmp_path / "play.yml").write_text(yaml.safe_dump(play))
+    settings = ("env", "ANSIBLE_PIPELINING=1")
+    done = controller.command(tmp_path, *settings, "ansible-playbook", "-v", "-i", "hosts.json", "play.yml")
+    assert done.stdout.count("UNREACHABLE! =>") == len(asked), done.stdout
+    assert not OBEYED.search(done.stdout), done.stdout
+    assert "\\u001b" not in done.stdout
+    figures.add("answers of lying hosts", len(asked), len(asked))
+
+
 # The liar's Python: what each module of ansible-core gives when all is well, and facts for the tasks that follow.
 LIAR = """#!/bin/sh
 cat >/dev/null

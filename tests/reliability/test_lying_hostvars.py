@@ -299,6 +299,19 @@ def test_answers_that_are_twisted(long):
         figures.add("filters over twisted answers", survived[0] + wrong, survived[0])
 
 
+@pytest.mark.parametrize("message", ["\n", "\u2028", "\u00a0", "\u2029\nx", "", None, "x" * 100_000])
+def test_failures_without_words(message):
+    """A failure of which nothing is left on a line is that guest's, as one that says why is."""
+    base = of_the_ledger(proved(fleet_variables({})[0], lambda _stage, answer: answer))
+    for stage in _verify.STAGES:
+        for failed in ({"failed": True}, {"unreachable": True}, {}):
+            answer = {"changed": False, **failed, "msg": message}
+            value = proved(fleet_variables({})[0], lambda each, right: answer if each == stage else right)
+            assert of_the_ledger(value) == base
+            assert any(problem["vm"] == LIAR for problem in value["problems"]), value["problems"]
+    figures.add("failures without words", 3 * len(_verify.STAGES), 3 * len(_verify.STAGES))
+
+
 TEMPLATES = {
     "plan": "{{ groups | acrn.ivshmem.plan_fleet(hosts) }}",
     "table": "{{ groups | acrn.ivshmem.plan_fleet(hosts) | acrn.ivshmem.plan_table }}",

@@ -132,7 +132,10 @@ options:
         description: Seconds for V(listen) (10 by default), or until the process of V(arm) ends by itself (300).
         type: float
       echo:
-        description: For V(arm), pairs of offsets. The word at the first is copied to the second whenever it changes.
+        description:
+          - For V(arm), pairs of offsets. The word at the first is copied to the second whenever it changes.
+          - The second is a word behind the token of a window that V(write) has saved before. Where nothing is saved,
+            nothing is copied.
         type: list
         elements: list
       request:

@@ -10,6 +10,7 @@ said must come out as it does beside honest hosts. Text of a host stays text, wh
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 
@@ -299,6 +300,10 @@ def test_answers_that_are_twisted(long):
         figures.add("filters over twisted answers", survived[0] + wrong, survived[0])
 
 
+def one_stage(chosen, answer, stage, right):
+    return answer if stage == chosen else right
+
+
 @pytest.mark.parametrize("message", ["\n", "\u2028", "\u00a0", "\u2029\nx", "", None, "x" * 100_000])
 def test_failures_without_words(message):
     """A failure of which nothing is left on a line is that guest's, as one that says why is."""
@@ -306,7 +311,7 @@ def test_failures_without_words(message):
     for stage in _verify.STAGES:
         for failed in ({"failed": True}, {"unreachable": True}, {}):
             answer = {"changed": False, **failed, "msg": message}
-            value = proved(fleet_variables({})[0], lambda each, right: answer if each == stage else right)
+            value = proved(fleet_variables({})[0], functools.partial(one_stage, stage, answer))
             assert of_the_ledger(value) == base
             assert any(problem["vm"] == LIAR for problem in value["problems"]), value["problems"]
     figures.add("failures without words", 3 * len(_verify.STAGES), 3 * len(_verify.STAGES))

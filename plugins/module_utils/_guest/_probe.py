@@ -38,6 +38,8 @@ WINDOW = 4096
 PARTS = 64
 # How much of the memory is copied at a time: guests are small.
 CHUNK = 1 << 20
+# Seconds that the process that listens has to answer.
+ANSWER = 60.0
 WRITING = ("write", "restore", "ring", "arm", "listen", "measure")
 
 # include/uapi/linux/vfio.h: _IO(';', 100 + n)
@@ -342,10 +344,13 @@ def _socket_path(kernel: _kernel.Kernel, address: str) -> str:
 
 
 def _ask(kernel: _kernel.Kernel, address: str, command: bytes) -> tuple[bytes, list[int]] | None:
-    """Answer and file descriptors of the agent of a function, or None where none runs."""
+    """Answer and file descriptors of the agent of a function, or None where none runs.
+
+    Raises IvshmemError for one that runs and does not answer: it may still write its words into the memory.
+    """
     path = _socket_path(kernel, address)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.settimeout(10)
+        client.settimeout(ANSWER)
         try:
             client.connect(path)
             client.sendall(command)
@@ -361,6 +366,11 @@ def _ask(kernel: _kernel.Kernel, address: str, command: bytes) -> tuple[bytes, l
                 if not data:
                     return b"".join(chunks), handles
                 chunks.append(data)
+        except socket.timeout:
+            raise IvshmemError(
+                f"{path}: the process that listens does not answer for {ANSWER:g} s: end it "
+                f"(`fuser -k {path}`), and run again"
+            ) from None
         except OSError:
             return None
 
@@ -715,8 +725,25 @@ def _words(pair: Any, size: int) -> tuple[int, int]:
     return words[0], words[1]
 
 
+def _in_mailbox(windows: Iterable[_journal.Window], word: int) -> bool:
+    return any(each.offset + each.token_length <= word <= each.offset + each.length - 4 for each in windows)
+
+
+def _answered(kernel: _kernel.Kernel, function: _functions.Function, pairs: Iterable[Any]) -> list[tuple[int, int]]:
+    """The pairs of words that are to be echoed. What is in the place of an answer has to be in the journal."""
+    echo = [_words(pair, function.size) for pair in pairs]
+    windows = [entry.window for entry in _journal.read(kernel, function.address)] if echo else []
+    if not windows:
+        # The write has found that somebody uses the memory, or there was none: nobody measures.
+        return []
+    for _request, reply in echo:
+        if not _in_mailbox(windows, reply):
+            raise IvshmemError("arm answers in the mailbox of an earlier write, and nowhere else")
+    return echo
+
+
 def _step_arm(kernel: _kernel.Kernel, function: _functions.Function, step: Mapping[str, Any]) -> dict[str, Any]:
-    echo = [_words(pair, function.size) for pair in step.get("echo") or []]
+    echo = _answered(kernel, function, step.get("echo") or [])
     # An agent that an earlier, broken run left behind would keep the group to itself.
     collect(kernel, function.address)
     ears = listen_on(kernel, function)
@@ -761,7 +788,7 @@ def _step_measure(kernel: _kernel.Kernel, function: _functions.Function, step: M
             result.update(throughput(mapped.memory, start, length))
         else:
             request, reply = _words([step["request"], step.get("reply")], function.size)
-            if not any(each.offset + each.token_length <= request <= each.offset + each.length - 4 for each in windows):
+            if not _in_mailbox(windows, request):
                 raise IvshmemError("measure asks in the mailbox of an earlier write, and nowhere else")
             result.update(round_trips(mapped.memory, request, reply))
     return result

@@ -11,6 +11,7 @@ import mmap
 import os
 import pathlib
 import select
+import socket
 import struct
 import tempfile
 import time
@@ -209,7 +210,8 @@ def test_probes_at_the_same_time_lose_no_byte(one, memory):
 
 
 def test_the_lock_is_not_held_by_the_process_that_listens(one, memory):
-    assert step(one, "arm", echo=[[64, 128]], timeout=60)["problems"] == []
+    step(one, "write", offset=96, length=80, mailbox=16)
+    assert step(one, "arm", echo=[[64, 160]], timeout=60)["problems"] == []
     with held(_kernel.LOCK, limit=5):
         pass
     step(one, "collect")
@@ -508,6 +510,40 @@ def test_an_agent_answers_no_bytes_of_programs(one, two, memory):
     assert step(two, "restore")["left"] == 0
     os.wait()
     assert memory.read_bytes() == before
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_an_agent_answers_where_the_bytes_are_saved_alone(one, memory, saved):
+    """Somebody came before this guest could write: what stands in the place of the answers is his."""
+    data = bytearray(memory.read_bytes())
+    data[64:68], data[128:132] = struct.pack("<I", 5), b"mine"
+    memory.write_bytes(data)
+    if saved:
+        step(one, "write", offset=256, length=80, mailbox=16)
+    armed = step(one, "arm", echo=[[64, 128]], timeout=60)
+    assert bool(armed["problems"]) == saved
+    assert "in the mailbox of an earlier write" in str(armed) or not saved
+    time.sleep(0.1)
+    assert step(one, "collect")["problems"] == []
+    assert step(one, "restore")["left"] == 0
+    assert memory.read_bytes() == data
+
+
+@pytest.mark.parametrize("operation", ["write", "restore", "collect", "look"])
+def test_an_agent_that_hangs_is_told_of(one, memory, monkeypatch, operation):
+    """It would go on writing into the memory behind the back of who has put everything back."""
+    before = memory.read_bytes()
+    monkeypatch.setattr(_probe, "ANSWER", 0.2)
+    path = one.path(f"{_kernel.RUN}/{A}.sock")
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+        server.bind(path)
+        server.listen(4)
+        problems = step(one, operation)["problems"]
+    assert "does not answer" in problems[0]["found"] and path in problems[0]["found"]
+    assert memory.read_bytes() == before
+    # Of one that has ended, only its name is left.
+    assert step(one, operation)["problems"] == []
 
 
 def test_peer_that_does_not_answer(memory):

@@ -1,10 +1,12 @@
 # Copyright (c) 2026, acrn.ivshmem contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""JSON Schemas of an inventory and of a file of variables, for editors; made from what the roles document.
+"""JSON Schemas: of an inventory and of a file of variables, for editors, made from what the roles document; and of the
+files that plan_json and verify_json name, for programs, made from what the filters document that put them together.
 
-A schema never refuses what the collection takes: each value may be a template, and a number or a boolean may be text.
-It knows no rule of an ACRN version; these are asked by the playbook plan.
+A schema of variables never refuses what the collection takes: each value may be a template, and a number or a boolean
+may be text. It knows no rule of an ACRN version; these are asked by the playbook plan. A schema of a file has all of
+its keys, and no others.
 """
 
 from __future__ import annotations
@@ -112,6 +114,9 @@ REGION = {
         },
     ],
 }
+KINDS = {"str": "string", "int": "integer", "float": "number", "bool": "boolean", "dict": "object", "list": "array"}
+# The files for programs, with the filter that documents each.
+FILES = {"plan.json": ("plan_fleet", "plan_json"), "verify.json": ("probe_report", "verify_json")}
 # Lists whose elements the documentation of Ansible cannot describe.
 REGIONS = ("ivshmem_regions", "ivshmem_group_regions", "ivshmem_host_regions", "scenario_regions")
 
@@ -121,7 +126,7 @@ def plain(text: Any) -> str:
     lines = [text] if isinstance(text, str) else text or []
     joined = " ".join(line.strip() for line in lines)
     joined = re.sub(r"\b[PM]\(([\w.]+)(?:#\w+)?\)", r"\1", joined)
-    return re.sub(r"\b[VOCIB]\(((?:\\.|[^)\\])*)\)", lambda match: re.sub(r"\\(.)", r"\1", match[1]), joined)
+    return re.sub(r"\b(?:RV|[VOCIB])\(((?:\\.|[^)\\])*)\)", lambda match: re.sub(r"\\(.)", r"\1", match[1]), joined)
 
 
 def schema_of(name: str, option: Mapping[str, Any]) -> Schema:
@@ -160,6 +165,27 @@ def schema_of(name: str, option: Mapping[str, Any]) -> Schema:
     return result
 
 
+def returned(value: Mapping[str, Any]) -> Schema:
+    """The schema of a value that is returned. It may be null where its description has that word.
+
+    A key that is said to be ``returned`` sometimes need not be there.
+    """
+    told = plain(value["description"])
+    kind = KINDS[value["type"]]
+    result: Schema = {"type": [kind, "null"] if re.search(r"\bnull\b", told) else kind, "description": told}
+    if value.get("choices"):
+        result["enum"] = [*value["choices"], *([None] if isinstance(result["type"], list) else [])]
+    inner = value.get("contains")
+    element: Schema = {"type": KINDS[value.get("elements", "dict")]} if kind == "array" else result
+    if inner:
+        element["properties"] = {name: returned(part) for name, part in inner.items()}
+        element["required"] = [name for name, part in inner.items() if not part.get("returned")]
+        element["additionalProperties"] = False
+    if kind == "array":
+        result["items"] = element
+    return result
+
+
 def variables() -> Schema:
     """The schema of the variables of a host or a group. Others are none of our business."""
     options: dict[str, Any] = {}
@@ -182,7 +208,7 @@ def schemas() -> dict[str, Schema]:
             "title": title,
             "$comment": "Made by script/schema; do not edit.",
             **content,
-            "definitions": {"region": REGION, **definitions},
+            **({"definitions": definitions} if definitions else {}),
         }
 
     found = {"anyOf": [{"$ref": "#/definitions/variables"}, {"type": "null"}]}
@@ -197,11 +223,21 @@ def schemas() -> dict[str, Schema]:
     }
     tree: Schema = {"type": "object", "additionalProperties": {"$ref": "#/definitions/group"}}
     files = {
-        "variables.json": whole("variables.json", "host_vars and group_vars of acrn.ivshmem", variables()),
+        "variables.json": whole(
+            "variables.json", "host_vars and group_vars of acrn.ivshmem", variables(), region=REGION
+        ),
         "inventory.json": whole(
-            "inventory.json", "An inventory of acrn.ivshmem", tree, group=group, variables=variables()
+            "inventory.json",
+            "An inventory of acrn.ivshmem",
+            tree,
+            region=REGION,
+            group=group,
+            variables=variables(),
         ),
     }
+    for name, (plugin, option) in FILES.items():
+        documented = yaml.safe_load((ROOT / f"plugins/filter/{plugin}.yml").read_text(encoding="utf-8"))
+        files[name] = whole(name, f"What {option} of acrn.ivshmem keeps", returned(documented["RETURN"]["_value"]))
     return files
 
 

@@ -14,6 +14,8 @@ import sys
 
 import yaml
 
+from ansible_collections.acrn.ivshmem.tests.unit.schemas import kept
+
 ROOT = pathlib.Path(__file__).absolute().parents[2]
 
 
@@ -44,7 +46,7 @@ def command(folder, *words, timeout=300):
     environment["PATH"] = os.pathsep.join([str(pathlib.Path(sys.executable).parent), os.environ["PATH"]])
     if ROOT.parents[1].name == "ansible_collections":
         environment["ANSIBLE_COLLECTIONS_PATH"] = str(ROOT.parents[2])
-    return subprocess.run(
+    done = subprocess.run(
         words,
         cwd=folder,
         env=environment,
@@ -55,6 +57,8 @@ def command(folder, *words, timeout=300):
         text=True,
         errors="replace",
     )
+    kept(folder, words)
+    return done
 
 
 def play(folder, variables, content, *options, timeout=300):

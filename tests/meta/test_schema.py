@@ -15,6 +15,7 @@ import yaml
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _region
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError, parse_region
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _plan, _verdict, _verify, _waiting
 
 jsonschema = pytest.importorskip("jsonschema")
 
@@ -144,3 +145,36 @@ def test_a_mistake_is_told_in_an_inventory(variables):
 )
 def test_templates_and_text_are_taken(variables):
     assert wrong("variables", variables) == []
+
+
+def part(schema, *way):
+    """The schema of a key of a file for programs; a list stands for its elements."""
+    found = SCHEMAS[schema]
+    for name in way:
+        found = found["properties"][name]
+        found = found.get("items", found)
+    return found
+
+
+def test_the_words_in_files_for_programs_are_those_of_the_code():
+    assert part("plan", "format")["enum"] == [_plan.FORMAT]
+    assert part("plan", "hosts", "waits", "state")["enum"] == list(_waiting.STATES)
+    assert set(part("plan", "hosts", "regions", "change")["enum"]) == set(_plan.MARKS)
+    assert list(part("plan", "summary")["properties"]) == list(_plan.summary([], []))
+    assert part("verify", "mode")["enum"] == list(_verify.MODES)
+    assert part("verify", "regions", "state")["enum"] == list(_verdict.STATES)
+
+
+def test_a_file_for_programs_has_all_of_its_keys_and_no_others():
+    """What the tests make is held against it everywhere (tests/unit/schemas.py)."""
+    whole = _plan.document([_plan.without("press-1", "no")], [(["g1"], "it is away")], 0)
+    assert wrong("plan", whole) == []
+    (row,) = whole["hosts"]
+    for other in ({**row, "more": 1}, {key: row[key] for key in row if key != "vms"}, {**row, "regions": None}):
+        assert len(wrong("plan", {**whole, "hosts": [other]})) == 1
+    assert wrong("verify", {}) != []
+
+
+def test_files_of_programs_are_named_with_their_schemas():
+    text = (ROOT / "docs/editors.md").read_text(encoding="utf-8")
+    assert [name for name in SCHEMAS if f"`{name}.json`" not in text] == []

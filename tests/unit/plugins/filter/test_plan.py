@@ -14,6 +14,7 @@ from ansible.errors import AnsibleFilterError
 
 from ansible_collections.acrn.ivshmem.plugins.filter import plan as filters
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.filter.test_regions import PLAN, region, vm
+from ansible_collections.acrn.ivshmem.tests.unit.schemas import holds
 
 
 def planned(**more):
@@ -31,7 +32,7 @@ def fleet_of(*hosts, guests=(), one=None, **others):
     groups = {"acrn_hosts": [host["inventory_hostname"] for host in hosts], "acrn_builders": ["one"]}
     groups.update(acrn_guests=list(guests), all=[*groups["acrn_hosts"], *guests])
     hostvars = {"one": one or {}, **{host["inventory_hostname"]: host for host in hosts}, **others}
-    return filters.plan_fleet(groups, hostvars, guests)
+    return holds("plan", filters.plan_fleet(groups, hostvars, guests))
 
 
 def test_the_regions_that_a_run_adds_changes_and_removes():

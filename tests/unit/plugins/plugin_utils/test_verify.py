@@ -18,6 +18,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._guest import _journa
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _report, _verdict, _verify
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils.guest_kernel import FakeKernel
+from ansible_collections.acrn.ivshmem.tests.unit.schemas import holds
 
 SIZE = 2 << 20
 
@@ -114,7 +115,7 @@ class Fleet:
     def report(self, **options):
         session = self.session()
         value = _verdict.as_value(_verdict.report(session, **options), session)
-        return {**value, "time": "2026-11-26T12:00:00+00:00"}
+        return holds("verify", {**value, "time": "2026-11-26T12:00:00+00:00"})
 
     def prove(self, guests=None, lost=(), between=None, require=None, asked=True, **options):
         """All stages; ``lost`` guests stop answering after they have written, ``between`` is called then."""

@@ -12,6 +12,8 @@ short_description: Join the regions that the inventory declares for a host
 version_added: 0.1.0
 author:
   - acrn.ivshmem contributors (@acrn-ivshmem)
+extends_documentation_fragment:
+  - acrn.ivshmem.private
 description:
   - For the roles of this collection. Joins C(ivshmem_regions), C(ivshmem_group_regions) and C(ivshmem_host_regions),
     one behind the other.

@@ -31,6 +31,7 @@ extends_documentation_fragment:
   - acrn.ivshmem.attributes
   - acrn.ivshmem.attributes.action_group
   - acrn.ivshmem.attributes.idempotent
+  - acrn.ivshmem.private
 attributes:
   check_mode:
     support: partial

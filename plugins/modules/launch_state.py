@@ -186,6 +186,7 @@ options:
         default: []
 extends_documentation_fragment:
   - acrn.ivshmem.attributes.action_group
+  - acrn.ivshmem.private
 attributes:
   check_mode:
     description: The module only looks.

@@ -20,6 +20,7 @@ extends_documentation_fragment:
   - acrn.ivshmem.attributes
   - acrn.ivshmem.attributes.action_group
   - acrn.ivshmem.attributes.idempotent
+  - acrn.ivshmem.private
 attributes:
   check_mode:
     support: full

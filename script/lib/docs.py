@@ -29,6 +29,21 @@ LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=\))")
 ITEM = re.compile(r"^- \[([^]]+)\]\(([^)#\s]+)\)", re.M)
 # The theme has a table of contents beside each page, and calls one in the page an error.
 CONTENTS = re.compile(r"^\.\. contents::\n(?:   :.*\n)*", re.M)
+# What says of itself, by its documentation fragment, that it is no part of what users may rely on.
+PRIVATE = "acrn.ivshmem.private"
+KINDS = {"modules": "module", "filter": "filter", "lookup": "lookup", "callback": "callback", "inventory": "inventory"}
+APART = """\
+Private plugins
+===============
+
+They are parts of the roles and playbooks of the collection, and can change at any time.
+
+{}
+.. toctree::
+    :maxdepth: 1
+    :hidden:
+
+{}"""
 
 
 def site_path(path: str) -> str | None:
@@ -104,6 +119,38 @@ def pages(root: Path, source: Path) -> None:
             file.write_bytes(data)
 
 
+def private(root: Path) -> set[str]:
+    """The plugins that are private to the collection, as antsibull-docs names their pages."""
+    files = [file for kind in KINDS for file in (root / "plugins" / kind).glob("*.*") if file.suffix in (".py", ".yml")]
+    own = [file for file in files if re.search(rf"^ *- {re.escape(PRIVATE)}$", file.read_text(encoding="utf-8"), re.M)]
+    return {f"{file.stem}_{KINDS[file.parent.name]}" for file in own}
+
+
+def put_apart(index: str, names: set[str]) -> tuple[str, str]:
+    """The index of all plugins without these, which get a page of their own: both texts."""
+    moved: list[str] = []
+
+    def take(match: re.Match[str]) -> str:
+        if match["kind"] and f"{match['name']}_{match['kind']}" in names:
+            moved.append(match[0])
+            return ""
+        return "" if match["page"] in names else match[0]
+
+    item = r"^\* :ansplugin:`(?P<name>\w+) (?P<kind>\w+) <.*\n|^    (?P<page>\w+)\n"
+    index = re.sub(item, take, index, flags=re.M)
+    # A kind of which none is left.
+    index = re.sub(
+        r"^\.\. _\w+_plugins_in_\S+:\n\n.+\n~+\n\s+\.\. toctree::\n    :maxdepth: 1\n    :hidden:\n\n(?=\s*\.\. _)",
+        "",
+        index,
+        flags=re.M,
+    )
+    if len(moved) != len(names):
+        raise machine.MachineError(f"{len(moved)} of {len(names)} private plugins are in the index of antsibull-docs")
+    index = index.rstrip("\n") + "\n\n.. toctree::\n    :maxdepth: 1\n\n    private\n"
+    return index, APART.format("".join(moved), "".join(f"    {name}\n" for name in sorted(names)))
+
+
 def build(base: Path, output: Path, run: Callable[..., object]) -> Path:
     """Build the site from a copy of the collection; return the directory of its HTML. ``run`` runs a command."""
     source = output / "source"
@@ -114,6 +161,9 @@ def build(base: Path, output: Path, run: Callable[..., object]) -> Path:
     reference.chmod(0o700)  # antsibull-docs wants that
     words = ("--use-current", "--squash-hierarchy", "--cleanup", "everything", "--fail-on-error")
     run("antsibull-docs", "collection", *words, "--dest-dir", str(reference), "acrn.ivshmem")
+    index, apart = put_apart((reference / "index.rst").read_text(encoding="utf-8"), private(root))
+    (reference / "index.rst").write_text(index, encoding="utf-8")
+    (reference / "private.rst").write_text(apart, encoding="utf-8")
     for page in reference.glob("*.rst"):
         page.write_text(CONTENTS.sub("", page.read_text(encoding="utf-8")), encoding="utf-8")
     # -E: Sphinx tells what is wrong with a page when it reads it, and would not read it again.

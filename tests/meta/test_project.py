@@ -105,6 +105,15 @@ def test_readme_names_every_part():
     assert [part for part in parts if not re.search(rf"(?<![\w-]){re.escape(part)}(?![\w-])", text)] == []
 
 
+def test_readme_has_the_filters_that_are_not_private():
+    """What is private says so, and script/docs puts it apart."""
+    paths = [path for path in FILES if path.parts[:2] == ("plugins", "filter") and path.suffix == ".yml"]
+    documented = {path.stem: load(path)["DOCUMENTATION"] for path in paths}
+    private = {name for name, told in documented.items() if "extends_documentation_fragment" in told}
+    (line,) = re.findall(r"(?ms)^Filters: (.*?)\. `ansible-doc`", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert (set(re.findall(r"`(\w+)`", line)), len(private) > 0) == (set(documented) - private, True)
+
+
 @pytest.mark.parametrize("plugin", INVENTORIES)
 def test_inventory_plugin_has_unit_tests_and_a_word_in_the_readme(plugin):
     assert (ROOT / f"tests/unit/plugins/inventory/test_{plugin}.py").is_file()

@@ -465,13 +465,14 @@ def _legend(lines: Sequence[str]) -> list[str]:
 
 def differences(plan: Values) -> list[str]:
     """What changes in files, once for hosts of which it is the same."""
-    alike: dict[tuple[str, ...], list[str]] = {}
+    alike: dict[tuple[str, ...], list[Values]] = {}
     for host in plan["hosts"]:
         # A file is named after its host, or lies in the directory of its host.
         lines = tuple(line.replace(f"/{host['host']}/", "/HOST/") for line in host["diff"])
         if lines:
-            alike.setdefault(lines, []).append(host["host"])
-    return [line for lines, names in alike.items() for line in [*_who(names), *lines]]
+            alike.setdefault(lines, []).append(host)
+    told = [(hosts, lines if len(hosts) > 1 else hosts[0]["diff"]) for lines, hosts in alike.items()]
+    return [line for hosts, lines in told for line in [*_who([host["host"] for host in hosts]), *lines]]
 
 
 def table(plan: Values) -> list[str]:

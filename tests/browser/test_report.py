@@ -116,6 +116,17 @@ def test_nothing_sticks_out_of_the_page(width, browse):
     assert int(found[0]) <= int(found[1])
 
 
+def test_on_a_phone_the_proof_is_seen_without_scrolling_sideways(browse):
+    script = """
+    var cells = Array.from(document.querySelectorAll("td:last-child"));
+    document.title = cells.length + " " + cells.every(cell => cell.getBoundingClientRect().right <= innerWidth);
+    """
+    dom = browse(FEW, "--window-size=500,900", "--dump-dom", script=script)
+    assert re.findall(r"<title>(\d+) (\w+)</title>", dom) == [
+        (str(sum(len(each["scenario_plan"]["regions"]) for each in FEW)), "true")
+    ]
+
+
 def test_the_search_hides_what_does_not_fit(browse):
     hosts = [host("press-1", FAST), host("paint-1", LOG), host("paint-2", FAST)]
     dom = browse(hosts, "--dump-dom", fragment="#paint fast")

@@ -171,6 +171,8 @@ def test_hosts_that_are_alike_are_together():
         "-a",
         "+b",
     ]
+    # One by itself is called by its name.
+    assert filters.plan_differences(fleet_of(hosts[7]))[:3] == ["line-7:", "--- /r/line-7/s.xml", "+++ /r/line-7/s.xml"]
 
 
 def test_nothing_to_do_is_said():

@@ -78,8 +78,8 @@ def controller_path(value: Any, name: str, base: str) -> str:
     text = str(value).strip()
     if not text or text[0] == "~":
         return text
-    # Without slashes at the end: what comes of it is named after its last part.
-    return os.path.join(os.path.abspath(base or "."), text).rstrip("/") or "/"
+    # Without slashes at the end: what comes of it is named after its last part. ".." stays: links may be in the way.
+    return re.sub(r"(/\.)+(?=/|$)", "", os.path.join(os.path.abspath(base or "."), text)).rstrip("/") or "/"
 
 
 def known_group(groups: Mapping[str, Any], name: str) -> str:

@@ -247,13 +247,15 @@ def test_text_is_no_list_and_a_key_that_nobody_knows_is_told():
     ("value", "path"),
     [
         ("a/b.xml", "/fleet/a/b.xml"),
-        (" ./b.xml/ ", "/fleet/./b.xml"),
+        (" ./b.xml/ ", "/fleet/b.xml"),
         ("/a/b/", "/a/b"),
         ("~/b.xml", "~/b.xml"),
         (33, "/fleet/33"),
         ("/", "/"),
         ("", ""),
         (None, ""),
+        (".", "/fleet"),
+        ("a/./.b/../c.", "/fleet/a/.b/../c."),
     ],
 )
 def test_a_path_of_the_controller_is_seen_from_the_inventory(value, path):

@@ -107,6 +107,8 @@ class Wanted:
     start: bool = True
     # Declarations that the file had before: what it has now is a change of the last of them.
     before: Sequence[Sequence[Mapping[str, Any]]] = ()
+    # What somebody changes in the file after that: texts and what stands in their place.
+    by_hand: Mapping[str, str] = field(default_factory=dict)
     # Whether the collection knows the board when it judges the regions.
     judged: bool = True
     # How many address ranges of a VM the hypervisor emulates (MAX_EMULATED_MMIO).
@@ -206,6 +208,9 @@ def _tasks(wanted: Wanted, folder: Path, tree: Path) -> list[dict[str, Any]]:
         }
         for regions in (*wanted.before, wanted.regions)
     ]
+    for old, new in wanted.by_hand.items():
+        change = {"path": str(folder / "scenario.xml"), "regexp": re.escape(old), "replace": new}
+        edits.append({"name": "Change the file by hand", "ansible.builtin.replace": change})
     kept = {
         "dest": str(folder / "result.json"),
         "content": "{{ {'plan': plan, 'build': build, 'launch': __launch_wish | default(none)} | to_json }}",

@@ -118,6 +118,15 @@ options:
       - The Python that runs ACRN's config tools, as an interpreter or a virtual environment.
       - By default the first C(python3) in E(PATH).
     type: str
+  awaited:
+    description:
+      - Paths that earlier tasks of the play make, such as a clone of O(source) or the virtual environment of O(python).
+      - In check mode these tasks have not made them, so one that is missing is told and leaves the result open.
+        Any other that is missing is an error in check mode as it is in earnest.
+      - By default both O(source) and O(python) may be missing in check mode.
+    type: list
+    elements: path
+    version_added: 1.0.0
   ccache:
     description:
       - Whether to compile through C(ccache). By default if it is installed. Its cache is in O(work_dir) unless
@@ -255,6 +264,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._decide impo
 from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._model import LOG, MANIFEST, BuildError, Request
 from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._run import build, validate
 from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._store import find_artifact, last_manifest
+from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._tools import find_python
 from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._tree import read_tree
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
@@ -302,9 +312,13 @@ def run(module):
     began = time.monotonic()
     params = module.params
     places = [params[name] for name in ("source", "python") if is_path(params[name])]
-    if module.check_mode and not all(os.path.exists(place) for place in places):
-        # What is there can be judged.
-        if os.path.exists(params["source"]):
+    missing = [place for place in places if not os.path.exists(place)]
+    to_come = [place for place in missing if params["awaited"] is None or place in params["awaited"]]
+    if module.check_mode and to_come:
+        # What is there, and what nobody makes, can be judged.
+        if params["python"] in missing and params["python"] not in to_come:
+            find_python(params["python"], os.environ)
+        if params["source"] not in to_come:
             read_tree(params["source"])
         else:
             module.warn(
@@ -354,6 +368,7 @@ def main():
             "environment": {"type": "dict", "default": {}},
             "jobs": {"type": "int"},
             "python": {"type": "str"},
+            "awaited": {"type": "list", "elements": "path"},
             "ccache": {"type": "bool"},
             "validate_only": {"type": "bool", "default": False},
             "force": {"type": "bool", "default": False},

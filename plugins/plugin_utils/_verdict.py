@@ -348,6 +348,11 @@ def _require(outcome: Outcome, session: Session, require: str, asked: bool) -> N
             "log in to"
         )
         outcome.unmet.append((text, list(session.guests) or [host for host, own in session.regions.items() if own]))
+    if not outcome.regions:
+        # No region by decision is a proof without a row; no region by a forgotten file is none at all.
+        for host, why in session.undeclared.items():
+            text = f"{host}: nothing to prove: {why}; ivshmem_regions: [] says that it has none"
+            outcome.unmet.append((text, [host]))
 
 
 def _concerned(session: Session, found: Found) -> list[str]:

@@ -210,6 +210,8 @@ def fleet(
         if host not in found["hosts"]:
             plan = hostvars[host].get("scenario_plan") or {}
             found["hosts"][host] = plan.get("regions") or hostvars[host].get("ivshmem_regions") or []
+    plans = {host: _guests.variables_of(hostvars, host).get("scenario_plan") or {} for host in found["hosts"]}
+    found["undeclared"] = {host: str(plan["undeclared"]) for host, plan in plans.items() if plan.get("undeclared")}
     session = Session(found, hostvars)
     for regions in session.regions.values():
         for region in regions:
@@ -246,6 +248,8 @@ class Session:
         self.hostvars = hostvars
         self.regions = {host: [shared(value) for value in values] for host, values in plan["hosts"].items()}
         self.guests = {name: Guest(**values) for name, values in plan["guests"].items()}
+        # ACRN host -> why nobody has said which regions it has.
+        self.undeclared: Mapping[str, str] = plan["undeclared"]
         self._steps: dict[tuple[str, str], list[Step]] = {}
         self._answers: dict[tuple[str, str], _answers.Answers] = {}
         self._vars: dict[str, Mapping[str, Any]] = {}

@@ -88,7 +88,10 @@ def read_tree(source: str) -> Tree:
     Raises IvshmemError where the directory is no ACRN tree of v2.2 or later.
     """
     if not os.path.isdir(source):
-        raise IvshmemError(f"{source}: there is no such directory; source is the path of an ACRN source tree")
+        raise IvshmemError(
+            f"{source}: there is no such directory; it has to be an ACRN source tree (option source, acrn_source in an "
+            "inventory)"
+        )
     try:
         text = read_file(os.path.join(source, "VERSION"), 65536).decode("utf-8", "replace")
     except IvshmemError:

@@ -168,6 +168,18 @@ def test_check_mode_tells_of_a_tree_that_is_not_there(bench):
     assert f"{bench.folder}/none: there is no ACRN tree yet" in str(found["warnings"])
 
 
+@pytest.mark.parametrize("what", ["source", "python"])
+@pytest.mark.parametrize("other", ["there", "awaited"])
+def test_check_mode_waits_for_nothing_that_nobody_makes(bench, what, other):
+    none, later = str(bench.folder / "none"), str(bench.folder / "later")
+    params = {what: none}
+    if other == "awaited":
+        params["python" if what == "source" else "source"] = later
+    assert bench.run(check=True, awaited=[none, later], **params)["changed"]
+    found = bench.run(check=True, awaited=[later], **params)
+    assert found["failed"] and none in found["msg"]
+
+
 def test_force_builds_again_and_damage_is_repaired(bench):
     first = bench.run()
     forced = bench.run(force=True)

@@ -555,6 +555,18 @@ def test_hosts_without_guests_are_told(fleet):
     assert fleet.prove([], hosts=["h4"])["ok"]
 
 
+def test_no_region_is_no_proof_where_nobody_has_decided_that(fleet):
+    why = "no variable says which regions this host shall have (ivshmem_regions)"
+    fleet.vars["h4"] = {"scenario_plan": {"regions": [], "undeclared": why}}
+    fleet.vars["h5"] = {"scenario_plan": {"regions": [], "undeclared": ""}}
+    report = fleet.prove([], hosts=["h4", "h5"])
+    assert not report["ok"] and list(report["failed"]) == ["h4"]
+    assert report["failed"]["h4"] == [f"h4: nothing to prove: {why}; ivshmem_regions: [] says that it has none"]
+    # In site nobody has asked for a proof, and beside hosts with regions such a host is one that has none.
+    assert fleet.prove([], hosts=["h4"], asked=False)["ok"]
+    assert fleet.prove(hosts=["h1", "h4"])["ok"]
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [

@@ -92,6 +92,55 @@ class Bdf:
         return f"{self.bus:02x}:{self.device:02x}.{self.function:x}"
 
 
+# What a module takes of a device; read_device reads it. ``peers`` and ``provided_by`` come with a device of a plan.
+DEVICE_OPTIONS: dict[str, dict[str, Any]] = {
+    "name": {"type": "str"},
+    "provided_by": {"type": "str", "choices": [HYPERVISOR, DEVICE_MODEL]},
+    "size": {"type": "int"},
+    "vbdf": {"type": "str", "aliases": ["bdf"]},
+    "slot": {"type": "int"},
+    "region_id": {"type": "int"},
+    "peers": {"type": "list", "elements": "int"},
+}
+
+
+@dataclass(frozen=True)
+class Device:
+    """The ivshmem device that one VM has of a region, as far as it is said: None is not said.
+
+    ``size`` is in MB, ``place`` the PCI address in the VM.
+    """
+
+    name: str | None = None
+    provided_by: str | None = None
+    size: int | None = None
+    place: Bdf | None = None
+    region_id: int | None = None
+
+    @property
+    def prefixed(self) -> str:
+        """The name as acrn-dm takes it."""
+        return PREFIXES.get(self.provided_by or "", "") + (self.name or "")
+
+    @property
+    def slot(self) -> int | None:
+        return None if self.place is None else self.place.slot
+
+    @property
+    def address(self) -> str | None:
+        """The address as sysfs has it."""
+        return None if self.place is None else f"0000:{self.place}"
+
+    def describe(self) -> str:
+        """The name, and what the function in the VM is told by."""
+        parts = [
+            *([f"vbdf {self.place}"] if self.place else []),
+            *([f"region ID {self.region_id}"] if self.region_id else []),
+            *([f"size {self.size} MB"] if self.size else []),
+        ]
+        return (f"'{self.name}' " if self.name else "") + f"({', '.join(parts)})"
+
+
 @dataclass(frozen=True)
 class RegionVm:
     """A VM of a region, by scenario name or by ID, with the vBDF that the user asks for, if any.
@@ -210,6 +259,26 @@ def read_place(vbdf: Any, slot: Any, of: str = "") -> tuple[Bdf | None, list[tup
     else:
         place = place or Bdf(0, number, 0)
     return place, wrong
+
+
+def read_device(value: Mapping[str, Any], where: str) -> Device:
+    """Size, place and region ID of a device within their limits, name and provider as they are given.
+
+    An ID of 0 is the default of ACRN's schema, and none. Raises IvshmemError with all mistakes, a line each, which
+    ``where`` begins.
+    """
+    place, mistakes = read_place(value.get("vbdf") or value.get("bdf"), value.get("slot"))
+    wrong = [text for _key, text in mistakes]
+    numbers: dict[str, int | None] = {"size": None, "region_id": None}
+    for key in numbers:
+        try:
+            numbers[key] = None if value.get(key) is None else whole_number(value[key], key)
+            check_limits(**{"size": None, "region_id": None, key: numbers[key]})
+        except IvshmemError as exc:
+            wrong.append(str(exc))
+    if wrong:
+        raise IvshmemError("\n".join(f"{where}: {text}" for text in wrong))
+    return Device(value.get("name"), value.get("provided_by"), numbers["size"], place, numbers["region_id"] or None)
 
 
 def _integer(value: Any, what: str, where: str, key: str, wrong: _Mistakes) -> int:

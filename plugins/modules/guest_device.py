@@ -17,6 +17,7 @@ author:
   - acrn.ivshmem contributors (@acrn-ivshmem)
 extends_documentation_fragment:
   - acrn.ivshmem.attributes.action_group
+  - acrn.ivshmem.device
 attributes:
   check_mode:
     support: full
@@ -35,38 +36,11 @@ options:
   devices:
     description:
       - The functions, one entry each. Each entry must fit exactly one function of the guest. Every value that is given
-        must fit.
+        must fit, but for O(devices[].provided_by), which is not used.
+      - O(devices[].name) becomes the stable name C(/dev/ivshmem/NAME) of the uio node.
+      - Where the hypervisor is older than v3.3, and the function has no region ID, it is not compared.
       - Left out, all ivshmem functions of the guest are meant. An empty list means none of them, which together with
         O(exclusive) releases what earlier calls bound.
-    type: list
-    elements: dict
-    suboptions:
-      name:
-        description: Name of the region. It becomes the stable name C(/dev/ivshmem/NAME) of the uio node.
-        type: str
-      bdf:
-        description: PCI address in the guest, hexadecimal, as C(lspci) prints it, such as V(00:06.0).
-        type: str
-        aliases: [vbdf]
-      slot:
-        description: PCI slot in the guest, decimal, as in the C(-s) argument of acrn-dm; a way to give the address.
-        type: int
-      region_id:
-        description:
-          - Region ID of ACRN v3.3 and later, which is the PCI subsystem ID of the function.
-          - Where the hypervisor is older, and the function has no region ID, it is not compared.
-        type: int
-      size:
-        description: Size of the shared memory (BAR2) in MB.
-        type: int
-      provided_by:
-        description: Who provides the region. Accepted so that a declaration can be given as it is; not used.
-        type: str
-        choices: [hypervisor, device_model]
-      peers:
-        description: IDs of the other VMs of the region. Accepted so that a declaration can be given as it is; not used.
-        type: list
-        elements: int
   state:
     description:
       - V(present) binds the functions.
@@ -272,7 +246,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._guest import _act, _binding, _functions, _kernel
 from ansible_collections.acrn.ivshmem.plugins.module_utils._lock import held
-from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import DEVICE_OPTIONS, IvshmemError
 
 
 def wish_of(params):
@@ -321,7 +295,7 @@ def run(module, kernel):
 
 ARGUMENTS = {
     "argument_spec": {
-        "devices": {"type": "list", "elements": "dict", "options": _functions.DEVICE_OPTIONS},
+        "devices": {"type": "list", "elements": "dict", "options": DEVICE_OPTIONS},
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         "driver": {"type": "str", "choices": ["uio_pci_generic", "vfio-pci"], "default": "uio_pci_generic"},
         "method": {"type": "str", "choices": ["new_id", "driver_override"], "default": "new_id"},

@@ -368,8 +368,8 @@ results:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._guest import _functions, _kernel, _probe
-from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._guest import _kernel, _probe
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import DEVICE_OPTIONS, IvshmemError
 
 STEP_OPTIONS = {
     "operation": {
@@ -389,7 +389,7 @@ STEP_OPTIONS = {
             "measure",
         ],
     },
-    "device": {"type": "dict", "required": True, "options": _functions.DEVICE_OPTIONS},
+    "device": {"type": "dict", "required": True, "options": DEVICE_OPTIONS},
     "offset": {"type": "int"},
     "length": {"type": "int"},
     "mailbox": {"type": "int", "default": 0},

@@ -26,6 +26,7 @@ description:
     goes on from there.
 extends_documentation_fragment:
   - acrn.ivshmem.attributes
+  - acrn.ivshmem.device.regions
   - acrn.ivshmem.attributes.action_group
   - acrn.ivshmem.attributes.idempotent
 attributes:
@@ -156,45 +157,10 @@ options:
     default: [hypervisor, device, regions]
   regions:
     description:
-      - The regions that the Service VM takes part in, as P(acrn.ivshmem.vm_devices#filter) tells them. Those of the
-        device model, which
-        no hypervisor makes, are passed over.
-    type: list
-    elements: dict
+      - The regions that the Service VM takes part in, as P(acrn.ivshmem.vm_devices#filter) tells them, each with name
+        and size. Those of the device model, which no hypervisor makes, are passed over.
+      - Without O(regions[].vbdf) and O(regions[].slot) any place will do. The region ID is not looked at.
     default: []
-    suboptions:
-      name:
-        description:
-          - The name.
-        type: str
-        required: true
-      size:
-        description:
-          - The size in MB.
-        type: int
-        required: true
-      vbdf:
-        description:
-          - Where the Service VM sees it. Without it any place will do.
-        type: str
-      provided_by:
-        description:
-          - V(hypervisor) or V(device_model).
-        type: str
-        default: hypervisor
-      region_id:
-        description:
-          - Not looked at.
-        type: int
-      slot:
-        description:
-          - Not looked at.
-        type: int
-      peers:
-        description:
-          - Not looked at.
-        type: list
-        elements: int
   commands:
     description:
       - Commands that must end with 0 before a hypervisor becomes the default. They are run without a shell.
@@ -309,7 +275,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._host import Host
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._install import run
-from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import DEVICE_OPTIONS, IvshmemError
 
 
 def main():
@@ -339,15 +305,7 @@ def main():
                 "type": "list",
                 "elements": "dict",
                 "default": [],
-                "options": {
-                    "name": {"type": "str", "required": True},
-                    "size": {"type": "int", "required": True},
-                    "vbdf": {"type": "str"},
-                    "provided_by": {"type": "str", "default": "hypervisor"},
-                    "region_id": {"type": "int"},
-                    "slot": {"type": "int"},
-                    "peers": {"type": "list", "elements": "int"},
-                },
+                "options": DEVICE_OPTIONS,
             },
             "commands": {"type": "list", "elements": "str", "default": []},
             # From the action plugin: the text of manifest.json, scenario.xml in base64, and where it put missing files.

@@ -50,42 +50,11 @@ options:
     description:
       - The ivshmem devices of the VM. The filter P(acrn.ivshmem.vm_devices#filter) gives them for a VM of a plan.
       - Without it they follow from O(scenario_path).
-    type: list
-    elements: dict
-    suboptions:
-      name:
-        description:
-          - The region's name, with or without C(hv:/) or C(dm:/) in front.
-        type: str
-        required: true
-      provided_by:
-        description:
-          - Who provides the memory. Not needed with a prefix in O(devices[].name).
-        type: str
-        choices: [hypervisor, device_model]
-      size:
-        description:
-          - Size in MB, a power of two from 2 to 512. Not needed with O(state=absent).
-        type: int
-      slot:
-        description:
-          - The PCI slot, in decimal, from 3 to 30.
-          - Without it and O(devices[].vbdf) the slot that the script has for the region stays, or the first free one
-            of 8 to 15, 3 to 7 and 16 to 30 is taken.
-        type: int
-      vbdf:
-        description:
-          - The same as an address, in hexadecimal, such as V(00:08.0). Bus and function must be 0.
-        type: str
-      region_id:
-        description:
-          - The region ID of ACRN v3.3 and later. It is written in decimal, since C(acrn-dm) reads V(0x1000) as 0.
-        type: int
-      peers:
-        description:
-          - Accepted because P(acrn.ivshmem.vm_devices#filter) returns it, and not used.
-        type: list
-        elements: int
+      - Each has a name, with or without C(hv:/) or C(dm:/) in front. O(devices[].provided_by) is not needed with such a
+        prefix, and O(devices[].size) not with O(state=absent).
+      - A slot is one of 3 to 30; bus and function are 0. Without one the slot that the script has stays, or
+        the first free one of 8 to 15, 3 to 7 and 16 to 30 is taken.
+      - The region ID is written in decimal, since C(acrn-dm) reads V(0x1000) as 0.
   scenario_path:
     description:
       - The scenario XML. Devices that it contradicts are refused; so is a VM that is not post-launched.
@@ -141,6 +110,7 @@ options:
 extends_documentation_fragment:
   - ansible.builtin.files
   - acrn.ivshmem.attributes
+  - acrn.ivshmem.device
   - acrn.ivshmem.attributes.action_group
   - acrn.ivshmem.attributes.idempotent
 seealso:
@@ -269,25 +239,16 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import locked
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._edit import STATES
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._service_vm import set_script
-from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import DEVICE_OPTIONS, IvshmemError
 
 
 def main():
-    device = {
-        "name": {"type": "str", "required": True},
-        "provided_by": {"type": "str", "choices": ["hypervisor", "device_model"]},
-        "size": {"type": "int"},
-        "slot": {"type": "int"},
-        "vbdf": {"type": "str"},
-        "region_id": {"type": "int"},
-        "peers": {"type": "list", "elements": "int"},
-    }
     module = AnsibleModule(
         argument_spec={
             "path": {"type": "path", "required": True},
             "src": {"type": "path"},
             "content": {"type": "str"},
-            "devices": {"type": "list", "elements": "dict", "options": device},
+            "devices": {"type": "list", "elements": "dict", "options": DEVICE_OPTIONS},
             "scenario_path": {"type": "path"},
             "vm": {"type": "str"},
             "state": {"type": "str", "choices": list(STATES), "default": "exact"},

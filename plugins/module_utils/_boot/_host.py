@@ -42,7 +42,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._files import (
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._loader import Loader, loader_of
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import digest_of, digest_or_none
 from ansible_collections.acrn.ivshmem.plugins.module_utils._guest import _functions, _kernel
-from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Bdf, IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Device, IvshmemError
 
 # Left free beside the files themselves: grub.cfg, the state, and what the next kernel's installation begins with.
 SPARE = 8 * MEGABYTE
@@ -554,7 +554,7 @@ class Host(Root):
     # ---- proofs ----
 
     def proofs(
-        self, entry: str, names: Sequence[str], regions: Sequence[Mapping[str, Any]], commands: Sequence[str]
+        self, entry: str, names: Sequence[str], regions: Sequence[Device], commands: Sequence[str]
     ) -> list[dict[str, Any]]:
         """What shows that a hypervisor runs as it should: a list of name, ok and detail."""
         running = self.loader.boot().running
@@ -597,21 +597,17 @@ class Host(Root):
                 return True, f"/dev/{name}"
         return False, "there is neither /dev/acrn_hsm nor /dev/acrn_vhm"
 
-    def _prove_regions(self, regions: Sequence[Mapping[str, Any]]) -> tuple[bool, str]:
-        functions = {}
-        for function in _functions.scan(_kernel.Kernel(self.base)):
-            functions[function.bdf] = (function.size or 0) // MEGABYTE
+    def _prove_regions(self, regions: Sequence[Device]) -> tuple[bool, str]:
+        functions = {function.bdf: function.size // MEGABYTE for function in _functions.scan(_kernel.Kernel(self.base))}
         wrong = []
         free = dict(functions)
         for region in regions:
-            size = int(region["size"])
-            at = str(Bdf.parse(region["vbdf"])) if region.get("vbdf") else None
-            if at is None:
-                # ACRN's build chose the place (v2.x): any function of the size will do.
-                at = next((bdf for bdf, found in sorted(free.items()) if found == size), "?")
-            if free.pop(at, None) != size:
+            # Without a place ACRN's build chose it (v2.x): any function of the size will do.
+            alike = (bdf for bdf, found in sorted(free.items()) if found == region.size)
+            at = str(region.place) if region.place else next(alike, "?")
+            if free.pop(at, None) != region.size:
                 seen = f"{functions[at]} MB" if at in functions else "nothing"
-                wrong.append(f"{region['name']}: {size} MB wanted at {at}, {seen} there")
+                wrong.append(f"{region.name}: {region.size} MB wanted at {at}, {seen} there")
         return not wrong, "; ".join(wrong) or f"{len(regions)} of {len(regions)} regions of the Service VM are there"
 
 

@@ -22,7 +22,12 @@ from typing import Any
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import _entries as core
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._host import Artifact, Host, Settings, now
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import locked, unified
-from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Bdf, IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
+    DEVICE_MODEL,
+    Device,
+    IvshmemError,
+    read_device,
+)
 
 
 class Failure(Exception):
@@ -33,16 +38,15 @@ class Failure(Exception):
         self.facts = dict(facts, outcome=outcome)
 
 
-def hypervisor_regions(regions: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The regions that a hypervisor makes, each address as lspci prints it. Raises IvshmemError with the region."""
+def hypervisor_devices(regions: Iterable[Mapping[str, Any]]) -> list[Device]:
+    """The devices of the Service VM that a hypervisor makes. Raises IvshmemError with the region."""
     found = []
     for region in regions:
-        try:
-            vbdf = str(Bdf.parse(region["vbdf"])) if region["vbdf"] else None
-        except IvshmemError as exc:
-            raise IvshmemError(f"regions: {region['name']}: vbdf: {exc}") from exc
-        if region["provided_by"] == "hypervisor":
-            found.append(dict(region, vbdf=vbdf))
+        device = read_device(region, f"regions: {region.get('name')}")
+        if not device.name or device.size is None:
+            raise IvshmemError(f"regions: {device.name}: name and size are needed to prove that a region is there")
+        if device.provided_by != DEVICE_MODEL:
+            found.append(device)
     return found
 
 
@@ -57,7 +61,7 @@ class Install:
         self.before = host.state()
         self.state = copy.deepcopy(self.before)
         self.diff: dict[str, str] | None = None
-        self.regions: list[dict[str, Any]] = []
+        self.regions: list[Device] = []
         self.moved()
 
     def save(self) -> None:
@@ -114,7 +118,7 @@ class Install:
         self.check_signing()
         self.loader.check_menu()
         settings = self.settings()
-        self.regions = hypervisor_regions(self.params["regions"])
+        self.regions = hypervisor_devices(self.params["regions"])
         entry, text = self.host.render(artifact, settings)
         facts: dict[str, Any] = {"key": artifact.key, "entry": entry, "differs": self.differs(artifact, settings)}
         step = core.decide(entry, self.boot, self.state, self.params["retry"])

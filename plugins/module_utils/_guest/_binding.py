@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import DEVICE, VENDOR
 from ansible_collections.acrn.ivshmem.plugins.module_utils._guest._functions import (
     ALL,
-    Device,
     Function,
     group_name,
     listing,
@@ -49,7 +48,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._guest._udev import (
     render_rules,
     rule_block,
 )
-from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Device, IvshmemError
 
 
 @dataclass(frozen=True)

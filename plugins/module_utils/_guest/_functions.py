@@ -20,21 +20,10 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import (
     VENDOR,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._guest._kernel import SYSFS, VFIO, Kernel
-from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError, check_limits, read_place
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Device, IvshmemError, read_device
 
 MB = 1024 * 1024
 ALL = "all"
-
-# What a module takes of a device: parse_device reads it.
-DEVICE_OPTIONS: dict[str, dict[str, Any]] = {
-    "name": {"type": "str"},
-    "bdf": {"type": "str", "aliases": ["vbdf"]},
-    "slot": {"type": "int"},
-    "region_id": {"type": "int"},
-    "size": {"type": "int"},
-    "provided_by": {"type": "str", "choices": ["hypervisor", "device_model"]},
-    "peers": {"type": "list", "elements": "int"},
-}
 
 _ADDRESS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 # These go into a udev rule and into a shell command inside it.
@@ -95,26 +84,6 @@ class Function:
         return f"{parts[0]} ({', '.join(parts[1:])})"
 
 
-@dataclass(frozen=True)
-class Device:
-    """What the user says of one function. ``size`` is in MB; every value that is there must fit."""
-
-    name: str | None = None
-    address: str | None = None
-    region_id: int | None = None
-    size: int | None = None
-
-    def describe(self) -> str:
-        parts = []
-        if self.address:
-            parts.append(f"bdf {short(self.address)}")
-        if self.region_id:
-            parts.append(f"region ID {self.region_id}")
-        if self.size:
-            parts.append(f"size {self.size} MB")
-        return (f"'{self.name}' " if self.name else "") + f"({', '.join(parts) or 'nothing to tell it by'})"
-
-
 def short(address: str) -> str:
     return address[5:] if address.startswith("0000:") else address
 
@@ -131,18 +100,9 @@ def parse_device(value: Mapping[str, Any]) -> Device:
         raise IvshmemError(
             f"device name '{name}': it becomes a file name in /dev/ivshmem, so use letters, digits, '_', '-' and '.'"
         )
-    place, wrong = read_place(value.get("bdf"), value.get("slot"))
-    if wrong:
-        raise IvshmemError("\n".join(f"{where}: {text}" for _key, text in wrong))
-    # 0 is the default of ACRN's schema and means that no ID was given.
-    region_id, size = value.get("region_id") or None, value.get("size")
-    try:
-        check_limits(size, region_id)
-    except IvshmemError as exc:
-        raise IvshmemError(f"{where}: {exc}") from None
-    device = Device(name, None if place is None else f"0000:{place}", region_id, size)
-    if device.address is None and device.region_id is None and device.size is None:
-        raise IvshmemError(f"{where}: give bdf (or slot), region_id or size, so that its function can be told")
+    device = read_device(value, where)
+    if device.place is None and device.region_id is None and device.size is None:
+        raise IvshmemError(f"{where}: give vbdf (or slot), region_id or size, so that its function can be told")
     return device
 
 
@@ -249,7 +209,7 @@ def select(functions: Sequence[Function], devices: Sequence[Device]) -> dict[Dev
     chosen: dict[Device, Function | None] = {}
     taken: dict[str, Device] = {}
     # The surest first, so that a size alone is left with what nobody else names.
-    for device in sorted(devices, key=lambda item: (item.address is None, item.region_id is None)):
+    for device in sorted(devices, key=lambda item: (item.place is None, item.region_id is None)):
         if device.address:
             fits = [function for function in functions if function.address == device.address]
         else:
@@ -261,7 +221,7 @@ def select(functions: Sequence[Function], devices: Sequence[Device]) -> dict[Dev
             fits = [function for function in fits if function.address not in taken]
         if len(fits) > 1:
             raise IvshmemError(
-                f"device {device.describe()} fits {len(fits)} functions: {listing(fits)}; add its bdf or region_id, "
+                f"device {device.describe()} fits {len(fits)} functions: {listing(fits)}; add its vbdf or region_id, "
                 "or give the regions different sizes"
             )
         chosen[device] = fits[0] if fits else None

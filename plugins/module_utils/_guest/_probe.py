@@ -30,7 +30,7 @@ from typing import Any
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._guest import _functions, _idle, _journal, _kernel
 from ansible_collections.acrn.ivshmem.plugins.module_utils._lock import held
-from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Device, IvshmemError
 
 DOORBELL = 0x0C
 WINDOW = 4096
@@ -548,10 +548,10 @@ def round_trips(
 class Found:
     """Which function each device of the steps is, or what is wrong with it."""
 
-    def __init__(self, functions: Sequence[_functions.Function], devices: Iterable[_functions.Device]) -> None:
+    def __init__(self, functions: Sequence[_functions.Function], devices: Iterable[Device]) -> None:
         self.functions = functions
-        self.chosen: dict[_functions.Device, _functions.Function | None] = {}
-        self.problems: dict[_functions.Device, list[dict[str, str]]] = {}
+        self.chosen: dict[Device, _functions.Function | None] = {}
+        self.problems: dict[Device, list[dict[str, str]]] = {}
         unique = list(dict.fromkeys(devices))
         by_address = {function.address: function for function in functions}
         for device in unique:
@@ -563,12 +563,12 @@ class Found:
             self._take(device, function)
 
     def _by_size(
-        self, functions: Sequence[_functions.Function], devices: Sequence[_functions.Device]
-    ) -> dict[_functions.Device, _functions.Function | None]:
+        self, functions: Sequence[_functions.Function], devices: Sequence[Device]
+    ) -> dict[Device, _functions.Function | None]:
         try:
             return _functions.select(functions, devices)
         except IvshmemError:
-            result: dict[_functions.Device, _functions.Function | None] = {}
+            result: dict[Device, _functions.Function | None] = {}
             for device in devices:
                 try:
                     result.update(_functions.select(functions, [device]))
@@ -576,7 +576,7 @@ class Found:
                     self.problems[device] = [{"what": "PCI function", "expected": "one", "found": str(exc)}]
             return result
 
-    def _take(self, device: _functions.Device, function: _functions.Function | None) -> None:
+    def _take(self, device: Device, function: _functions.Function | None) -> None:
         if function is None:
             what, expected = "PCI function", device.describe()
             if device.address:
@@ -833,7 +833,7 @@ def run_steps(
 
 
 def _run_all(
-    kernel: _kernel.Kernel, steps: Sequence[Mapping[str, Any]], devices: Sequence[_functions.Device], check_mode: bool
+    kernel: _kernel.Kernel, steps: Sequence[Mapping[str, Any]], devices: Sequence[Device], check_mode: bool
 ) -> list[dict[str, Any]]:
     found = Found(_functions.scan(kernel), devices)
     results = []

@@ -30,15 +30,15 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import (
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     DEVICE_MODEL,
+    DEVICE_OPTIONS,
     HYPERVISOR,
     POST_LAUNCHED,
     PREFIXES,
     PROVIDERS,
     Bdf,
+    Device,
     IvshmemError,
-    check_limits,
-    read_place,
-    whole_number,
+    read_device,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._words import meant
 
@@ -52,10 +52,6 @@ _LONG_OPTIONS = """elf_file ioc_node lpc pci_slot memsize uuid kernel ramdisk bo
     logger_setting pm_notify_channel pm_by_vuart"""
 LONG_WITH_VALUE = frozenset(_LONG_OPTIONS.split())
 SHORT_WITH_VALUE = frozenset("EkrBsmlUGi")
-
-
-# Of an entry of ``devices``, also where it comes by a way on which Ansible does not look into it.
-_KEYS = ("name", "provided_by", "size", "slot", "vbdf", "region_id", "peers")
 
 
 # Arguments
@@ -156,34 +152,17 @@ def read_arguments(arguments: Sequence[str]) -> tuple[str | None, tuple[PciArgum
     return name, tuple(devices)
 
 
-@dataclass(frozen=True)
-class IvshmemDevice:
-    """One ivshmem device that a VM is to have. ``size`` is in MB; without a ``slot`` one is found."""
-
-    name: str
-    provided_by: str
-    size: int
-    slot: int | None = None
-    region_id: int | None = None
-
-    @property
-    def prefixed(self) -> str:
-        """The name as acrn-dm takes it."""
-        return PREFIXES[self.provided_by] + self.name
-
-    @property
-    def options(self) -> str:
-        """What follows ``SLOT,ivshmem,``. acrn-dm reads the region ID in base 10 only."""
-        return f"{self.prefixed},{self.size}" + (f",{self.region_id}" if self.region_id else "")
-
-    def argument(self, bdf: Bdf) -> str:
-        """The value of ``-s`` for the device at a place."""
-        return format_pci(PciArgument(bdf, "ivshmem", self.options))
+def options_of(device: Device) -> str:
+    """What follows ``SLOT,ivshmem,``. acrn-dm reads the region ID in base 10 only."""
+    return f"{device.prefixed},{device.size}" + (f",{device.region_id}" if device.region_id else "")
 
 
-def make_device(
-    value: Mapping[str, Any], acrn_version: tuple[int, int] | None = None, sized: bool = True
-) -> IvshmemDevice:
+def argument_of(device: Device, bdf: Bdf) -> str:
+    """The value of ``-s`` for a device at a place."""
+    return format_pci(PciArgument(bdf, "ivshmem", options_of(device)))
+
+
+def make_device(value: Mapping[str, Any], acrn_version: tuple[int, int] | None = None, sized: bool = True) -> Device:
     """Read one entry of ``devices``: name (prefix allowed), provided_by, size (MB), slot (decimal) or vbdf, region_id.
 
     A region ID is dropped for an ACRN version before 3.3, whose acrn-dm does not know it. Without ``sized`` the size
@@ -191,8 +170,9 @@ def make_device(
     """
     name = str(value.get("name") or "")
     where = f"region '{name}'"
-    for key in sorted(map(str, set(value) - set(_KEYS))):
-        raise IvshmemError(f"{where}: unknown key '{key}'{meant(key, _KEYS)}; the keys are {', '.join(_KEYS)}")
+    for key in sorted(map(str, set(value) - {*DEVICE_OPTIONS, "bdf"})):
+        told = f"the keys are {', '.join(DEVICE_OPTIONS)}"
+        raise IvshmemError(f"{where}: unknown key '{key}'{meant(key, DEVICE_OPTIONS)}; {told}")
     provided_by = value.get("provided_by")
     by_prefix = PROVIDERS.get(name[:4])
     if by_prefix:
@@ -211,32 +191,27 @@ def make_device(
         raise IvshmemError(
             f"{where}: a region name has 1 to {LONGEST_REGION_NAME} characters of A-Z, a-z, 0-9 and _; rename it"
         )
-    if value.get("size") is None and sized:
-        raise IvshmemError(f"{where}: size is missing; give it in MB")
-    try:
-        size = SIZES[0] if value.get("size") is None else whole_number(value["size"], "size")
-        region_id = whole_number(value.get("region_id") or 0, "region_id")
-        check_limits(size, region_id)
-    except IvshmemError as exc:
-        raise IvshmemError(f"{where}: {exc}") from None
-    place, wrong = read_place(value.get("vbdf"), value.get("slot"))
-    if wrong:
-        raise IvshmemError("\n".join(f"{where}: {text}" for _key, text in wrong))
+    device = replace(read_device(value, where), name=name, provided_by=provided_by)
+    place = device.place
+    if device.size is None:
+        if sized:
+            raise IvshmemError(f"{where}: size is missing; give it in MB")
+        device = replace(device, size=SIZES[0])
     if place is not None and (place.bus or place.function):
         raise IvshmemError(
             f"{where}: vbdf {place} has a bus or function other than 0, which a launched VM cannot have; "
             f"write 00:{place.device:02x}.0 or another free device"
         )
     if acrn_version is not None and acrn_version < REGION_IDS_SINCE:
-        region_id = 0
-    return IvshmemDevice(name, provided_by, size, None if place is None else place.slot, region_id or None)
+        device = replace(device, region_id=None)
+    return device
 
 
 def make_devices(
     values: Iterable[Mapping[str, Any]], acrn_version: tuple[int, int] | None = None, sized: bool = True
-) -> tuple[IvshmemDevice, ...]:
+) -> tuple[Device, ...]:
     """Read ``devices``. Raises one IvshmemError that tells of every bad entry and of names given twice, a line each."""
-    devices: list[IvshmemDevice] = []
+    devices: list[Device] = []
     problems = []
     for value in values:
         try:
@@ -281,7 +256,7 @@ def devices_of_vm(scenario: Scenario, vm: Vm) -> list[dict[str, Any]]:
     ]
 
 
-def check_scenario(devices: Iterable[IvshmemDevice], scenario: Scenario, vm: Vm) -> None:
+def check_scenario(devices: Iterable[Device], scenario: Scenario, vm: Vm) -> None:
     """Raise IvshmemError where devices and scenario contradict each other; every contradiction is told, a line each.
 
     The hypervisor compares the name with its prefix and the size with what was compiled into it
@@ -357,20 +332,21 @@ def sizes_of(regions: Iterable[Any]) -> dict[str, Any]:
     return built
 
 
-def lacking(devices: Iterable[IvshmemDevice], built: Mapping[str, Any]) -> list[str]:
+def lacking(devices: Iterable[Device], built: Mapping[str, Any]) -> list[str]:
     """What is wrong with hv-land devices for a hypervisor that has these regions, a sentence each."""
     problems = []
     for device in devices:
         if device.provided_by != HYPERVISOR:
             continue
-        if device.name not in built:
+        name = device.name or ""
+        if name not in built:
             problems.append(f"region '{device.prefixed}' is not in it")
-        elif built[device.name] != device.size:
-            problems.append(f"region '{device.prefixed}' has {built[device.name]} MB in it, not {device.size} MB")
+        elif built[name] != device.size:
+            problems.append(f"region '{device.prefixed}' has {built[name]} MB in it, not {device.size} MB")
     return problems
 
 
-def check_manifest(devices: Iterable[IvshmemDevice], manifest: Any, where: str) -> None:
+def check_manifest(devices: Iterable[Device], manifest: Any, where: str) -> None:
     """Raise IvshmemError for an hv-land device that the built hypervisor does not have with that size."""
     problems = lacking(devices, manifest_regions(manifest, where))
     if problems:
@@ -402,11 +378,11 @@ def _ranges(numbers: Iterable[int]) -> str:
 
 
 def place(
-    devices: Sequence[IvshmemDevice],
+    devices: Sequence[Device],
     taken: Mapping[int, str],
     present: Mapping[str, int],
     where: str = "script",
-) -> tuple[IvshmemDevice, ...]:
+) -> tuple[Device, ...]:
     """Give every device a slot.
 
     A slot that is asked for decides. Otherwise the slot in ``present`` (prefixed name -> slot) is kept while it is
@@ -415,7 +391,7 @@ def place(
     """
     problems = []
     chosen: dict[int, str] = {}
-    result: dict[str, IvshmemDevice] = {}
+    result: dict[str, Device] = {}
     wanted = {device.slot for device in devices if device.slot is not None}
     for device in devices:
         slot = device.slot
@@ -442,7 +418,7 @@ def place(
         slot = present.get(device.prefixed, 0)
         if device.slot is None and slot in SLOT_ORDER and slot not in taken and slot not in chosen:
             chosen[slot] = device.prefixed
-            result[device.prefixed] = replace(device, slot=slot)
+            result[device.prefixed] = replace(device, place=Bdf(0, slot, 0))
     for device in devices:
         if device.prefixed not in result:
             free_now = free_slots({*taken, *chosen})
@@ -452,5 +428,5 @@ def place(
                     "from the VM"
                 )
             chosen[free_now[0]] = device.prefixed
-            result[device.prefixed] = replace(device, slot=free_now[0])
+            result[device.prefixed] = replace(device, place=Bdf(0, free_now[0], 0))
     return tuple(result[device.prefixed] for device in devices)

@@ -18,8 +18,8 @@ import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import IvshmemDevice, read_arguments
-from ansible_collections.acrn.ivshmem.plugins.module_utils._region import DEVICE_MODEL, PREFIXES, IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import options_of, read_arguments
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import DEVICE_MODEL, PREFIXES, Device, IvshmemError
 
 MB = 1 << 20
 
@@ -66,13 +66,12 @@ class RunningVm:
         """The names of its dm-land regions."""
         return {options[4:].split(",")[0] for _slot, options in self.devices if options[:4] == PREFIXES[DEVICE_MODEL]}
 
-    def fits(self, wanted: Iterable[IvshmemDevice]) -> bool:
+    def fits(self, wanted: Iterable[Device]) -> bool:
         """Whether it was started with these devices. One without a slot may be at any."""
         left = set(self.devices)
         for device in wanted:
-            match = [
-                item for item in left if item[1] == device.options and (device.slot is None or item[0] == device.slot)
-            ]
+            options, slots = options_of(device), range(32) if device.slot is None else [device.slot]
+            match = [item for item in left if item[1] == options and item[0] in slots]
             if not match:
                 return False
             left.discard(match[0])

@@ -24,26 +24,27 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import (
     VM_NAMES_SINCE,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import (
-    IvshmemDevice,
+    argument_of,
     check_scenario,
     check_vm_name,
     devices_of_vm,
     format_slot,
     make_devices,
+    options_of,
     place,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._view import (
     OBSOLETE,
     Call,
-    Device,
     Holder,
+    PciDevice,
     View,
     calls_of,
     decode,
     found_device,
     script_vms,
 )
-from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Bdf, IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Bdf, Device, IvshmemError
 
 if TYPE_CHECKING:
     from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import Scenario, Vm
@@ -67,19 +68,18 @@ def check_exact(data: bytes, vm: str | None, where: str) -> None:
 class PlacedDevice:
     """A device as it stands in the script afterwards."""
 
-    device: IvshmemDevice
+    device: Device
     line: int
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values for a module's result."""
-        slot = self.device.slot
         return {
             "name": self.device.name,
             "provided_by": self.device.provided_by,
             "size": self.device.size,
             "region_id": self.device.region_id,
-            "slot": slot,
-            "vbdf": None if slot is None else str(Bdf(0, slot, 0)),
+            "slot": self.device.slot,
+            "vbdf": None if self.device.place is None else str(self.device.place),
             "line": self.line,
         }
 
@@ -100,7 +100,7 @@ class Edited:
 
 def edit_script(
     data: bytes,
-    devices: Sequence[IvshmemDevice],
+    devices: Sequence[Device],
     *,
     state: str = "exact",
     vm: str | None = None,
@@ -123,7 +123,7 @@ def edit_script(
     return edit.run()
 
 
-def _is_free_choice(device: Device) -> bool:
+def _is_free_choice(device: PciDevice) -> bool:
     """Whether the generator could as well have put a device elsewhere: nothing else names the slot of virtio."""
     return device.generated and device.kind.startswith("virtio")
 
@@ -132,7 +132,7 @@ class _Edit:
     def __init__(
         self,
         data: bytes,
-        devices: Sequence[IvshmemDevice],
+        devices: Sequence[Device],
         state: str,
         vm: str | None,
         uuid: str | None,
@@ -237,7 +237,7 @@ class _Edit:
             )
 
     @staticmethod
-    def _ivshmem(call: Call) -> list[Device]:
+    def _ivshmem(call: Call) -> list[PciDevice]:
         return [device for device in call.devices if device.kind == "ivshmem"]
 
     def _call(self, index: int) -> Call:
@@ -257,7 +257,7 @@ class _Edit:
                 f"{self.where}: line {line}: {source} is only known when the script runs; PCI slots and "
                 "ivshmem devices in it are not seen"
             )
-        others: dict[Bdf, Device] = {}
+        others: dict[Bdf, PciDevice] = {}
         for device in call.devices:
             at = f"{self.where}: line {device.line}"
             if device.bdf is None:
@@ -278,9 +278,7 @@ class _Edit:
                     "device there"
                 )
 
-    def _place(
-        self, calls: Sequence[Call], wanted: Sequence[IvshmemDevice], gone: set[str] | None
-    ) -> tuple[IvshmemDevice, ...]:
+    def _place(self, calls: Sequence[Call], wanted: Sequence[Device], gone: set[str] | None) -> tuple[Device, ...]:
         names = {device.prefixed: device for device in wanted}
         taken: dict[int, str] = {}
         present: dict[str, int] = {}
@@ -313,7 +311,7 @@ class _Edit:
 
     # Edits: one word or line at a time, the script is read again after each
 
-    def _edit_call(self, index: int, placed: Sequence[IvshmemDevice], gone: set[str] | None) -> None:
+    def _edit_call(self, index: int, placed: Sequence[Device], gone: set[str] | None) -> None:
         before = self._rest(self._call(index))
         names = {device.prefixed: device for device in placed}
         kept: set[str] = set()
@@ -338,38 +336,38 @@ class _Edit:
                 self._add(index, wanted)
         self._check(index, before, placed)
 
-    def _goes(self, name: str | None, gone: set[str] | None, names: Mapping[str, IvshmemDevice]) -> bool:
+    def _goes(self, name: str | None, gone: set[str] | None, names: Mapping[str, Device]) -> bool:
         """Whether a device that is not the one to keep is taken out: a second one of the region always is."""
         if gone is not None:
             return name in gone
         return self.state == "exact" or name in names
 
     @staticmethod
-    def _first(found: Sequence[Device], number: int, wanted: IvshmemDevice) -> bool:
+    def _first(found: Sequence[PciDevice], number: int, wanted: Device) -> bool:
         """Of several devices of one region the one at the wanted slot stays, else the first."""
         alike = [device for device in found[number:] if found_device(device).name == wanted.prefixed]
         right = [device for device in alike if found_device(device).slot == wanted.slot]
         return (right or alike)[0] is found[number]
 
-    def _fixed(self, device: Device, what: str) -> IvshmemError:
+    def _fixed(self, device: PciDevice, what: str) -> IvshmemError:
         return IvshmemError(
             f"{self.where}: line {device.line}: an ivshmem device that has to be {what} comes from the variable "
             f"{device.variable or 'of its arguments'}; write its -s argument in the acrn-dm command itself, or set the "
             "variable right by hand"
         )
 
-    def _respell(self, device: Device, wanted: IvshmemDevice) -> None:
+    def _respell(self, device: PciDevice, wanted: Device) -> None:
         if wanted.slot is None:
             raise ValueError("a device is written at its slot")
         bdf = Bdf(0, wanted.slot, 0)
-        if device.bdf == bdf and device.options == wanted.options and device.certain:
+        if device.bdf == bdf and device.options == options_of(wanted) and device.certain:
             return
         if device.edit is None:
             raise self._fixed(device, "changed")
         start, end, front, behind = device.edit
-        new = wanted.argument(bdf)
+        new = argument_of(wanted, bdf)
         if device.generated:
-            new = f"{wanted.slot} ivshmem {wanted.options}"
+            new = f"{wanted.slot} ivshmem {options_of(wanted)}"
         size = found_device(device).size
         if size is not None and size != wanted.size:
             self.actions.append(f"region '{wanted.prefixed}': resized from {size} MB to {wanted.size} MB")
@@ -387,7 +385,7 @@ class _Edit:
         newline = text.find("\n", end)
         return text.rfind("\n", 0, start) + 1, len(text) if newline < 0 else newline
 
-    def _remove(self, device: Device, name: str) -> None:
+    def _remove(self, device: PciDevice, name: str) -> None:
         if device.edit is None:
             raise self._fixed(device, "removed")
         text = self.view.text
@@ -410,19 +408,19 @@ class _Edit:
         self.actions.append(f"region '{name}': removed from line {device.line}")
         self._replace(span[0], span[1], "")
 
-    def _add(self, index: int, wanted: IvshmemDevice) -> None:
+    def _add(self, index: int, wanted: Device) -> None:
         if wanted.slot is None:
             raise ValueError("a device is written at its slot")
         call = self._call(index)
         rest = self._rest(call)
-        argument = wanted.argument(Bdf(0, wanted.slot, 0))
+        argument = argument_of(wanted, Bdf(0, wanted.slot, 0))
         anchor, holder, end = self._anchor(call)
         # As the neighbour has it, so that what keeps a checker of shell scripts quiet there does so here.
         quote = anchor.edit[3] if anchor is not None and anchor.edit is not None else ""
         element = f"-s {quote}{argument}{quote}"
         if holder.array is not None and any(d.generated for d in call.devices if d.holder == holder):
             # The layout of launch_cfg_gen.py, add_dynamic_dm_parameter.
-            element = f"`{'add_virtual_device':40s} {wanted.slot} ivshmem {wanted.options}`"
+            element = f"`{'add_virtual_device':40s} {wanted.slot} ivshmem {options_of(wanted)}`"
         expected = len(self._ivshmem(call)) + 1
         for start, new in self._insertions(anchor, holder, end, element):
             text = self.view.text
@@ -441,7 +439,7 @@ class _Edit:
         )
 
     @staticmethod
-    def _anchor(call: Call) -> tuple[Device | None, Holder, int]:
+    def _anchor(call: Call) -> tuple[PciDevice | None, Holder, int]:
         """Behind which device a new one goes: the last ivshmem, else the host bridge, else the last device."""
         written = [device for device in call.devices if device.edit is not None]
         for choice in (
@@ -454,7 +452,9 @@ class _Edit:
         holder = next((holder for holder in reversed(call.holders) if holder.array is not None), call.holders[0])
         return None, holder, holder.begin
 
-    def _insertions(self, anchor: Device | None, holder: Holder, end: int, element: str) -> Iterable[tuple[int, str]]:
+    def _insertions(
+        self, anchor: PciDevice | None, holder: Holder, end: int, element: str
+    ) -> Iterable[tuple[int, str]]:
         """Places to try: a line of its own behind the anchor's, then the same line."""
         text = self.view.text
         begin = end if anchor is None else holder.words[anchor.first].start
@@ -490,11 +490,11 @@ class _Edit:
             result += [view.text[w.start : w.end] for i, w in enumerate(holder.words) if i not in ours]
         return tuple(result)
 
-    def _check(self, index: int, before: tuple[str, ...], placed: Sequence[IvshmemDevice]) -> None:
+    def _check(self, index: int, before: tuple[str, ...], placed: Sequence[Device]) -> None:
         """The last gate: what acrn-dm will get is what was asked for and all else is as before."""
         call = self._call(index)
         found = {(found_device(device).name, device.bdf, device.options) for device in self._ivshmem(call)}
-        wanted = {(device.prefixed, Bdf(0, device.slot or 0, 0), device.options) for device in placed}
+        wanted = {(device.prefixed, Bdf(0, device.slot or 0, 0), options_of(device)) for device in placed}
         readable = {item for item in found if item[2] is not None}
         if not wanted <= found or (self.state == "exact" and readable != wanted) or self._rest(call) != before:
             raise IvshmemError(

@@ -85,7 +85,7 @@ class Holder:
 
 
 @dataclass(frozen=True)
-class Device:
+class PciDevice:
     """One ``-s`` that was found. ``bdf`` or ``options`` is None where the text does not tell."""
 
     bdf: Bdf | None
@@ -122,7 +122,7 @@ class _Arguments:
     """What is gathered while the arguments of a call are read, in their order."""
 
     holders: list[Holder] = field(default_factory=list)
-    devices: list[Device] = field(default_factory=list)
+    devices: list[PciDevice] = field(default_factory=list)
     positional: list[tuple[Word, tuple[str, ...]]] = field(default_factory=list)
     uuids: list[tuple[str, ...]] = field(default_factory=list)
     unseen: list[tuple[int, str]] = field(default_factory=list)
@@ -134,7 +134,7 @@ class Call:
 
     line: int
     holders: tuple[Holder, ...]
-    devices: tuple[Device, ...]
+    devices: tuple[PciDevice, ...]
     names: tuple[str, ...]  # what the VM's name can be; empty or with _UNKNOWN where it is not known
     source: str  # the word that is the name
     uuids: tuple[str, ...]  # the same for -U
@@ -520,7 +520,7 @@ class View:
     def _source(self, word: Word) -> str:
         return self.text[word.start : word.end]
 
-    def _plain(self, holder: Holder, first: int, last: int, word: Word, prefix: str, place: Place) -> Device:
+    def _plain(self, holder: Holder, first: int, last: int, word: Word, prefix: str, place: Place) -> PciDevice:
         raw = self._source(word)
         quote = raw[0] if len(raw) > 1 and raw[0] in "\"'" and raw[-1] == raw[0] else ""
         edit = (word.start, word.end, quote + prefix, quote)
@@ -549,7 +549,7 @@ class View:
         functions = {block for blocks in self.script.functions.values() for block in blocks}
         return any(block not in functions for block in extra)
 
-    def _device(self, value: str, word: Word, holder: Holder, first: int, last: int) -> Device:
+    def _device(self, value: str, word: Word, holder: Holder, first: int, last: int) -> PciDevice:
         slot, _comma, rest = value.partition(",")
         kind, _comma, options = rest.partition(",")
         bdf = None
@@ -561,7 +561,7 @@ class View:
         line = self.script.line(word.start)
         names = frozenset([options.partition(",")[0]] if kind == "ivshmem" else ())
         known = None if _UNKNOWN in options else options
-        return Device(bdf, kind, known, line, holder, first, last, None, names=names)
+        return PciDevice(bdf, kind, known, line, holder, first, last, None, names=names)
 
     def _substitution(self, holder: Holder, index: int, piece: Substitution, place: Place, found: _Arguments) -> None:
         """`add_virtual_device SLOT KIND OPTIONS` and the like, as launch_cfg_gen.py of v3.x writes them."""
@@ -582,7 +582,7 @@ class View:
     def _variables(self, holder: Holder, index: int, word: Word, values: Sequence[str], found: _Arguments) -> None:
         """A word without quotes that becomes any number of arguments, such as $boot_audio_option."""
         plain: list[str] = []
-        devices: list[Device] = []
+        devices: list[PciDevice] = []
         for value in values:
             arguments = value.split()
             skip = False
@@ -661,7 +661,7 @@ class FoundDevice:
     odd: str | None = None  # why no region can be declared so
 
 
-def found_device(device: Device) -> FoundDevice:
+def found_device(device: PciDevice) -> FoundDevice:
     name, size, region_id = ivshmem_options(device.options)
     usable = device.bdf is not None and not device.bdf.bus and not device.bdf.function
     return FoundDevice(

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Mapping
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import LONGEST_VM_NAME, OTHERS_SLOT_ORDER, VM_NAME
-from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import make_device
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import argument_of, make_device
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import HYPERVISOR, Bdf, IvshmemError, read_place
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import parse_version
 from ansible_collections.acrn.ivshmem.plugins.module_utils._words import meant
@@ -337,7 +337,7 @@ def _ivshmem(found: Iterable[Mapping[str, Any]], version: tuple[int, int] | None
         except IvshmemError:
             continue
         if each.slot is not None:
-            made.append(each.argument(Bdf(0, each.slot, 0)))
+            made.append(argument_of(each, Bdf(0, each.slot, 0)))
     return made
 
 

@@ -11,7 +11,6 @@ import pytest
 from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import SLOT_ORDER
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import (
     RESERVED_SLOTS,
-    IvshmemDevice,
     PciArgument,
     check_manifest,
     check_scenario,
@@ -22,12 +21,13 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm impo
     free_slots,
     make_device,
     make_devices,
+    options_of,
     parse_pci,
     parse_slot,
     place,
     read_arguments,
 )
-from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Bdf, IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Bdf, Device, IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import read_scenario
 
 SCENARIO = b"""<acrn-config board="b" scenario="s">
@@ -122,10 +122,10 @@ def test_argument_needs_a_device():
 
 def test_options_write_the_region_id_in_decimal_and_last():
     device = make_device({"name": "dm:/test", "size": 2, "region_id": 0x1000})
-    assert device.options == "dm:/test,2,4096"
-    assert make_device({"name": "dm:/test", "size": 2, "region_id": 0}).options == "dm:/test,2"
-    assert make_device({"name": "dm:/test", "size": 2, "region_id": 4096}, (3, 2)).options == "dm:/test,2"
-    assert make_device({"name": "dm:/test", "size": 2, "region_id": 4096}, (3, 3)).options == "dm:/test,2,4096"
+    assert options_of(device) == "dm:/test,2,4096"
+    assert options_of(make_device({"name": "dm:/test", "size": 2, "region_id": 0})) == "dm:/test,2"
+    assert options_of(make_device({"name": "dm:/test", "size": 2, "region_id": 4096}, (3, 2))) == "dm:/test,2"
+    assert options_of(make_device({"name": "dm:/test", "size": 2, "region_id": 4096}, (3, 3))) == "dm:/test,2,4096"
 
 
 def test_device_from_its_vbdf_is_at_the_decimal_slot():
@@ -200,7 +200,7 @@ def test_vm_name_length(version, refused):
 
 
 def _device(name, slot=None):
-    return IvshmemDevice(name, "device_model", 2, slot)
+    return Device(name, "device_model", 2, slot if slot is None else Bdf(0, slot, 0))
 
 
 def test_slots_are_handed_out_in_order():
@@ -275,7 +275,7 @@ def test_free_slots():
 
 def test_devices_follow_from_the_scenario(scenario):
     devices = make_devices(devices_of_vm(scenario, scenario.vm("POST1")))
-    assert [(device.options, device.slot) for device in devices] == [("hv:/shm,2", 16), ("dm:/soft,4,4096", 9)]
+    assert [(options_of(device), device.slot) for device in devices] == [("hv:/shm,2", 16), ("dm:/soft,4,4096", 9)]
     check_scenario(devices, scenario, scenario.vm("POST1"))
 
 

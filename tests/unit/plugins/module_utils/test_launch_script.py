@@ -18,6 +18,7 @@ import pytest
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import (
     check_vm_name,
     make_devices,
+    options_of,
     parse_pci,
     read_arguments,
 )
@@ -648,7 +649,7 @@ def test_any_script(tmp_path):
         name, before = read_arguments(run_bash(data, tmp_path))
         after_name, after = read_arguments(run_bash(result.data, tmp_path))
         assert name == after_name == "VM1"
-        assert {device.options for device in after if device.device == "ivshmem"} == {d.options for d in devices}
+        assert {device.options for device in after if device.device == "ivshmem"} == {options_of(d) for d in devices}
         assert [d for d in after if d.device != "ivshmem"] == [d for d in before if d.device != "ivshmem"]
         assert len({device.bdf for device in after}) == len(after)
         # A second time there is nothing to do, and without our devices nothing of the edit is left: no other byte went.

@@ -393,7 +393,7 @@ def test_select_by_size_region_id_and_address():
     # A size that is left over once the others are taken is enough.
     wanted = devices({"name": "a", "size": 2}, {"name": "b", "region_id": 4096, "size": 2})
     assert list(_functions.select(functions, wanted).values()) == [two, other]
-    with pytest.raises(IvshmemError, match=r"fits 2 functions: 00:06\.0 .*00:11\.0 .*add its bdf"):
+    with pytest.raises(IvshmemError, match=r"fits 2 functions: 00:06\.0 .*00:11\.0 .*add its vbdf"):
         _functions.select(functions, devices({"size": 2}))
     with pytest.raises(IvshmemError, match=r"are one function: 00:06\.0"):
         _functions.select(functions, devices({"name": "a", "bdf": "00:06.0"}, {"name": "b", "slot": 6}))
@@ -419,7 +419,7 @@ def test_region_id_is_not_compared_on_a_hypervisor_that_writes_none():
         ({"slot": 10, "bdf": "00:10.0"}, r"slot 10 is 00:0a.0"),
         ({"size": 3}, "a power of two from 2 to 512"),
         ({"region_id": 4095}, r"region_id 4095 must be 0 \(none\) or 4096 to 65535"),
-        ({"name": "a"}, "give bdf"),
+        ({"name": "a"}, "give vbdf"),
     ],
 )
 def test_devices_that_cannot_be_meant(value, message):

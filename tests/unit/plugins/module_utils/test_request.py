@@ -62,9 +62,9 @@ def test_declarations_and_rules_are_told_at_once():
     with pytest.raises(IvshmemError) as caught:
         decide(V3, "f", ["hv:/a, 3, 0:2", "hv:/a, 2, 0:9"], version=(3, 3))
     assert [line.split("[")[-1] for line in str(caught.value).splitlines()[1:]] == [
-        "region-duplicate]",
-        "region-size]",
-        "vm-unknown]",
+        "docs/rules.md#region-duplicate]",
+        "docs/rules.md#region-size]",
+        "docs/rules.md#vm-unknown]",
     ]
 
 

@@ -77,7 +77,7 @@ def test_problem_fails_unless_it_is_only_to_be_told(memory, execute):
 
 
 def test_device_that_cannot_be_meant(memory, execute):
-    assert "give bdf" in execute({"operation": "check", "device": {"name": "x"}})["msg"]
+    assert "give vbdf" in execute({"operation": "check", "device": {"name": "x"}})["msg"]
 
 
 def test_every_operation_is_documented_and_known():

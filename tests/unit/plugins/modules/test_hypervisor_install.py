@@ -790,21 +790,41 @@ def test_scenario_of_another_encoding(machine, artifact):
         assert machine.call(key=key)["changed"] is False
 
 
-@pytest.mark.parametrize("vbdf", ["00:0A.0", "0:0a.0", "0000:00:0a.0", "00:0a.0"])
-def test_address_in_any_spelling(machine, artifact, vbdf):
+SPELLINGS = [{"vbdf": text} for text in ("00:0A.0", "0:0a.0", "0000:00:0a.0", "00:0a.0")]
+
+
+@pytest.mark.parametrize("where", [*SPELLINGS, {"slot": 10}, {"slot": 10, "vbdf": "0:a.0"}])
+def test_address_in_any_spelling(machine, artifact, where):
     device = machine.root / "sys/bus/pci/devices/0000:00:0a.0"
     device.mkdir()
     (device / "vendor").write_text("0x1af4\n")
     (device / "device").write_text("0x1110\n")
     (device / "resource").write_text("0x1 0x100 0x1\n0x1000 0x1fff 0x1\n0x100000000 0x1001fffff 0x1\n")
     good = artifact("aaaa")
-    regions = [{"name": "a", "size": 2, "vbdf": vbdf, "provided_by": "hypervisor"}]
+    regions = [{"name": "a", "size": 2, **where}]
     machine.call(artifact=good, trial=True)
     machine.boot()
     assert machine.call(artifact=good, proofs=["regions"], regions=regions)["outcome"] == "default"
+    other = artifact("bbbb")
     with pytest.raises(IvshmemError, match=r"regions: a: vbdf: .*not a PCI address"):
-        machine.call(artifact=artifact("bbbb"), regions=[dict(regions[0], vbdf="00:2a.0")])
+        machine.call(artifact=other, regions=[dict(regions[0], vbdf="00:2a.0")])
+    for wrong, told in (({"size": 3}, "power of two"), ({"size": None}, "name and size"), ({"region_id": 1}, "4096")):
+        with pytest.raises(IvshmemError, match=rf"regions: a: .*{told}"):
+            machine.call(artifact=other, regions=[{**regions[0], **wrong}])
     assert not (machine.root / "boot/acrn/bbbb").exists()
+
+
+def test_a_region_at_another_slot_is_not_proved(machine, artifact):
+    device = machine.root / "sys/bus/pci/devices/0000:00:0a.0"
+    device.mkdir()
+    (device / "vendor").write_text("0x1af4\n")
+    (device / "device").write_text("0x1110\n")
+    (device / "resource").write_text("0x1 0x100 0x1\n0x1000 0x1fff 0x1\n0x100000000 0x1001fffff 0x1\n")
+    good = artifact("aaaa")
+    machine.call(artifact=good, trial=True)
+    machine.boot()
+    found = machine.call(artifact=good, proofs=["regions"], regions=[{"name": "a", "size": 2, "slot": 11}])
+    assert "a: 2 MB wanted at 00:0b.0, nothing there" in found["msg"]
 
 
 def test_secure_boot_wants_a_signing_command(machine, artifact):

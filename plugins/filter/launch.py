@@ -18,12 +18,17 @@ from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _adopt, _fit, 
 
 
 def launch_wish(
-    vms: Sequence[Mapping[str, Any]], plan: Mapping[str, Any], template: str = "", **settings: Any
+    vms: Sequence[Mapping[str, Any]],
+    plan: Mapping[str, Any],
+    template: str = "",
+    generated: Mapping[str, str] | None = None,
+    **settings: Any,
 ) -> dict[str, Any]:
     """All that the role launch wants of a Service VM."""
     render = _launch_text.renderer(template)
     try:
-        return _vms.wish(vms, plan, lambda name: vm_devices(plan, name), _vms.Settings(**settings), render)
+        wanted = _vms.Settings(**settings)
+        return _vms.wish(vms, plan, lambda name: vm_devices(plan, name), wanted, render, generated)
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise AnsibleFilterError(f"acrn.ivshmem.launch_wish: launch_vms or a setting is malformed: {exc!r}") from exc
 

@@ -7,17 +7,25 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: launch_state
-short_description: Tell in one call whether a Service VM is as its plan has it
+short_description: Tell in one call whether a Service VM is as its plan has it, and make its files so
 version_added: 0.1.0
 author:
   - acrn.ivshmem contributors (@acrn-ivshmem)
 description:
   - Compares launch scripts, other files, the memory of dm-land regions, and the VMs that run with what they are to be,
-    and says what differs. It never changes anything.
+    and says what differs. Unless O(apply) is set, it changes nothing.
   - One call of this module stands for all the module runs that would find nothing to do, so that a pass over a fleet
     without changes is cheap. It decides with the code of M(acrn.ivshmem.launch_script) and
     M(acrn.ivshmem.dm_memory), and fails where they would.
 options:
+  apply:
+    description:
+      - Make O(wish.files) and O(wish.scripts) what they are to be, by the very description that they are compared with.
+        VMs and memory are left as they are, and are not looked at.
+      - What stands in the way of a file, and was made by others, is refused before anything is touched.
+    type: bool
+    default: false
+    version_added: 1.0.0
   wish:
     description: What the Service VM is to be like.
     type: dict
@@ -84,6 +92,17 @@ options:
           mode:
             description: Permissions in octal.
             type: str
+          sign:
+            description: Whether it is only a sign of what systemd does, which is compared and never made.
+            type: bool
+            default: false
+      backup:
+        description: With O(apply), whether a copy of each script is kept before it changes.
+        type: bool
+        default: false
+      acrn_dm:
+        description: With O(apply), where C(acrn-dm) is to be; see RV(scripts[].start_problems).
+        type: path
       regions:
         description: The dm-land regions of the host.
         type: list
@@ -218,17 +237,17 @@ EXAMPLES = r"""
 RETURN = r"""
 same:
   description: Whether nothing differs.
-  returned: success
+  returned: success, but not with O(apply)
   type: bool
 differences:
   description: What differs, a line each.
-  returned: success
+  returned: success, but not with O(apply)
   type: list
   elements: str
   sample: ["/usr/share/acrn/launch/POST_STD_VM1.sh: has other content", "VM POST_STD_VM1: does not run"]
 changes:
   description: What would happen to devices of scripts, as RV(acrn.ivshmem.launch_script#module:changes), and to memory.
-  returned: success
+  returned: success, but not with O(apply)
   type: list
   elements: dict
   contains:
@@ -252,17 +271,17 @@ changes:
       type: str
 vms:
   description: The VMs that run, as M(acrn.ivshmem.dm_memory) returns them.
-  returned: success
+  returned: success, but not with O(apply)
   type: list
   elements: dict
 launched:
   description: The names of O(wish.vms).
-  returned: success
+  returned: success, but not with O(apply)
   type: list
   elements: str
 others:
   description: Those of O(wish.others).
-  returned: success
+  returned: success, but not with O(apply)
   type: list
   elements: dict
   contains:
@@ -274,24 +293,24 @@ others:
       type: bool
 waits:
   description: Whether scripts and VMs have to stay as they are until another hypervisor runs.
-  returned: success
+  returned: success, but not with O(apply)
   type: bool
 start:
   description:
     - What can start VMs here, V(units), V(commands) or V(nobody), as O(wish.starter) says. V(no_systemd) and V(no_acrn)
       are why units cannot.
-  returned: success
+  returned: success, but not with O(apply)
   type: str
   sample: units
 files:
   description:
     - In check mode, the SHA-256 of each file of O(wish.scripts) and O(wish.files) as it is, by its path; null where
       there is none. Else empty.
-  returned: success
+  returned: success, but not with O(apply)
   type: dict
 hypervisor:
   description: The hypervisor that runs.
-  returned: success
+  returned: success, but not with O(apply)
   type: dict
   contains:
     running_key:
@@ -319,15 +338,65 @@ hypervisor:
       description: VMs that would not be known to start again after a stop.
       type: list
       elements: str
+written:
+  description: The files of O(wish.files) that were made or changed.
+  returned: with O(apply)
+  type: list
+  elements: str
+scripts:
+  description: What became of each script, in the order of O(wish.scripts).
+  returned: with O(apply)
+  type: list
+  elements: dict
+  contains:
+    vm:
+      description: The VM.
+      type: str
+    path:
+      description: The script.
+      type: str
+    changed:
+      description: Whether it was changed.
+      type: bool
+    style:
+      description: As RV(acrn.ivshmem.launch_script#module:style).
+      type: str
+    devices:
+      description: As RV(acrn.ivshmem.launch_script#module:devices).
+      type: list
+      elements: dict
+    removed:
+      description: As RV(acrn.ivshmem.launch_script#module:removed).
+      type: list
+      elements: str
+    actions:
+      description: As RV(acrn.ivshmem.launch_script#module:actions).
+      type: list
+      elements: str
+    changes:
+      description: As RV(acrn.ivshmem.launch_script#module:changes).
+      type: list
+      elements: dict
+    start_problems:
+      description: Why its VM could not be started by it, as RV(acrn.ivshmem.launch_script#module:start_problems).
+      type: list
+      elements: str
+    original:
+      description: As RV(acrn.ivshmem.launch_script#module:original).
+      type: str
+    backup_file:
+      description: As RV(acrn.ivshmem.launch_script#module:backup_file).
+      type: str
 """
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._service_vm import compare
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._service_vm import bring, compare
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
 ARGUMENTS = {
     "argument_spec": {
+        "apply": {"type": "bool", "default": False},
         "wish": {
             "type": "dict",
             "required": True,
@@ -358,8 +427,11 @@ ARGUMENTS = {
                         "content": {"type": "str"},
                         "src": {"type": "str"},
                         "mode": {"type": "str"},
+                        "sign": {"type": "bool", "default": False},
                     },
                 },
+                "backup": {"type": "bool", "default": False},
+                "acrn_dm": {"type": "path"},
                 "regions": {
                     "type": "list",
                     "elements": "dict",
@@ -401,7 +473,7 @@ ARGUMENTS = {
                 "directory": {"type": "path", "default": "/dev/shm"},  # acrn-dm's place, nothing is made there  # nosec B108
                 "refused": {"type": "list", "elements": "str", "default": []},
             },
-        }
+        },
     },
     "supports_check_mode": True,
 }
@@ -410,7 +482,7 @@ ARGUMENTS = {
 def main(factory=AnsibleModule):
     module = factory(**ARGUMENTS)
     try:
-        result = compare(module)
+        result = bring(module) if module.params["apply"] else compare(module)
     except IvshmemError as exc:
         module.fail_json(msg=str(exc))
     module.exit_json(**result)

@@ -14,12 +14,12 @@ import json
 import os
 import re
 import shutil
-import stat
 from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence, Union
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import (
     digest_or_none,
     keep_original,
+    locked,
     original_of,
     read_file,
     replace_file,
@@ -40,7 +40,8 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._dm_memory im
     lacks_room,
     look,
 )
-from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._edit import launch
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._edit import Edited, launch
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._place import make, refusal, unlike
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._takeover import (
     OWN,
     changes,
@@ -122,26 +123,10 @@ def hold_against_hypervisor(module: Module, devices: Sequence[Any], path: str | 
 def set_script(module: Module) -> dict[str, Any]:
     """Give a launch script its devices; the caller holds the lock. Raises IvshmemError."""
     params = module.params
-    path, scenario_path = params["path"], params["scenario_path"]
+    path = params["path"]
     fresh = params["src"] is not None or params["content"] is not None
     before = read_file(path) if os.path.exists(path) or not fresh else None
-    start, where = before, path
-    if params["src"] is not None:
-        start, where = read_file(params["src"]), params["src"]
-    elif params["content"] is not None:
-        start = params["content"].encode("utf-8", "surrogateescape")
-    edited = launch(
-        start or b"",
-        where,
-        params["devices"],
-        scenario=read_scenario(read_file(scenario_path), scenario_path) if scenario_path else None,
-        vm=params["vm"],
-        state=params["state"],
-        version=parse_version(params["acrn_version"]) if params["acrn_version"] else None,
-        hints=slots_of(before) if fresh and before is not None else None,
-        # What comes from a generator just now, and not what stands on the host.
-        makes_room=fresh,
-    )
+    edited, where = _edited(params, before, fresh)
     hold_against_hypervisor(
         module,
         [placed.device for placed in edited.devices],
@@ -153,19 +138,7 @@ def set_script(module: Module) -> dict[str, Any]:
     if changed and not ours and before is not None and params["state"] == "exact" and not params["exclusive"]:
         wanted = (placed.device.prefixed for placed in edited.devices)
         refuse_to_take(before, path, edited.vm or params["vm"], wanted)
-    attributes = module.load_file_common_arguments(params, path=os.path.realpath(path))
-    if before is None and attributes["mode"] is None:
-        attributes["mode"] = "0755"
-    backup = original = None
-    if changed and not module.check_mode:
-        if not ours:
-            original = keep_original(path, before or b"")
-        backup = replace_file(module, path, edited.data, params["backup"], attributes)
-    if os.path.exists(path):
-        try:
-            changed = module.set_fs_attributes_if_different(attributes, changed)
-        except OSError as exc:
-            raise IvshmemError(f"{path}: its owner or mode cannot be changed: {exc.strerror}") from exc
+    changed, kept = _write_script(module, edited.data, before, ours)
     for warning in edited.warnings:
         module.warn(warning)
     result: dict[str, Any] = {
@@ -176,19 +149,59 @@ def set_script(module: Module) -> dict[str, Any]:
         "removed": list(edited.removed),
         "actions": list(edited.actions),
         "changes": [],
+        **kept,
     }
     if changed and params["state"] == "exact":
         result["changes"] = changes(_devices_before(before, edited.vm), edited.devices, edited.vm)
     if params.get("acrn_dm"):
         result["start_problems"] = start_problems(module, edited.data, path, params["acrn_dm"])
-    if original:
-        result["original"] = original
-    if backup:
-        result["backup_file"] = backup
     if module._diff:
         old, new = (data.decode("utf-8", "replace") for data in (before or b"", edited.data))
         result["diff"] = unified(old, new, path)
     return result
+
+
+def _edited(params: Mapping[str, Any], before: bytes | None, fresh: bool) -> tuple[Edited, str]:
+    """The script as it shall be, and the file that its text is from."""
+    start, where = before, params["path"]
+    if params["src"] is not None:
+        start, where = read_file(params["src"]), params["src"]
+    elif params["content"] is not None:
+        start = params["content"].encode("utf-8", "surrogateescape")
+    scenario_path, version = params["scenario_path"], params["acrn_version"]
+    edited = launch(
+        start or b"",
+        where,
+        params["devices"],
+        scenario=read_scenario(read_file(scenario_path), scenario_path) if scenario_path else None,
+        vm=params["vm"],
+        state=params["state"],
+        version=parse_version(version) if version else None,
+        hints=slots_of(before) if fresh and before is not None else None,
+        # What comes from a generator just now, and not what stands on the host.
+        makes_room=fresh,
+    )
+    return edited, where
+
+
+def _write_script(module: Module, data: bytes, before: bytes | None, ours: bool) -> tuple[bool, dict[str, str]]:
+    """Write what differs, mode and owner too. Whether anything did, and the copies that were made."""
+    params, path = module.params, module.params["path"]
+    attributes = module.load_file_common_arguments(params, path=os.path.realpath(path))
+    if before is None and attributes["mode"] is None:
+        attributes["mode"] = "0755"
+    changed = data != before
+    kept: dict[str, str | None] = {}
+    if changed and not module.check_mode:
+        if not ours:
+            kept["original"] = keep_original(path, before or b"")
+        kept["backup_file"] = replace_file(module, path, data, params["backup"], attributes)
+    if os.path.exists(path):
+        try:
+            changed = module.set_fs_attributes_if_different(attributes, changed)
+        except OSError as exc:
+            raise IvshmemError(f"{path}: its owner or mode cannot be changed: {exc.strerror}") from exc
+    return changed, {name: copy for name, copy in kept.items() if copy}
 
 
 def start_problems(module: AnsibleModule, data: bytes, where: str, acrn_dm: str) -> list[str]:
@@ -388,27 +401,6 @@ def clear_memory(module: Module, seen: Processes | None = None) -> dict[str, Any
     return result
 
 
-def _unlike(wish: Mapping[str, Any]) -> str | None:
-    """What is wrong with a file, or None. ``wish`` is one of launch_state's files."""
-    path = wish["path"]
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return None if wish["state"] == "absent" else "is missing"
-    kinds = {"file": stat.S_ISREG, "directory": stat.S_ISDIR, "link": stat.S_ISLNK}
-    if wish["state"] == "absent":
-        return "is there"
-    if not kinds[wish["state"]](found.st_mode):
-        return f"is no {wish['state']}"
-    if wish["mode"] is not None and stat.S_IMODE(found.st_mode) != int(wish["mode"], 8):
-        return f"has mode {stat.S_IMODE(found.st_mode):04o}"
-    if wish["src"] is not None and os.readlink(path) != wish["src"]:
-        return f"leads to {os.readlink(path)}"
-    if wish["content"] is not None and read_file(path) != wish["content"].encode("utf-8", "surrogateescape"):
-        return "has other content"
-    return None
-
-
 def _shared_calls(scripts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """VMs that would get their devices in one call of acrn-dm, which has no name."""
     paths = [os.path.realpath(script["path"]) for script in scripts]
@@ -422,10 +414,10 @@ def _shared_calls(scripts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def _file_differences(params: Mapping[str, Any], warnings: list[str], told: list[dict[str, Any]]) -> Iterator[str]:
     for wish in params["files"]:
-        problem = _unlike(wish)
+        problem = unlike(wish)
         if problem:
             yield f"{wish['path']}: {problem}"
-    refused = list(_shared_calls(params["scripts"]))
+    refused = [*_refused_files(params["files"]), *_shared_calls(params["scripts"])]
     for script in params["scripts"]:
         if script["content"] is None and not os.path.isfile(script["path"]):
             what = "is no file" if os.path.lexists(script["path"]) else "is not there"
@@ -447,6 +439,76 @@ def _file_differences(params: Mapping[str, Any], warnings: list[str], told: list
         warnings += module.warnings
     if refused:
         raise IvshmemError("\n".join(refused))
+
+
+def _refused_files(files: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [text for text in map(refusal, (wish for wish in files if not wish["sign"])) if text]
+
+
+class _Part:
+    """A module that is asked for one script of several."""
+
+    def __init__(self, module: AnsibleModule, params: Mapping[str, Any]) -> None:
+        self._module = module
+        self.params = dict(params)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+
+def bring(module: Module) -> dict[str, Any]:
+    """Make the files and scripts of a Service VM what compare() holds them against. VMs and memory are left.
+
+    Raises IvshmemError, of what stands in the way before anything is touched.
+    """
+    if isinstance(module, Light):
+        raise Heavy("it writes")
+    params = module.params["wish"]
+    own = [wish for wish in params["files"] if not wish["sign"]]
+    refused = [*params["refused"], *_refused_files(own), *_shared_calls(params["scripts"])]
+    if refused:
+        raise IvshmemError("\n".join(refused))
+    folders = [wish for wish in own if wish["state"] == "directory"]
+    files = [wish for wish in own if wish not in folders]
+    common = {"src": None, "state": "exact", **{name: params[name] for name in ("backup", "acrn_dm")}}
+    # A lock is that of a file in a directory; that two make the same one at once does no harm.
+    diffs = [diff for wish in folders for diff in _make(module, wish)]
+    with locked(*([] if module.check_mode else [each["path"] for each in [*params["scripts"], *files]]), what="launch"):
+        diffs += [diff for wish in files for diff in _make(module, wish)]
+        scripts = [
+            {**set_script(_Part(module, {**common, **script})), "vm": script["vm"], "path": script["path"]}
+            for script in params["scripts"]
+        ]
+    written = [diff["after_header"] for diff in diffs]
+    diffs += [script.pop("diff") for script in scripts if "diff" in script]
+    return {
+        "changed": bool(written) or any(script["changed"] for script in scripts),
+        "written": written,
+        "scripts": scripts,
+        **({"diff": [diff for diff in diffs if diff["before"] != diff["after"]]} if module._diff else {}),
+    }
+
+
+def _make(module: AnsibleModule, wish: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Make a file what it is to be. The difference, if there was one."""
+    problem = unlike(wish)
+    if not problem:
+        return []
+    diff = _file_diff(wish, problem)
+    if not module.check_mode:
+        make(module, wish)
+    return [diff]
+
+
+def _file_diff(wish: Mapping[str, Any], problem: str) -> dict[str, str]:
+    """What a file comes from and to, in words where it is not its content."""
+    path = wish["path"]
+    if wish["content"] is not None and not problem.startswith("has mode"):
+        before = "" if os.path.islink(path) else read_file(path, missing=b"").decode("utf-8", "replace")
+        return unified(before, wish["content"], path)
+    mode = f", mode {wish['mode']}" if wish["mode"] else ""
+    to = f"leads to {wish['src']}" if wish["src"] is not None else wish["state"]
+    return unified(f"{problem}\n", f"{to}{mode}\n", path)
 
 
 def _vm_differences(params: Mapping[str, Any], memory: Mapping[str, Any]) -> Iterator[str]:

@@ -58,6 +58,7 @@ class Settings:
     exclusive: bool = False
     # Whether the hypervisor will be that of the plan when the scripts are used, as in check mode before a reboot.
     rebooted: bool = False
+    backup: bool = False
     # The ACRN tree with the generator of launch scripts.
     source: str = ""
 
@@ -199,13 +200,13 @@ def files(vms: Sequence[Vm], settings: Settings) -> list[dict[str, Any]]:
         unit = f"acrn-vm@{vm['name']}.service"
         enabled = vm["enabled"] if vm.get("enabled") is not None else settings.enabled
         link = f"/etc/systemd/system/multi-user.target.wants/{unit}"
-        wanted.append({"path": link, "state": "link" if enabled else "absent"})
+        wanted.append({"path": link, "state": "link" if enabled else "absent", "sign": True})
         if enabled:
             # Masked, it does not start for all that, and systemd_service has to say so.
-            wanted.append({"path": f"/etc/systemd/system/{unit}", "state": "absent"})
+            wanted.append({"path": f"/etc/systemd/system/{unit}", "state": "absent", "sign": True})
         if settings.started:
             # systemd has such a link for every unit that is active.
-            wanted.append({"path": f"/run/systemd/units/invocation:{unit}", "state": "link"})
+            wanted.append({"path": f"/run/systemd/units/invocation:{unit}", "state": "link", "sign": True})
         own = f"{settings.dir}/{vm['name']}.sh"
         if path(vm, settings) != own:
             wanted.append({"path": own, "state": "link", "src": vm["script"]})
@@ -244,14 +245,16 @@ def wish(
     planned: Callable[[str], list[Any]],
     settings: Settings,
     render: Callable[[Mapping[str, Any]], str],
+    generated: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """All that the role wants of a Service VM. ``planned`` gives the devices of a VM in the plan, ``render`` makes the
-    text of a script from values().
+    text of a script from values(). ``generated`` are the scripts that ACRN's generator has written, by VM.
 
     Where something is refused, ``state`` has nothing else.
     """
     found = [*problems(vms, plan, settings.mode, settings.version), *_path_problems(vms, settings)]
-    result: dict[str, Any] = {"paths": {}, "devices": {}, "texts": {}, "state": {"refused": found}}
+    texts = dict(generated or {})
+    result: dict[str, Any] = {"paths": {}, "devices": {}, "state": {"refused": found}}
     if found:
         return result
     scripts = []
@@ -262,13 +265,13 @@ def wish(
         result["devices"][name] = own
         if settings.mode == "template":
             try:
-                result["texts"][name] = render(values(vm, own, plan, settings))
+                texts[name] = render(values(vm, own, plan, settings))
             except IvshmemError as exc:
                 found.append(f"VM '{name}': {exc}")
         scripts.append(
             {
                 "path": result["paths"][name],
-                "content": result["texts"].get(name),
+                "content": texts.get(name),
                 "devices": own,
                 "scenario_path": settings.scenario_path or None,
                 "vm": name,
@@ -290,8 +293,10 @@ def wish(
     if vms and not found:
         result["state"].update(
             # What the generator will write is not known before it has run.
-            scripts=scripts if settings.mode != "generate" else [],
+            scripts=scripts if settings.mode != "generate" or texts else [],
             files=files(vms, settings),
+            backup=settings.backup,
+            acrn_dm=settings.acrn_dm or None,
             regions=dm_regions(plan, [each for own in result["devices"].values() for each in own]),
             absent=list(settings.absent),
             vms=[{"name": name, "devices": own} for name, own in result["devices"].items()],

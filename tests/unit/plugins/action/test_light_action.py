@@ -22,6 +22,7 @@ from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils.guest_shel
 
 EMPTY = {"refused": [], "scripts": [], "files": [], "regions": [], "absent": [], "vms": [], "started": []}
 EMPTY_STATE = {
+    "apply": False,
     "wish": {
         **EMPTY,
         "acrn_version": None,
@@ -30,7 +31,7 @@ EMPTY_STATE = {
         "others": [],
         "starter": "commands",
         "hsm": [],
-    }
+    },
 }
 
 

@@ -27,6 +27,7 @@ class ServiceVm:
         self.script = root / "launch/VM1.sh"
         self.unit = root / "units/acrn-vm@.service"
         self.enabled = root / "units/wants"
+        self.link = root / "launch/other.sh"
         self.memory = root / "shm/test"
         for folder in ("launch", "units", "shm", "proc"):
             (root / folder).mkdir()
@@ -34,6 +35,7 @@ class ServiceVm:
         self.unit.write_text("[Unit]\n")
         self.unit.chmod(0o644)
         self.enabled.symlink_to(self.unit)
+        self.link.symlink_to(self.script)
         self.run()
         with open(self.memory, "wb") as handle:
             handle.truncate(2 << 20)
@@ -44,6 +46,12 @@ class ServiceVm:
         (folder / "fd").mkdir(parents=True, exist_ok=True)
         words = ["acrn-dm", *(devices or ["-s", "6,ivshmem,dm:/test,2"]), "VM1"]
         (folder / "cmdline").write_bytes(b"\0".join(word.encode() for word in words) + b"\0")
+
+    def clear(self):
+        """Take the directory of the scripts away."""
+        for path in self.script.parent.iterdir():
+            path.unlink()
+        self.script.parent.rmdir()
 
     def stop(self):
         (self.root / "proc/100/cmdline").unlink()
@@ -57,8 +65,9 @@ class ServiceVm:
             "files": [
                 {"path": str(self.script.parent), "state": "directory", "mode": "0755"},
                 {"path": str(self.unit), "content": "[Unit]\n", "mode": "0644"},
-                {"path": str(self.enabled), "state": "link"},
-                {"path": str(self.root / "gone"), "state": "absent"},
+                {"path": str(self.enabled), "state": "link", "sign": True},
+                {"path": str(self.root / "gone"), "state": "absent", "sign": True},
+                {"path": str(self.link), "state": "link", "src": str(self.script)},
             ],
             "regions": [{"name": "test", "size": 2}],
             "absent": ["old"],
@@ -134,7 +143,97 @@ def test_every_drift_is_seen(name, host, compare):
     assert snapshot(host.root) == before
 
 
-# What the modules of the collection mend; files and units are those of Ansible's own modules.
+# What apply mends; the rest is systemd's and the VMs'.
+FILES = (
+    *("script changed", "script gone", "script's mode", "directory's mode"),
+    *("unit changed", "unit's mode", "unit gone"),
+)
+
+
+@pytest.fixture
+def apply(capsys):
+    def run(wish, **more):
+        params = {"wish": wish, "apply": True, **{f"_ansible_{name}": value for name, value in more.items()}}
+        with patch_module_args(params), pytest.raises(SystemExit):
+            launch_state.main()
+        return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+@pytest.mark.parametrize("name", DRIFTS)
+def test_what_is_compared_is_what_is_made(name, host, compare, apply):
+    """Check mode tells what is done; then no difference is left in files, and a second run changes nothing."""
+    DRIFTS[name][0](host)
+    signs = [line for line in compare(host.wish)["differences"] if name not in FILES]
+    before = snapshot(host.root)
+    told = apply(host.wish, check_mode=True, diff=True)
+    assert snapshot(host.root) == before
+    done = apply(host.wish, diff=True)
+    assert (told["changed"], told["written"]) == (done["changed"], done["written"])
+    assert done["changed"] is (name in FILES)
+    assert bool(done["diff"]) is (name in FILES and "script's" not in name), done["diff"]
+    assert compare(host.wish)["differences"] == signs
+    after = snapshot(host.root)
+    again = apply(host.wish)
+    assert (again["changed"], again["written"], snapshot(host.root)) == (False, [], after)
+
+
+def test_a_first_run_makes_all_of_it(host, compare, apply):
+    bare = host.root / "new"
+    wish = json.loads(json.dumps(host.wish).replace(str(host.root), str(bare)))
+    wish = {**wish, "regions": [], "vms": [], "started": [], "directory": str(host.memory.parent)}
+    wish["files"] = [each for each in wish["files"] if not each.get("sign")]
+    wish["files"].append({"path": f"{bare}/units", "state": "directory", "mode": "0755"})
+    told = apply(wish, check_mode=True)
+    assert not bare.exists()
+    done = apply(wish)
+    assert told["written"] == done["written"] and len(done["written"]) == 4
+    assert [(each["vm"], each["changed"]) for each in done["scripts"]] == [("VM1", True)]
+    assert compare(wish)["same"]
+    assert os.path.samefile(bare / "launch/other.sh", bare / "launch/VM1.sh")
+
+
+def test_a_directory_may_be_a_link(host, compare, apply):
+    host.script.parent.rename(host.root / "elsewhere")
+    host.script.parent.symlink_to(host.root / "elsewhere")
+    assert compare(host.wish)["same"] and not apply(host.wish)["changed"]
+    assert os.path.islink(host.script.parent)
+    (host.root / "elsewhere").rename(host.root / "away")
+    assert compare(host.wish)["failed"]
+    assert "is no directory, and is not replaced" in apply(host.wish)["msg"]
+
+
+IN_THE_WAY = {
+    "file for a directory": (lambda host: [host.clear(), host.script.parent.write_text("x")], "is no directory"),
+    "file for a link": (lambda host: [host.link.unlink(), host.link.write_text("x")], "is no link"),
+    "directory for a link": (lambda host: [host.link.unlink(), host.link.mkdir()], "is a directory"),
+    "directory for a file": (lambda host: [host.unit.unlink(), host.unit.mkdir()], "is a directory"),
+}
+
+
+@pytest.mark.parametrize("name", IN_THE_WAY)
+def test_what_others_have_put_there_is_refused_before_anything_is_touched(name, host, compare, apply):
+    change, told = IN_THE_WAY[name]
+    if "directory's" not in name and host.script.exists():
+        host.script.write_text(CONTENT)
+    change(host)
+    before = snapshot(host.root)
+    for call in (compare, apply):
+        result = call(host.wish)
+        assert result["failed"] and told in result["msg"], result
+    assert snapshot(host.root) == before
+
+
+def test_a_link_to_a_file_of_others_is_replaced_and_not_followed(host, apply):
+    other = host.root / "other"
+    other.write_text("mine")
+    host.unit.unlink()
+    host.unit.symlink_to(other)
+    assert apply(host.wish)["written"] == [str(host.unit)]
+    assert (host.unit.is_symlink(), host.unit.read_text(), other.read_text()) == (False, "[Unit]\n", "mine")
+
+
 OURS = ("script changed", "script gone", "script's mode", "memory's size", "memory of a region that is gone")
 
 

@@ -130,15 +130,19 @@ def read_arguments(arguments: Sequence[str]) -> tuple[str | None, tuple[PciArgum
         index += 1
         if argument.startswith("--"):
             option, equals, given = argument[2:].partition("=")
+            if option.startswith("pc") and "pci_slot".startswith(option):
+                option = "pci_slot"  # getopt takes the beginning of a name that no other option has
             if equals:
                 value = given
             elif option in LONG_WITH_VALUE and index < len(arguments):
                 value, index = arguments[index], index + 1
             option = "s" if option == "pci_slot" else ""
         elif argument.startswith("-") and len(argument) > 1:
-            option = argument[1]
-            if option in SHORT_WITH_VALUE:
-                value = argument[2:]
+            # Letters without a value may stand before the one that has it.
+            at = next((at for at, letter in enumerate(argument) if at and letter in SHORT_WITH_VALUE), 0)
+            option = argument[at]
+            if at:
+                value = argument[at + 1 :]
                 if not value and index < len(arguments):
                     value, index = arguments[index], index + 1
         else:

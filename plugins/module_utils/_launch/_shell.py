@@ -244,6 +244,7 @@ _RESERVED = {
 }
 _OPENING = frozenset(("for", "select", "case"))
 _LOOPS = frozenset(("for", "select", "while", "until"))
+_BRACES = re.compile(r"\{[^{}]*(?:,|\.\.)[^{}]*\}")
 _EMPTY = re.compile(r"\([ \t]*\)")
 # What the shell makes several words, or others, of.
 _PATTERN = re.compile(r"[*?\[{~]")
@@ -262,7 +263,8 @@ class _Lexer:
         self.blocks: list[int] = []
         self.block = 0
         self.function: str | None = None  # the one whose block is the next to be opened
-        self.chain: tuple[int, ...] = ()  # a block of its own for what stands behind && or ||
+        self.chain: tuple[int, ...] = ()  # a block of its own for what stands behind &&, || or |
+        self.shells: set[int] = set()  # the blocks that are subshells
         self.filled = False  # whether an array is all that the command has so far
         self.depth = 0
         self.arithmetic = 0  # where the next "))" is
@@ -287,6 +289,7 @@ class _Lexer:
         """The word at the position, which must not be blank."""
         start = self.pos
         pieces: list[Piece] = []
+        bare = ""  # what has no quotes; anything else is an x
         while self.pos < self.end:
             char = self.text[self.pos]
             if char in _BLANK or char == "\n" or char in _OPERATORS:
@@ -302,7 +305,14 @@ class _Lexer:
             elif char == "`":
                 pieces.append(self._backtick())
             else:
-                pieces.append(self._plain(_PLAIN))
+                text = self._plain(_PLAIN)
+                pieces.append(text)
+                bare += text.value
+                continue
+            bare += "x"
+        if _BRACES.search(bare):
+            # Bash makes several words of it, other shells do not.
+            return Word(start, self.pos, (Opaque(self.text[start : self.pos]),))
         return Word(start, self.pos, tuple(_merged(pieces)))
 
     def _single(self) -> str:
@@ -446,6 +456,11 @@ class _Lexer:
             self.script.functions.setdefault(self.function, set()).add(self.block)
             self.function = None
 
+    def _apart(self) -> None:
+        """What comes now may not happen, or not be seen behind it."""
+        self.block += 1
+        self.chain = (self.block,)
+
     def _place(self, word: Word) -> Place:
         return Place(word.start, (*self.blocks, *self.chain))
 
@@ -505,12 +520,7 @@ class _Lexer:
                 self.pos += 1
                 self._command(words)
                 words, redirected = [], False
-                if char in "&|" and self.text.startswith(char, self.pos):
-                    self.pos += 1
-                    self.block += 1
-                    self.chain = (self.block,)
-                if char == ";" and self.text.startswith(";", self.pos) and self.blocks:
-                    self._turn(_NEXT)  # the next branch of a case
+                self._operate(char)
             else:
                 word = self.word()
                 if redirected:
@@ -519,6 +529,20 @@ class _Lexer:
                     words.append(word)
         self._command(words)
         return self.script
+
+    def _operate(self, char: str) -> None:
+        """What an operator behind a command, or before one, does to the blocks."""
+        doubled = char in "&|" and self.text.startswith(char, self.pos)
+        self.pos += doubled
+        if doubled or char == "|":
+            self._apart()
+        elif char == "(":
+            self._turn(_OPEN)
+            self.shells.add(self.block)
+        elif char == ")" and self.blocks and self.blocks[-1] in self.shells:
+            self._turn(_CLOSE)
+        elif char == ";" and self.text.startswith(";", self.pos) and self.blocks:
+            self._turn(_NEXT)  # the next branch of a case
 
     def _parenthesis(self, words: list[Word]) -> bool:
         """Move over what is no subshell: the brackets of a function's name, and arithmetic."""
@@ -620,10 +644,16 @@ class _Lexer:
             self._turn(_RESERVED[reserved])
             if reserved in _LOOPS:
                 self.script.loops.add(self.block)
-        while rest and self._assigned(rest[0]):
-            rest.pop(0)
-        if rest:
-            self._simple(rest)
+        given = next((at for at, word in enumerate(rest) if not self._is_assignment(word)), len(rest))
+        chain = self.chain
+        if given and given < len(rest):
+            # They are for this command alone, whose own words do not see them. A function does.
+            self._apart()
+        for word in rest[:given]:
+            self._assigned(word)
+        self.chain = chain
+        if rest[given:]:
+            self._simple(rest[given:])
         if words or self.filled:
             self.chain = ()
         self.filled = False
@@ -648,12 +678,16 @@ class _Lexer:
         if first in _DECLARATIONS:
             for word in rest[1:]:
                 self._assigned(word)
+                if re.match(r"-\w*n", word.literal or ""):
+                    script.opaque.append(self._place(word))  # another name for a variable
         elif first == "for" and len(rest) > 3 and rest[2].literal == "in" and not self._expands(rest[3:]):
             name, place = rest[1].literal or "", self._place(rest[1])
             values = [word.pieces for word in rest[3:]]
             script.assignments.setdefault(name, []).append(Assignment(name, False, values[0], place, tuple(values[1:])))
         elif first in _READERS:
-            script.unknown.update(word.literal for word in rest[1:] if word.literal)
+            names = [word.literal.partition("[") for word in rest[1:] if word.literal]
+            script.unknown.update(name for name, _bracket, _index in names)
+            script.elements.update(name for name, bracket, _index in names if bracket)
         elif first == "printf" and len(rest) > 2 and rest[1].literal == "-v":
             script.unknown.add(rest[2].literal or "")
         elif first == "let":
@@ -689,10 +723,13 @@ class _Lexer:
                 words.append(word)
         self.script.arrays.append(Array("@", kept, tuple(words), rest[0].start, rest[at].end, self._place(rest[0])))
 
-    def _assigned(self, word: Word) -> bool:
+    def _is_assignment(self, word: Word) -> bool:
+        return _ASSIGNMENT.match(self.text, word.start, word.end) is not None
+
+    def _assigned(self, word: Word) -> None:
         match = _ASSIGNMENT.match(self.text, word.start, word.end)
         if not match:
-            return False
+            return
         pieces = list(word.pieces)
         head = match.end() - match.start()
         if pieces and isinstance(pieces[0], Text):
@@ -701,7 +738,6 @@ class _Lexer:
             self.script.elements.add(match.group(1))
         assignment = Assignment(match.group(1), bool(match.group(2)), tuple(_merged(pieces)), self._place(word))
         self.script.assignments.setdefault(assignment.name, []).append(assignment)
-        return True
 
 
 def _without_frame(line: str) -> str:

@@ -22,6 +22,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._view import 
     hidden_calls,
     script_devices,
     script_vms,
+    unlike_calls,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import PREFIXES, Bdf, IvshmemError
 
@@ -69,7 +70,8 @@ def refuse_to_take(before: bytes, where: str, vm: str | None, wanted: Iterable[s
             f"declare them and write the script in a readable form, or {way}"
         ) from None
     names = set(wanted)
-    odd = unlike_regions([device for device in devices if device.name in names], where)
+    differ = unlike_calls(before, vm, where)
+    odd = [differ] if differ else unlike_regions([device for device in devices if device.name in names], where)
     if odd:
         raise IvshmemError("\n".join(odd) + f"; write it so in the script, or {way}")
     lost = [device for device in devices if device.name not in names]
@@ -123,7 +125,8 @@ def read_script(data: bytes, where: str) -> dict[str, Any]:
                 )
             check_exact(data, call.name, where)
             devices = script_devices(data, call.name, where)
-            odd = unlike_regions(devices, where) or _unmade(devices, where)
+            differ = unlike_calls(data, call.name, where)
+            odd = [differ] if differ else unlike_regions(devices, where) or _unmade(devices, where)
             if odd:
                 raise IvshmemError("\n".join(odd))
         except IvshmemError as exc:
@@ -191,6 +194,9 @@ def _unmade(devices: Sequence[FoundDevice], where: str) -> list[str]:
     """Devices that acrn-dm itself refuses."""
     found = []
     for device in devices:
+        if device.slot is None and device.odd is None:
+            found.append(f"{where}: line {device.line}: region '{device.name}': its slot is none that acrn-dm reads")
+            continue
         try:
             # acrn-dm takes any region ID.
             shown = {key: value for key, value in _device(device).items() if key not in ("line", "region_id")}

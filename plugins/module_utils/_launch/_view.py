@@ -196,12 +196,16 @@ class View:
         self.text = text
         self.where = where
         self.depth = depth
-        self.script: Script = parse_script(text, where)
         self._known: dict[tuple[Variable, Place, int], list[str]] = {}
         self._passing: dict[str, bool] = {}
         self.calls: list[Call] = []
         # Where acrn-dm may be run in a way that cannot be read: the line and the words.
         self.hidden: list[tuple[int, str]] = []
+        foreign = _is_foreign(text)
+        self.script: Script = parse_script("" if foreign else text, where)
+        if foreign:
+            for match in _NAMED.finditer(text):
+                self._hide_at(text.count("\n", 0, match.end()) + 1, text.splitlines()[text.count("\n", 0, match.end())])
         for command in self.script.commands:
             found = self._acrn_dm(command)
             if found is not None:
@@ -211,8 +215,11 @@ class View:
         self._hide_in_texts()
 
     def _hide(self, start: int, source: str) -> None:
+        self._hide_at(self.script.line(start), source)
+
+    def _hide_at(self, line: int, source: str) -> None:
         text = " ".join(source.split())
-        self.hidden.append((self.script.line(start), text if len(text) < 70 else text[:66] + " ..."))
+        self.hidden.append((line, text if len(text) < 70 else text[:66] + " ..."))
 
     def _source_of(self, command: Command) -> str:
         return self.text[command.words[0].start : command.words[-1].end]
@@ -341,6 +348,9 @@ class View:
                 result += self._variable(piece, call.place, depth + 1) if depth < 6 else [_UNKNOWN]
         else:
             elsewhere = [value for item in others for value in self._made(item, depth)]
+            if own and not others and not any(item.place.reaches(place) and not item.append for item in own):
+                # Where no branch is taken that sets it.
+                result = [""]
         for item in own:
             made = self._made(item, depth)
             if item.append:
@@ -415,6 +425,8 @@ class View:
         word = command.words[index]
         binary = arrays[0].words[0] if arrays and arrays[0].words else word
         found = _Arguments()
+        if arrays and not self._arrays(word, command.place)[1]:
+            found.unseen.append((word.start, self._source(word)))
         for number, array in enumerate(arrays):
             words, begin = (array.words[1:], array.words[0].end) if number == 0 else (array.words, array.inside)
             self._read(Holder(words, _bracketed(array), begin, array.place), command, found)
@@ -507,6 +519,9 @@ class View:
                 step = 2 if value[2:] in LONG_WITH_VALUE or value[1:] in SHORT_WITH_VALUE else 1
             elif any(isinstance(part, Variable) and not part.quoted for part in word.pieces):
                 self._variables(holder, index, word, values, found)
+            elif any(",ivshmem," in value for value in values):
+                # An option that getopt takes all the same: several letters together, or a part of its name.
+                found.unseen.append((word.start, self._source(word)))
             elif not value.startswith("-"):
                 found.positional.append((word, tuple(values)))
             index += step
@@ -617,6 +632,15 @@ class View:
             found.unseen.append((word.start, name))
 
 
+def _is_foreign(text: str) -> bool:
+    """Whether a script is one of another language than a shell's."""
+    words = [word for word in text.partition("\n")[0][2:].split() if not word.startswith("-")]
+    if not text.startswith("#!") or not words:
+        return False
+    name = (words[1:] or words)[0] if words[0].rpartition("/")[2] == "env" else words[0]
+    return name.rpartition("/")[2] not in _SHELLS
+
+
 def _is_list(word: Word) -> bool:
     """Whether a word stands for any number of arguments: "$@" or "${array[@]}"."""
     piece = word.pieces[0] if len(word.pieces) == 1 else None
@@ -670,10 +694,24 @@ def found_device(device: PciDevice) -> FoundDevice:
 
 
 def script_devices(data: bytes, vm: str | None = None, where: str = "script") -> tuple[FoundDevice, ...]:
-    """The ivshmem devices of a script's call for a VM (of its only call without ``vm``), in its order."""
+    """The ivshmem devices of a script's calls for a VM (of its only VM without ``vm``), in its order, each once."""
     view = View(decode(data), where)
-    call = calls_of(view, vm, None)[0]
-    return tuple(found_device(device) for device in call.devices if device.kind == "ivshmem")
+    found: dict[FoundDevice, FoundDevice] = {}
+    for call in calls_of(view, vm, None):
+        for device in map(found_device, (each for each in call.devices if each.kind == "ivshmem")):
+            found.setdefault(replace(device, line=0), device)
+    return tuple(found.values())
+
+
+def unlike_calls(data: bytes, vm: str | None, where: str) -> str | None:
+    """Why the devices of a VM depend on which of its calls is run, or None."""
+    calls = calls_of(View(decode(data), where), vm, None)
+    every = [{(each.bdf, each.options) for each in call.devices if each.kind == "ivshmem"} for call in calls]
+    other = next((call for call, found in zip(calls, every) if found != every[0]), None)
+    if other is None:
+        return None
+    told = f"VM '{calls[0].told}' is started with other ivshmem devices than in line {other.line}"
+    return f"{where}: line {calls[0].line}: {told}; give both calls the same"
 
 
 def slots_of(data: bytes) -> dict[str, int]:

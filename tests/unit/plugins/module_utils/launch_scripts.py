@@ -227,6 +227,71 @@ fi
 """,
         f"line 7: {_UNKNOWN}",
     ),
+    "a device of the only branch": (
+        f'#!/bin/bash\nif [ -e /proc ]; then SHM="-s 7,ivshmem,hv:/plc,2"; fi\n{BASE} $SHM vm1\n',
+        f"line 3: {_UNKNOWN}",
+    ),
+    "a device that a branch adds": (
+        f'#!/bin/bash\n[ -e /proc ] && SHM+=" -s 7,ivshmem,hv:/plc,2"\n{BASE} $SHM vm1\n',
+        f"line 3: {_UNKNOWN}",
+    ),
+    "a device of a case": (
+        f'#!/bin/bash\ncase x in\n  x) SHM="-s 7,ivshmem,hv:/plc,2" ;;\nesac\n{BASE} $SHM vm1\n',
+        f"line 5: {_UNKNOWN}",
+    ),
+    "devices in braces": (
+        f"#!/bin/bash\n{BASE} -s 7,ivshmem,{{hv:/plc,dm:/log}},2 vm1\n",
+        f"line 2: {_UNKNOWN}",
+    ),
+    "an option in braces": (
+        f"#!/bin/bash\n{BASE} {{-s,7}},ivshmem,hv:/plc,2 vm1\n",
+        "line 2: {-s,7},ivshmem,hv:/plc,2 is only known when the script runs",
+    ),
+    "another call for the case that the first one fails": (
+        f"#!/bin/bash\n{BASE} -s 7,ivshmem,hv:/plc,2 vm1 ||\n  {BASE} -s 9,ivshmem,hv:/plc,2 vm1\n",
+        "line 2: VM 'vm1' is started with other ivshmem devices than in line 3",
+    ),
+    "another call without the device": (
+        f"#!/bin/bash\nif [ -e /proc ]; then {BASE} vm1\nelse\n  {BASE} -s 9,ivshmem,hv:/plc,2 vm1\nfi\n",
+        "line 2: VM 'vm1' is started with other ivshmem devices than in line 4",
+    ),
+    "what only a subshell sets": (
+        f"#!/bin/bash\nslot=7\n(slot=9)\n{BASE} -s $slot,ivshmem,hv:/plc,2 vm1\n",
+        f"line 4: {_UNKNOWN}",
+    ),
+    "what only a part of a pipe sets": (
+        f"#!/bin/bash\nslot=7\ntrue | slot=9\n{BASE} -s $slot,ivshmem,hv:/plc,2 vm1\n",
+        f"line 4: {_UNKNOWN}",
+    ),
+    "what only the command itself is given": (
+        f"#!/bin/bash\nslot=7\nslot=9 {BASE} -s $slot,ivshmem,hv:/plc,2 vm1\n",
+        f"line 3: {_UNKNOWN}",
+    ),
+    "another name for a variable": (
+        f"#!/bin/bash\nslot=7\ndeclare -n other=slot\nother=9\n{BASE} -s $slot,ivshmem,hv:/plc,2 vm1\n",
+        f"line 5: {_UNKNOWN}",
+    ),
+    "an element that goes": (
+        f"#!/bin/bash\nall=({BASE} -s 7,ivshmem,hv:/plc,2 -s 8,ivshmem,dm:/log,2 vm1)\n"
+        'unset "all[9]" "all[8]"\n"${all[@]}"\n',
+        'line 4: "${all[@]}" is only known when the script runs',
+    ),
+    "a text that is one argument": (
+        f'#!/bin/bash\nSHM="-s 7,ivshmem,hv:/plc,2"\n{BASE} "$SHM" vm1\n',
+        'line 3: "$SHM" is only known when the script runs',
+    ),
+    "letters together": (
+        "#!/bin/bash\nacrn-dm -m 512M -s 0:0,hostbridge -As 7,ivshmem,hv:/plc,2 vm1\n",
+        "line 2: 7,ivshmem,hv:/plc,2 is only known when the script runs",
+    ),
+    "a part of an option's name": (
+        f"#!/bin/bash\n{BASE} --pci 7,ivshmem,hv:/plc,2 vm1\n",
+        "line 2: 7,ivshmem,hv:/plc,2 is only known when the script runs",
+    ),
+    "quotes within a text": (
+        f"#!/bin/bash\nSHM='-s \"7,ivshmem,hv:/plc,2\"'\n{BASE} $SHM vm1\n",
+        "line 3: region 'hv:/plc': its slot is none that acrn-dm reads",
+    ),
     "a device that may come": (
         """#!/bin/bash
 base=(-A -m 512M -s 0:0,hostbridge)

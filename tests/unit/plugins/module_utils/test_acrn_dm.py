@@ -352,3 +352,18 @@ def test_manifest_that_is_none(manifest):
 def test_arguments_of_a_process(arguments, expected):
     name, devices = read_arguments(arguments.split())
     assert (name, [format_pci(device) for device in devices]) == expected
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-As", "7,ivshmem,dm:/a,2"],
+        ["-AWs7,ivshmem,dm:/a,2"],
+        ["--pci", "7,ivshmem,dm:/a,2"],
+        ["--pci_s=7,ivshmem,dm:/a,2"],
+    ],
+)
+def test_a_process_is_read_as_getopt_reads_it(words):
+    name, devices = read_arguments(["-m", "512M", *words, "VM1"])
+    assert name == "VM1"
+    assert [(device.bdf.slot, device.device, device.options) for device in devices] == [(7, "ivshmem", "dm:/a,2")]

@@ -92,3 +92,16 @@ def test_what_cannot_be_told_is_not_changed_either(name):
         edited = edit_script(text.encode(), wanted, vm="vm1", where="x.sh")
         if edited.data != text.encode():
             refuse_to_take(text.encode(), "x.sh", "vm1", (device.prefixed for device in wanted))
+
+
+@pytest.mark.parametrize(
+    "first", ["#!/usr/bin/python3", "#!/usr/bin/env python3", "#!/usr/bin/env -S perl -w", "#! /usr/bin/expect -f"]
+)
+def test_a_script_that_is_none_of_a_shell_is_told_where_it_names_acrn_dm(first):
+    text = f'{first}\nimport os\n\nos.system("acrn-dm -s 7,ivshmem,hv:/plc,2 vm1")\n'
+    devices, problems = read(text)
+    assert devices == {} and len(problems) == 1
+    assert problems[0].startswith("x.sh: line 4: acrn-dm may be run here in a way that cannot be read: os.system(")
+    with pytest.raises(IvshmemError, match="line 4: acrn-dm may be run here"):
+        edit_script(text.encode(), make_devices([{"name": "hv:/plc", "size": 2}]), vm="vm1", where="x.sh")
+    assert read(f"{first}\nprint('hello')\n") == ({}, [])

@@ -276,23 +276,31 @@ def _units(folders: Sequence[str], problems: list[str]) -> tuple[list[str], list
     """The scripts that services start, where they name acrn-dm, and the services that start it themselves."""
     scripts: list[str] = []
     units = []
-    for path in sorted(
-        path for folder in folders for path in glob.glob(os.path.join(glob.escape(folder), "*.service"))
-    ):
-        try:
-            text = read_file(path, missing=b"").decode("utf-8", "surrogateescape")
-        except IvshmemError as exc:
-            problems.append(str(exc))
-            continue
-        for _line, command in unit_commands(text):
+    for path, parts in _services(folders).items():
+        texts: dict[str, str] = {}
+        for part in parts:
+            try:
+                texts[part] = read_file(part, missing=b"").decode("utf-8", "surrogateescape")
+            except IvshmemError as exc:
+                problems.append(str(exc))
+        for _part, _line, command in unit_commands(texts):
             scripts += [
                 found for pattern in unit_scripts(command) for found in sorted(glob.glob(pattern)) if _starts(found)
             ]
-        own = read_unit(text, path)
+        own = read_unit(texts)
         problems += own["problems"]
         if own["vms"] or own["problems"]:
             units.append({"path": path, **own})
     return scripts, units
+
+
+def _services(folders: Sequence[str]) -> dict[str, list[str]]:
+    """Each service with the files that it consists of: its own, and what an administrator adds to it."""
+    added: dict[str, list[str]] = {}
+    for path in (path for folder in folders for path in glob.glob(f"{glob.escape(folder)}/*.service.d/*.conf")):
+        added.setdefault(os.path.basename(os.path.dirname(path)), []).append(path)
+    own = [path for folder in folders for path in sorted(glob.glob(f"{glob.escape(folder)}/*.service"))]
+    return {path: [path, *sorted(added.get(f"{os.path.basename(path)}.d", []), key=os.path.basename)] for path in own}
 
 
 def _starts(path: str) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import ivshmem_options, make_devices
@@ -144,12 +144,34 @@ def read_script(data: bytes, where: str) -> dict[str, Any]:
     return {"vms": vms, "problems": list(dict.fromkeys(problems))}
 
 
-_EXEC = re.compile(r"\s*ExecStart(?:Pre|Post)?\s*=\s*([-@:+!|]*)(.*)", re.DOTALL)
+_EXEC = re.compile(r"\s*(ExecStart(?:Pre|Post)?)\s*=\s*([-@:+!|]*)(.*)", re.DOTALL)
 
 
-def unit_commands(text: str) -> list[tuple[int, str]]:
-    """The commands that a systemd service starts, each with its line. A specifier is a variable of no known value."""
-    found = []
+def unit_commands(parts: Mapping[str, str]) -> list[tuple[str, int, str]]:
+    """The commands that a systemd service starts, each with its file and line.
+
+    ``parts``: the texts of the service and of what is added to it (NAME.service.d), by their paths, in systemd's order.
+    A specifier is a variable of no known value.
+    """
+    found: list[tuple[str, tuple[str, int, str]]] = []
+    for path, text in parts.items():
+        for first, line in _joined(text):
+            match = _EXEC.match(line)
+            if not match:
+                continue
+            kind, flags, words = match.group(1), match.group(2), match.group(3).split(None, 2)
+            if not words:
+                # Nothing takes away what came before it.
+                found = [each for each in found if each[0] != kind]
+            if "@" in flags:
+                del words[1:2]  # what the command is to be called
+            command = re.sub(r"%([A-Za-z%])", _specifier, " ".join(words))
+            found += [(kind, (path, first, command))] if command else []
+    return [command for _kind, command in found]
+
+
+def _joined(text: str) -> Iterator[tuple[int, str]]:
+    """The lines of a service with those that they go on in, each with its number."""
     lines = text.splitlines()
     at = 0
     while at < len(lines):
@@ -159,15 +181,8 @@ def unit_commands(text: str) -> list[tuple[int, str]]:
             at += 1
             if not lines[at].lstrip().startswith(("#", ";")):
                 joined = joined[:-1] + " " + lines[at]
-        match = _EXEC.match(joined)
-        if match:
-            words = match.group(2).split(None, 2)
-            if "@" in match.group(1):
-                del words[1:2]  # what the command is to be called
-            command = " ".join(words)
-            found.append((first + 1, re.sub(r"%([A-Za-z%])", _specifier, command)))
         at += 1
-    return found
+        yield first + 1, joined
 
 
 def _specifier(match: re.Match[str]) -> str:
@@ -180,12 +195,12 @@ def unit_scripts(command: str) -> list[str]:
     return [re.sub(r"\$\{unit_.\}", "*", re.sub(r"([*?[])", r"[\1]", word)) for word in words]
 
 
-def read_unit(text: str, where: str) -> dict[str, Any]:
+def read_unit(parts: Mapping[str, str]) -> dict[str, Any]:
     """The VMs that a service starts with acrn-dm itself, as read_script tells those of a script."""
     result: dict[str, Any] = {"vms": [], "problems": []}
-    for line, command in unit_commands(text):
+    for path, line, command in unit_commands(parts):
         if "acrn-dm" in command:
-            own = read_script(("\n" * (line - 1) + command + "\n").encode("utf-8", "surrogateescape"), where)
+            own = read_script(("\n" * (line - 1) + command + "\n").encode("utf-8", "surrogateescape"), path)
             result = {key: result[key] + own[key] for key in result}
     return result
 

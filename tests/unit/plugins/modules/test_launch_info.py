@@ -127,5 +127,25 @@ def test_services_that_start_vms(look, tmp_path):
     assert places_in_use(found)["dm:/logs"]["VM3"] == "00:05.0"
 
 
+def test_what_is_added_to_a_service_counts(look, tmp_path):
+    (tmp_path / "units/vm.service").write_text("[Service]\nExecStart=/usr/bin/acrn-dm -s 5,ivshmem,dm:/old,2 VM3\n")
+    (tmp_path / "units/vm.service.d").mkdir()
+    (tmp_path / "units/vm.service.d/20.conf").write_text(
+        "[Service]\nExecStart=/usr/bin/acrn-dm -s 6,ivshmem,dm:/new,2 VM3\n"
+    )
+    found = look()
+    assert [(vm["name"], vm["devices"][0]["name"]) for unit in found["units"] for vm in unit["vms"]] == [
+        ("VM3", "dm:/old"),
+        ("VM3", "dm:/new"),
+    ]
+    # An empty one takes away what came before it.
+    (tmp_path / "units/vm.service.d/10.conf").write_text("[Service]\nExecStart=\n")
+    (unit,) = look()["units"]
+    assert unit["path"] == f"{tmp_path}/units/vm.service"
+    assert [(vm["name"], vm["line"], vm["devices"][0]["name"]) for vm in unit["vms"]] == [("VM3", 2, "dm:/new")]
+    (tmp_path / "units/vm.service.d/30.conf").write_text("\n\nExecStart=/usr/bin/acrn-dm -s 6,ivshmem,$X,2 VM3\n")
+    assert f"{tmp_path}/units/vm.service.d/30.conf: line 3: which ivshmem device" in "\n".join(look()["problems"])
+
+
 def test_a_host_that_did_not_answer_has_no_places():
     assert places_in_use({"unreachable": True, "msg": "no route"}) == {}

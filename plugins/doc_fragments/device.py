@@ -33,6 +33,15 @@ suboptions:
     description:
       - Region ID of ACRN v3.3 and later, from 4096 to 65535, which is the PCI subsystem ID of the function. 0 is none.
     type: int
+  nth:
+    description:
+      - Which function it is, counted from 1 in the order of their addresses, where as many fit as C(nth_of) says.
+      - ACRN up to v2.7 has no region IDs, and its build places the regions of a VM in the order of the scenario.
+        P(acrn.ivshmem.vm_devices#filter) tells it. Only guests are looked at for it.
+    type: int
+  nth_of:
+    description: How many functions fit.
+    type: int
   peers:
     description:
       - IDs of the other VMs of the region. Accepted because P(acrn.ivshmem.vm_devices#filter) returns it, and not used.

@@ -40,6 +40,7 @@ def vm_devices(plan: Mapping[str, Any], vm: Any) -> list[dict[str, Any]]:
         known = ", ".join(f"{each['name']} ({each['id']})" for each in plan["vms"])
         raise AnsibleFilterError(f"acrn.ivshmem.vm_devices: the plan has no VM '{vm}'; its VMs are {known}")
     devices = []
+    order = _region.alike(plan["regions"])
     for region in plan["regions"]:
         own = [each for each in region["vms"] if str(vm) in (each["name"], str(each["id"]))]
         if own:
@@ -49,6 +50,7 @@ def vm_devices(plan: Mapping[str, Any], vm: Any) -> list[dict[str, Any]]:
                     "vbdf": own[0]["vbdf"],
                     "slot": own[0]["slot"],
                     "peers": [each["id"] for each in region["vms"] if each["id"] != own[0]["id"]],
+                    **order.get((_region.PREFIXES[region["provided_by"]] + region["name"], own[0]["id"]), {}),
                 }
             )
     return devices

@@ -100,6 +100,8 @@ DEVICE_OPTIONS: dict[str, dict[str, Any]] = {
     "vbdf": {"type": "str", "aliases": ["bdf"]},
     "slot": {"type": "int"},
     "region_id": {"type": "int"},
+    "nth": {"type": "int"},
+    "nth_of": {"type": "int"},
     "peers": {"type": "list", "elements": "int"},
 }
 
@@ -108,7 +110,8 @@ DEVICE_OPTIONS: dict[str, dict[str, Any]] = {
 class Device:
     """The ivshmem device that one VM has of a region, as far as it is said: None is not said.
 
-    ``size`` is in MB, ``place`` the PCI address in the VM.
+    ``size`` is in MB, ``place`` the PCI address in the VM. Where nothing else tells it, it is the ``nth`` (from 1) of
+    ``nth_of`` functions that fit, in the order of their addresses.
     """
 
     name: str | None = None
@@ -116,6 +119,8 @@ class Device:
     size: int | None = None
     place: Bdf | None = None
     region_id: int | None = None
+    nth: int | None = None
+    nth_of: int | None = None
 
     @property
     def prefixed(self) -> str:
@@ -137,6 +142,7 @@ class Device:
             *([f"vbdf {self.place}"] if self.place else []),
             *([f"region ID {self.region_id}"] if self.region_id else []),
             *([f"size {self.size} MB"] if self.size else []),
+            *([f"number {self.nth} of {self.nth_of}"] if self.nth else []),
         ]
         return (f"'{self.name}' " if self.name else "") + f"({', '.join(parts)})"
 
@@ -269,16 +275,41 @@ def read_device(value: Mapping[str, Any], where: str) -> Device:
     """
     place, mistakes = read_place(value.get("vbdf") or value.get("bdf"), value.get("slot"))
     wrong = [text for _key, text in mistakes]
-    numbers: dict[str, int | None] = {"size": None, "region_id": None}
-    for key in numbers:
+    numbers: dict[str, int | None] = {}
+    for key in ("size", "region_id", "nth", "nth_of"):
         try:
             numbers[key] = None if value.get(key) is None else whole_number(value[key], key)
-            check_limits(**{"size": None, "region_id": None, key: numbers[key]})
+            if key in ("size", "region_id"):
+                check_limits(**{"size": None, "region_id": None, key: numbers[key]})
         except IvshmemError as exc:
             wrong.append(str(exc))
+    nth, of = numbers.get("nth"), numbers.get("nth_of")
+    if (nth is None) != (of is None) or (nth is not None and of is not None and not 1 <= nth <= of):
+        wrong.append(f"nth {nth} and nth_of {of} must be numbers from 1 on, and nth the smaller one")
     if wrong:
         raise IvshmemError("\n".join(f"{where}: {text}" for text in wrong))
-    return Device(value.get("name"), value.get("provided_by"), numbers["size"], place, numbers["region_id"] or None)
+    return Device(
+        value.get("name"), value.get("provided_by"), numbers["size"], place, numbers["region_id"] or None, nth, of
+    )
+
+
+def alike(regions: Iterable[Mapping[str, Any]]) -> dict[tuple[str, Any], dict[str, int]]:
+    """What tells apart regions of one size in a VM, ``nth`` and ``nth_of``, by region (with prefix) and VM ID.
+
+    ``regions`` are those of a plan. Only where ACRN's build chooses the places (v2.x): there the functions of a VM have
+    the order of the regions in the scenario (static_allocators/bdf.py, insert_pt_devs_to_dev_dict), and no region ID.
+    """
+    same: dict[tuple[Any, int], list[str]] = {}
+    for region in regions:
+        for vm in region["vms"] if region["provided_by"] == HYPERVISOR else ():
+            if vm["vbdf"] is None:
+                same.setdefault((vm["id"], region["size"]), []).append(PREFIXES[HYPERVISOR] + region["name"])
+    return {
+        (name, vm): {"nth": number, "nth_of": len(names)}
+        for (vm, _size), names in same.items()
+        for number, name in enumerate(names, 1)
+        if len(names) > 1
+    }
 
 
 def _integer(value: Any, what: str, where: str, key: str, wrong: _Mistakes) -> int:

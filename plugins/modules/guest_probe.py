@@ -88,6 +88,13 @@ options:
             description: Who provides the region. Accepted so that a declaration can be given as it is; not used.
             type: str
             choices: [hypervisor, device_model]
+          nth:
+            description:
+              - Which function it is of O(steps[].device.nth_of) that fit, counted from 1 in the order of addresses.
+            type: int
+          nth_of:
+            description: How many functions fit.
+            type: int
           peers:
             description: IDs of the other VMs. Accepted so that a declaration can be given as it is; not used.
             type: list

@@ -50,6 +50,8 @@ class Peer:
     name: str
     id: int | None
     bdf: str | None
+    nth: int | None = None
+    nth_of: int | None = None
 
     def is_vm(self, vm: Any) -> bool:
         return str(vm) == self.name or (self.id is not None and str(vm) == str(self.id))
@@ -74,13 +76,27 @@ class Shared:
         return next((index for index, peer in enumerate(self.vms) if peer.is_vm(vm)), None)
 
 
-def shared(value: Any) -> Shared:
-    """A region of a plan (with VM names, IDs and vBDFs), or of a declaration as far as that says."""
-    if isinstance(value, Mapping) and all(
-        isinstance(vm, Mapping) and "name" in vm and "id" in vm for vm in value.get("vms") or [None]
-    ):
-        vms = tuple(Peer(str(vm["name"]), vm["id"], vm.get("vbdf") or None) for vm in value["vms"])
+def _is_planned(value: Any) -> bool:
+    """Whether a region is one of a plan, with VM names, IDs and vBDFs."""
+    return isinstance(value, Mapping) and all(
+        isinstance(vm, Mapping) and {"name", "id", "vbdf"} <= set(vm) for vm in value.get("vms") or [None]
+    )
+
+
+def all_shared(values: Sequence[Any]) -> list[Shared]:
+    """The regions of a host."""
+    order = _region.alike(value for value in values if _is_planned(value))
+    return [shared(value, order) for value in values]
+
+
+def shared(value: Any, order: Mapping[tuple[str, Any], Mapping[str, int]] | None = None) -> Shared:
+    """A region of a plan, or of a declaration as far as that says."""
+    if _is_planned(value):
         key = _region.PREFIXES[value["provided_by"]] + value["name"]
+        vms = tuple(
+            Peer(str(vm["name"]), vm["id"], vm["vbdf"] or None, **(order or {}).get((key, vm["id"]), {}))
+            for vm in value["vms"]
+        )
         reserved = value.get("reserved") or 0
         return Shared(key, value["provided_by"], value["size"], value.get("region_id"), vms, reserved)
     region = _region.parse_region(value)
@@ -233,9 +249,17 @@ class Step:
     options: Mapping[str, Any] = field(default_factory=dict)
     peer: Peer | None = None
 
-    def as_dict(self, bdf: str | None) -> dict[str, Any]:
+    def as_dict(self, own: Peer) -> dict[str, Any]:
+        """The step as a module takes it, for the VM that does it."""
         region = self.region
-        device = {"name": region.key[4:], "bdf": bdf, "size": region.size, "region_id": region.region_id}
+        device: dict[str, Any] = {
+            "name": region.key[4:],
+            "vbdf": own.bdf,
+            "size": region.size,
+            "region_id": region.region_id,
+        }
+        if own.nth:
+            device.update(nth=own.nth, nth_of=own.nth_of)
         return {"operation": self.operation, "device": device, **self.options}
 
 
@@ -246,7 +270,7 @@ class Session:
         self.nonce = str(plan["nonce"])
         self.options = Options(**plan["options"])
         self.hostvars = hostvars
-        self.regions = {host: [shared(value) for value in values] for host, values in plan["hosts"].items()}
+        self.regions = {host: all_shared(values) for host, values in plan["hosts"].items()}
         self.guests = {name: Guest(**values) for name, values in plan["guests"].items()}
         # ACRN host -> why nobody has said which regions it has.
         self.undeclared: Mapping[str, str] = plan["undeclared"]
@@ -360,7 +384,7 @@ class Session:
     def rendered(self, guest: str, stage: str) -> list[dict[str, Any]]:
         """The steps as guest_probe takes them."""
         index = {region.key: index for region, index in self.own(guest)}
-        return [step.as_dict(step.region.vms[index[step.region.key]].bdf) for step in self.steps(guest, stage)]
+        return [step.as_dict(step.region.vms[index[step.region.key]]) for step in self.steps(guest, stage)]
 
     def service(self) -> dict[str, list[dict[str, Any]]]:
         """For which dm-land regions the Service VM has to be asked who uses their files, and by which guest's task."""

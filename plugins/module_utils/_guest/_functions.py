@@ -218,6 +218,13 @@ def select(functions: Sequence[Function], devices: Sequence[Device]) -> dict[Dev
             if device.region_id and device.size is None:
                 fits = with_id
             fits = with_id or fits
+            if fits and device.nth and device.nth_of:
+                if len(fits) != device.nth_of:
+                    raise IvshmemError(
+                        f"device {device.describe()} fits {len(fits)} functions, not {device.nth_of}: {listing(fits)}; "
+                        "see that the VM runs with the regions of the declaration"
+                    )
+                fits = fits[device.nth - 1 : device.nth]
             fits = [function for function in fits if function.address not in taken]
         if len(fits) > 1:
             raise IvshmemError(

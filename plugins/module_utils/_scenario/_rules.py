@@ -688,8 +688,9 @@ def _emulated_mmio(context: Context) -> Iterator[Hit]:
 @_rule(
     "region-alike",
     WARNING,
-    "Up to v2.7 two regions of a Service or pre-launched VM differ in size.",
-    "give one of them another size; ACRN's build places them, and else their order alone tells which is which",
+    "Up to v2.7 two regions of a Service or pre-launched VM had better differ in size.",
+    "they are told apart by the order in which ACRN's build places them; give one of them another size if programs in "
+    "the guest look for it by its size",
     "static_allocators/bdf.py (find_unused_bdf); hypervisor/dm/vpci/ivshmem.c writes no subsystem ID up to v3.2",
     until=V2_LAST,
 )

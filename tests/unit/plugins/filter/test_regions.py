@@ -174,3 +174,27 @@ def test_what_was_not_built_has_no_result():
     assert filters.build_results([{"item": 0, "skipped": True}], [{"digest": 1}]) == []
     (result,) = filters.build_results([{"item": 0}], [{"digest": 1}])
     assert {**result, "asked": 0} == {"item": 0, "hosts": [], "asked": 0}
+
+
+def test_regions_of_one_size_are_told_apart_by_their_order_where_acrn_places_them():
+    def shared(name, size, *vms, provided_by="hypervisor"):
+        ends = [{"id": vm, "name": f"VM{vm}", "vbdf": vbdf, "slot": None} for vm, vbdf in vms]
+        return {"name": name, "provided_by": provided_by, "size": size, "region_id": None, "vms": ends}
+
+    regions = [
+        shared("a", 2, (0, None), (1, None)),
+        shared("b", 4, (0, None), (1, None)),
+        shared("c", 2, (0, None), (2, "00:06.0")),
+        shared("d", 2, (1, None), (2, "00:07.0")),
+        shared("e", 2, (1, "00:09.0"), (2, "00:08.0"), provided_by="device_model"),
+    ]
+    devices = {vm: filters.vm_devices({"regions": regions}, vm) for vm in ("VM0", 1, "VM2")}
+    found = {
+        vm: {device["name"]: (device.get("nth"), device.get("nth_of")) for device in own} for vm, own in devices.items()
+    }
+    none = (None, None)
+    assert found == {
+        "VM0": {"a": (1, 2), "b": none, "c": (2, 2)},
+        1: {"a": (1, 2), "b": none, "d": (2, 2), "e": none},
+        "VM2": {"c": none, "d": none, "e": none},
+    }

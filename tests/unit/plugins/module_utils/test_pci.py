@@ -401,6 +401,26 @@ def test_select_by_size_region_id_and_address():
         _functions.select(functions, devices({"bdf": "00:11.0", "region_id": 5000}))
 
 
+def test_functions_alike_are_told_apart_by_their_order_where_it_is_known():
+    alike = tuple(_functions.Function(each, bars=(None, None, _functions.Bar(0, 2 << 20))) for each in (A, B, C))
+    four = _functions.Function("0000:00:1f.0", bars=(None, None, _functions.Bar(0, 4 << 20)))
+    every = (*alike, four)
+    wanted = [{"name": name, "size": 2, "nth": number, "nth_of": 3} for number, name in enumerate("abc", 1)]
+    # Whichever of them are asked for, and in whatever order.
+    for chosen in ([0, 1, 2], [2, 0], [1], [2, 1, 0]):
+        ours = devices(*(wanted[index] for index in chosen), {"name": "d", "size": 4})
+        assert list(_functions.select(every, ours).values()) == [*(alike[index] for index in chosen), four]
+    with pytest.raises(IvshmemError, match=r"'a' \(size 2 MB, number 1 of 3\) fits 2 functions, not 3: 00:06.0"):
+        _functions.select((*alike[:2], four), devices(wanted[0]))
+    # Which one is missing, nobody knows.
+    with pytest.raises(IvshmemError, match="fits 1 functions, not 3"):
+        _functions.select((alike[1], four), devices(wanted[0]))
+    assert list(_functions.select((four,), devices(wanted[0])).values()) == [None]
+    for wrong in ({"nth": 1}, {"nth": 3, "nth_of": 2}, {"nth": 0, "nth_of": 2}, {"nth_of": 2}):
+        with pytest.raises(IvshmemError, match="must be numbers from 1 on"):
+            devices({"name": "a", "size": 2, **wrong})
+
+
 def test_region_id_is_not_compared_on_a_hypervisor_that_writes_none():
     old = _functions.Function(A, bars=(None, None, _functions.Bar(0, 2 << 20)))
     assert list(_functions.select((old,), devices({"bdf": "00:06.0", "region_id": 4096})).values()) == [old]

@@ -158,6 +158,26 @@ A1, B1, A2 = "dm:/a on h1", "hv:/b on h1", "dm:/a on h2"
 WHOLE = {A1: "proved", B1: "proved", A2: "proved"}
 
 
+def test_regions_that_only_their_order_tells_apart():
+    """ACRN v2.x places them itself, all of one size and without region IDs."""
+    regions = [
+        region("a", {1: 6, 2: 5}, "hypervisor"),
+        region("b", {1: 7, 3: 5}, "hypervisor"),
+        region("c", {1: 9, 2: 8, 3: 6}, "hypervisor"),
+    ]
+    with tempfile.TemporaryDirectory(prefix="fleet-", dir="/tmp") as folder:
+        fleet = Fleet(folder, {"h1": regions})
+        unplaced = [{**each, "vms": [{**vm, "vbdf": None, "slot": None} for vm in each["vms"]]} for each in regions]
+        fleet.hosts = {"h1": unplaced}
+        report = fleet.prove(write=True)
+        assert report["ok"], report["table"]
+        assert states(report) == {f"hv:/{name} on h1": "proved" for name in "abc"}
+        # The other way round nothing is what it is taken for.
+        fleet.hosts = {"h1": [unplaced[1], unplaced[0], unplaced[2]]}
+        report = fleet.prove(write=True)
+        assert not report["ok"] and {state for name, state in states(report).items() if "/c" not in name} == {"failed"}
+
+
 @pytest.mark.parametrize("write", ["idle", True, "yes"])
 def test_every_ordered_pair_of_every_region(fleet, write):
     before = fleet.bytes()
@@ -701,7 +721,7 @@ def test_declaration_without_plan(fleet):
     fleet.start(["h1-VM1", "h1-VM2", "h1-VM3"])
     session = fleet.session()
     assert [session.rendered(f"h1-VM{number}", "look") for number in (1, 2, 3)] == [
-        [{"operation": "look", "device": {"name": "a", "bdf": bdf, "size": 2, "region_id": None}}]
+        [{"operation": "look", "device": {"name": "a", "vbdf": bdf, "size": 2, "region_id": None}}]
         for bdf in (None, "00:05.0")
     ] + [[]]
 

@@ -59,6 +59,11 @@ _SHELL_NAMES = "sh bash dash ash ksh zsh busybox su runuser ssh source . eval at
 _SHELLS = frozenset(_SHELL_NAMES.split())
 _RUNNER_NAMES = "trap alias xargs parallel find watch script screen tmux start-stop-daemon"
 _RUNNERS = frozenset(_RUNNER_NAMES.split()) | _SHELLS
+# Interpreters whose scripts are read otherwise than a shell reads them.
+_FOREIGN = re.compile(
+    "python|pypy|perl|ruby|lua|node|php|tcl|wish|expect|[gmn]?awk|make|pwsh|fish|t?csh|rc$|xonsh|elvish|nu$|"
+    "Rscript|julia|guile|groovy|ansible"
+)
 _NAMED = re.compile(r"(?:^|[\s/;&|('\"=])acrn-dm(?:[-._][\w.-]*)?(?=$|[\s;&|)'\"])")
 _LOCATED = re.compile(r"\s*(?:which|command -v|type -P)\s+([\w./-]+)\s*(?:2>\s*/dev/null)?\s*")
 _COMMENT_LINE = re.compile(r"[ \t]*\\\r?\n[ \t]*(?=#)")
@@ -638,7 +643,7 @@ def _is_foreign(text: str) -> bool:
     if not text.startswith("#!") or not words:
         return False
     name = (words[1:] or words)[0] if words[0].rpartition("/")[2] == "env" else words[0]
-    return name.rpartition("/")[2] not in _SHELLS
+    return _FOREIGN.match(name.rpartition("/")[2]) is not None
 
 
 def _is_list(word: Word) -> bool:

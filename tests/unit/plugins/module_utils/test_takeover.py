@@ -95,7 +95,14 @@ def test_what_cannot_be_told_is_not_changed_either(name):
 
 
 @pytest.mark.parametrize(
-    "first", ["#!/usr/bin/python3", "#!/usr/bin/env python3", "#!/usr/bin/env -S perl -w", "#! /usr/bin/expect -f"]
+    "first",
+    [
+        "#!/usr/bin/python3",
+        "#!/usr/bin/env python3",
+        "#!/usr/bin/env -S perl -w",
+        "#! /usr/bin/expect -f",
+        "#!/bin/tcsh",
+    ],
 )
 def test_a_script_that_is_none_of_a_shell_is_told_where_it_names_acrn_dm(first):
     text = f'{first}\nimport os\n\nos.system("acrn-dm -s 7,ivshmem,hv:/plc,2 vm1")\n'

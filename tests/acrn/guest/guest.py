@@ -191,7 +191,7 @@ class Region:
 
     def opened(self):
         kernel = self.probe._kernel.Kernel()
-        function = next(each for each in self.probe._functions.scan(kernel) if each.bdf == self.bdf)
+        function = next(each for each in self.probe._probe._functions.scan(kernel) if each.bdf == self.bdf)
         return self.probe._probe.opened(kernel, function)
 
     def meet(self, told=None):
@@ -340,7 +340,7 @@ def placed(device, probe_module):
     nth = device.pop("nth", None)
     if nth is not None:
         kernel = probe_module._kernel.Kernel()
-        device["bdf"] = sorted(each.bdf for each in probe_module._functions.scan(kernel))[nth]
+        device["bdf"] = sorted(each.bdf for each in probe_module._probe._functions.scan(kernel))[nth]
     return device
 
 

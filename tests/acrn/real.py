@@ -274,10 +274,10 @@ def job(built: Built) -> dict[str, Any]:
         vms = {vm["id"]: vm for vm in region["vms"]}
         devices = {}
         for number, vm in vms.items():
-            device = {"name": region["name"], "bdf": vm["vbdf"], "size": region["size"]}
+            device = {"name": region["name"], "vbdf": vm["vbdf"], "size": region["size"]}
             if vm["vbdf"] is None:
                 # ACRN's build chose the address: the n-th region of a VM is its n-th function.
-                device["nth"] = sum(number in other["vms"] for other in regions)
+                device["function"] = sum(number in other["vms"] for other in regions)
             if region.get("region_id"):
                 device["region_id"] = region["region_id"]
             devices[str(number)] = device

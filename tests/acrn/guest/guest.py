@@ -78,6 +78,10 @@ class Module:
         self.module = module
 
     def filled(self, spec, given):
+        unknown = sorted(set(given) - set(spec))
+        if unknown:
+            # An alias, too, which nobody would resolve here.
+            raise ValueError(f"options that the module does not have: {unknown}")
         params = {}
         for name, option in spec.items():
             value = given.get(name, option.get("default"))
@@ -180,7 +184,7 @@ class Region:
         self.peers = [vm for vm in self.vms if vm != ME]
         self.bdf = bdf
         # Named by its address from here on, also where ACRN's build chose it and size and order told it.
-        self.device = dict(facts["device"], bdf=bdf)
+        self.device = dict(facts["device"], vbdf=bdf)
         self.probe = probe_module
         self.stage = 0
         self.told = None
@@ -337,10 +341,10 @@ def stray(probe, region):
 
 def placed(device, probe_module):
     """The device with its address where only its place among the functions of the VM tells which one it is."""
-    nth = device.pop("nth", None)
-    if nth is not None:
+    number = device.pop("function", None)
+    if number is not None:
         kernel = probe_module._kernel.Kernel()
-        device["bdf"] = sorted(each.bdf for each in probe_module._probe._functions.scan(kernel))[nth]
+        device["vbdf"] = sorted(each.bdf for each in probe_module._probe._functions.scan(kernel))[number]
     return device
 
 

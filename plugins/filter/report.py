@@ -11,6 +11,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import open_regular
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _report, _report_page
 
@@ -39,8 +40,8 @@ def report_proof(path: str) -> dict[str, Any]:
     """The report of the role verify, from its file."""
     # Ansible would tell a cause as well, and all of it twice.
     try:
-        with open(path, encoding="utf-8", errors="replace") as handle:
-            return _report.proof(handle.read(), path)
+        with open_regular(path) as handle:
+            return _report.proof(handle.read().decode("utf-8", "replace"), path)
     except OSError as exc:
         raise AnsibleFilterError(f"{path}: {exc.strerror}; {_report.MEND}") from None
     except IvshmemError as exc:

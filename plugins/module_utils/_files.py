@@ -15,7 +15,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._lock import LIMIT, held
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # What is read of a file of configuration at most.
 LARGEST = 4 * 1024 * 1024
 ORIGINAL = ".before-acrn-ivshmem"
+NO_FILE = "is not a regular file"
 
 
 @contextmanager
@@ -35,20 +36,31 @@ def locked(*paths: str, what: str = "", limit: float = LIMIT) -> Iterator[None]:
         yield
 
 
+def open_regular(path: str) -> IO[bytes]:
+    """A regular file, open for reading. Raises OSError, as for what cannot be opened for what is no such file.
+
+    A FIFO would be waited for until somebody writes to it, and a device has no end.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, NO_FILE, path)
+    return os.fdopen(handle, "rb")
+
+
 def read_file(path: str, limit: int = LARGEST, missing: bytes | None = None) -> bytes:
     """The bytes of a regular file of at most ``limit`` bytes. Raises IvshmemError that names the file.
 
     ``missing`` is what a file that is not there counts as; without it, that is an error too.
     """
     try:
-        if not os.path.isfile(path) and os.path.exists(path):
-            raise IvshmemError(f"{path}: is not a regular file")
-        with open(path, "rb") as handle:
+        with open_regular(path) as handle:
             data = handle.read(limit + 1)
     except OSError as exc:
         if missing is not None and exc.errno in (errno.ENOENT, errno.ENOTDIR):
             return missing
-        raise IvshmemError(f"{path}: cannot be read: {exc.strerror}") from exc
+        why = exc.strerror if exc.strerror == NO_FILE else f"cannot be read: {exc.strerror}"
+        raise IvshmemError(f"{path}: {why}") from exc
     if len(data) > limit:
         raise IvshmemError(f"{path}: larger than {size_text(limit)}, which no file of its kind is; see what it is")
     return data
@@ -57,7 +69,7 @@ def read_file(path: str, limit: int = LARGEST, missing: bytes | None = None) -> 
 def digest_of(path: str) -> str:
     """SHA-256 of a file of any size. Raises OSError."""
     found = hashlib.sha256()
-    with open(path, "rb") as handle:
+    with open_regular(path) as handle:
         for block in iter(lambda: handle.read(1 << 20), b""):
             found.update(block)
     return found.hexdigest()
@@ -66,7 +78,7 @@ def digest_of(path: str) -> str:
 def digest_or_none(path: str) -> str | None:
     """The same; None of what is no regular file, or cannot be read."""
     try:
-        return digest_of(path) if os.path.isfile(path) else None
+        return digest_of(path)
     except OSError:
         return None
 

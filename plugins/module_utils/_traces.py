@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, Mapping
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._model import MANIFEST, MARKER
-from ansible_collections.acrn.ivshmem.plugins.module_utils._files import ORIGINAL, original_of, read_file
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import ORIGINAL, open_regular, original_of, read_file
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._edit import launch
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._takeover import OWN
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._view import script_devices, script_vms
@@ -120,7 +120,7 @@ def _units(wish: Launch, found: Removal) -> set[str]:
 
 def _is_written(path: str) -> bool:
     try:
-        with open(path, "rb") as handle:
+        with open_regular(path) as handle:
             return any(OWN in handle.readline(400) for _line in range(2))
     except OSError:
         return False

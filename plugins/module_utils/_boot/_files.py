@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Callable, Sequence
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._files import read_file
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import open_regular, read_file
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
 MEGABYTE = 1024 * 1024
@@ -146,7 +146,7 @@ class Root:
     def data(self, path: str, size: int = -1) -> bytes:
         """The first bytes of a file. Raises IvshmemError."""
         try:
-            with open(path, "rb") as handle:
+            with open_regular(path) as handle:
                 return handle.read(size)
         except OSError as exc:
             raise IvshmemError(f"{path}: cannot be read: {exc.strerror}") from exc

@@ -21,6 +21,7 @@ import os
 import re
 import stat
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import open_regular, size_text
 from ansible_collections.acrn.ivshmem.plugins.module_utils._process import run_quiet
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
@@ -45,6 +46,9 @@ FOLDERS = tuple(os.path.dirname(path) for path in FILES)
 # What a guest's modules hold while they read, change and write its files or its memory.
 LOCK = "ivshmem of this guest"
 
+# Of a file that is read to be written back: a journal has the bytes of one window of at most 16 MB, as text.
+LARGEST = 32 << 20
+
 # What users map: registers (doorbell), shared memory, and the shared memory as write-combining.
 RESOURCES = ("resource0", "resource2", "resource2_wc")
 _LITTER = re.compile(r"\.acrn-ivshmem-.*\.new|\.acrn-ivshmem-[A-Za-z0-9]{6}")
@@ -64,7 +68,7 @@ class Kernel:
     def data(self, path: str, size: int = -1) -> bytes | None:
         """A file, or its first ``size`` bytes; None where it cannot be read. For what nobody writes back."""
         try:
-            with open(self.path(path), "rb") as handle:
+            with open_regular(self.path(path)) as handle:
                 return handle.read(size)
         except OSError:
             return None
@@ -79,8 +83,11 @@ class Kernel:
         Bytes that are no UTF-8 come back as they were by ``replace``.
         """
         try:
-            with open(self.path(path), "rb") as handle:
-                return handle.read().decode("utf-8", "surrogateescape")
+            with open_regular(self.path(path)) as handle:
+                data = handle.read(LARGEST + 1)
+                if len(data) > LARGEST:
+                    raise OSError(errno.EFBIG, f"larger than {size_text(LARGEST)}, which no file of its kind is", path)
+                return data.decode("utf-8", "surrogateescape")
         except FileNotFoundError:
             return None
 

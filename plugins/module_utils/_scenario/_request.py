@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import open_regular
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     HYPERVISOR,
     PRE_LAUNCHED,
@@ -66,8 +67,8 @@ def find_version(path: str) -> tuple[int, int] | None:
     folder = os.path.dirname(os.path.realpath(path))
     while True:
         try:
-            with open(os.path.join(folder, "VERSION"), encoding="utf-8", errors="replace") as handle:
-                found = version_of_tree(handle.read(4096))
+            with open_regular(os.path.join(folder, "VERSION")) as handle:
+                found = version_of_tree(handle.read(4096).decode("utf-8", "replace"))
         except OSError:
             found = None
         parent = os.path.dirname(folder)

@@ -25,7 +25,8 @@ hex() {
 }
 file() { # path: the first bytes of a file
     [ -e "$root$1" ] || return 0
-    if bytes=$(hex "$root$1" "${2:-65537}" 2>/dev/null) && [ ! -d "$root$1" ]; then
+    # A FIFO would be waited for, and a device never ends.
+    if [ -f "$root$1" ] && bytes=$(hex "$root$1" "${2:-65537}" 2>/dev/null); then
         printf 'f %s\n' "$1"
         [ -z "$bytes" ] || printf '%s\n' "$bytes"
     else
@@ -89,7 +90,7 @@ look() { # vendor device group file...
         fi
     done
     for path in "/lib/modules/$release/modules.dep" "/lib/modules/$release/modules.builtin"; do
-        [ -r "$root$path" ] || continue
+        [ -f "$root$path" ] && [ -r "$root$path" ] || continue
         # Of a file of 500 kB, what is asked of it.
         printf 'f %s\n' "$path"
         sed -n -e 's,^.*\(/uio[-_]pci[-_]generic\.ko\).*$,\1,p' -e 's,^.*\(/vfio[-_]pci\.ko\).*$,\1,p' "$root$path" |

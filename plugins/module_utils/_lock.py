@@ -249,7 +249,7 @@ def _holder(handle: int, folder: int, name: str, limit: float) -> str:
     mend = f"wait for it, or end it if it hangs, and run again (`fuser -v {_path(folder)}/{name}` names it)"
     lines: list[str] = []
     with suppress(OSError):
-        lines = os.pread(handle, _NOTE, 0).decode("utf-8", "replace").split("\n")
+        lines = [_plain(line) for line in os.pread(handle, _NOTE, 0).decode("utf-8", "replace").split("\n")]
     try:
         pid, when = int(lines[0]), time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(int(lines[1])))
         host, what, command = lines[2:5]

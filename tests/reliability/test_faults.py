@@ -59,7 +59,7 @@ class Bench:
         (self.place / "w").mkdir()
         self.params = case.prepare(self.place)
         self.environment = {"ACRN_IVSHMEM_LOCKS": str(self.place / "locks"), "TMPDIR": str(folder)}
-        (self.place / "locks").mkdir()
+        (self.place / "locks").mkdir(mode=0o700)
         shutil.copytree(self.place, self.kept, symlinks=True)
         self.old = self.state()
         self.run = injection.forked(self.work, **self.environment)

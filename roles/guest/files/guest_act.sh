@@ -23,12 +23,22 @@ end() { # word detail: how it ended, in one line
 # One writer at a time. The kernel drops a lock by flock with its process. Without that program a link names the process,
 # and is void without it.
 held_by() { sed -n -e 's/[^ -~]/?/g' -e '1s/^/process /p' -e '4s/^/for /p' "$1" 2>/dev/null | tr '\n' ' '; }
+own() { # folder: whether it is a directory, and no other user's, and nobody else may put files into it
+    case $(stat -c '%F %u %A' "$1") in
+        "directory $(id -u) "d????-??-?) return 0 ;;
+        *) return 1 ;;
+    esac
+}
 hold() { # path seconds
     lock=$root$1 waited=0
     usual=$(umask)
     # Nobody else may open it, or they could hold it for ever.
     umask 077
     mkdir -p "${lock%/*}" || end unlockable "${lock%/*} cannot be made"
+    for folder in "${lock%/*/*}" "${lock%/*}"; do
+        own "$folder" || end unlockable "$folder is open to other users, who could hold the lock for ever: remove it"
+    done
+    if [ -h "$lock" ] || { [ -e "$lock" ] && [ ! -f "$lock" ]; }; then end unlockable "$lock is not a regular file"; fi
     if command -v flock >/dev/null; then
         while :; do
             exec 9>>"$lock" || end unlockable "$lock cannot be opened"

@@ -278,6 +278,19 @@ def test_a_full_disk_is_told(tmp_path, monkeypatch):
     assert "No space left on device" in refused(str(tmp_path / "f"))
 
 
+def test_a_note_does_not_speak_to_the_terminal(locks):
+    name = _lock._identity("thing", [])
+    locks.mkdir(mode=0o700)
+    with open(locks / name, "w", encoding="utf-8") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        handle.write("1\n1700000000\nhost\x1b]0;x\x07\u009b31m\nwhat\u2028\ncommand\n")
+        handle.flush()
+        with pytest.raises(IvshmemError) as caught, _lock.held("thing", limit=0):
+            pass
+    assert "on host?]0;x??31m" in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
 def test_a_note_that_cannot_be_written_costs_no_lock(tmp_path, monkeypatch):
     def full(*_args):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -25,7 +25,7 @@ PATIENCE = 5
 
 
 class _Child(subprocess.Popen):  # type: ignore[type-arg]  # Popen takes no type argument on Python 3.8
-    """A program without input, with both of its outputs in one place."""
+    """A program without input, with both of its outputs in one place unless ``stderr`` has another."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], output: Any, **options: Any) -> None:
         super().__init__(
@@ -33,8 +33,7 @@ class _Child(subprocess.Popen):  # type: ignore[type-arg]  # Popen takes no type
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=output,
-            stderr=subprocess.STDOUT,
-            **options,
+            **{"stderr": subprocess.STDOUT, **options},
         )
 
 
@@ -46,6 +45,16 @@ def run_quiet(command: Sequence[str], environment: Mapping[str, str]) -> tuple[i
             return child.returncode, printed.decode("utf-8", "replace")
     except OSError as exc:
         return MISSING, str(exc)
+
+
+def run_apart(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str, str]:
+    """The same with what it printed as an answer apart from its errors and warnings."""
+    try:
+        with _Child(command, environment, subprocess.PIPE, stderr=subprocess.PIPE) as child:
+            output, errors = child.communicate()
+            return child.returncode, output.decode("utf-8", "replace"), errors.decode("utf-8", "replace")
+    except OSError as exc:
+        return MISSING, "", str(exc)
 
 
 def run_group(command: Sequence[str], environment: Mapping[str, str], output: IO[bytes], handles: Sequence[int]) -> int:

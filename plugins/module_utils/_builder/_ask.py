@@ -13,18 +13,19 @@ import shlex
 from collections.abc import Mapping
 from typing import Sequence
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._process import run_quiet
+from ansible_collections.acrn.ivshmem.plugins.module_utils._process import run_apart
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
 
 def ask(command: Sequence[str], environment: Mapping[str, str]) -> str:
     """What a program prints that decides about the key. Raises IvshmemError where its code is not 0.
 
-    What a program says that fails (for want of memory, say) is no answer: it would be built into another key.
+    What a program says that fails (for want of memory, say) is no answer, and neither is a warning: it would be built
+    into another key.
     """
-    code, text = run_quiet(command, environment)
+    code, text, errors = run_apart(command, environment)
     if code != 0:
-        raise refused(command, code, text)
+        raise refused(command, code, errors or text)
     return text
 
 

@@ -21,7 +21,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._ask import 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._model import Tree
 from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._tree import PROGRAMS
 from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import Bound, release_of
-from ansible_collections.acrn.ivshmem.plugins.module_utils._process import run_quiet
+from ansible_collections.acrn.ivshmem.plugins.module_utils._process import run_apart, run_quiet
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
 _PROBE = """
@@ -203,11 +203,11 @@ def prefix_maps(cc: str, source: str, out: str, environment: Mapping[str, str]) 
 
 def probe_python(python: str, tree: Tree, environment: Mapping[str, str], imports: bool) -> dict[str, Any]:
     """Ask an interpreter for its version and those of the libraries; with ``imports`` also whether they load."""
-    code, text = run_quiet([python, "-c", _PROBE, "import" if imports else "look", *tree.libraries], environment)
+    code, text, errors = run_apart([python, "-c", _PROBE, "import" if imports else "look", *tree.libraries], environment)
     try:
         if code == 0:
             probe: dict[str, Any] = json.loads(text.strip().splitlines()[-1])
             return probe
     except (ValueError, IndexError):
         pass
-    raise IvshmemError(f"{python}: this interpreter cannot be run: {text.strip()[-300:]}")
+    raise IvshmemError(f"{python}: this interpreter cannot be run: {(errors or text).strip()[-300:]}")

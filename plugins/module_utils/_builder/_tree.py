@@ -19,7 +19,7 @@ from typing import Any
 from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._ask import ask
 from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._model import Tree, Version
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import read_file
-from ansible_collections.acrn.ivshmem.plugins.module_utils._process import run_quiet
+from ansible_collections.acrn.ivshmem.plugins.module_utils._process import run_apart
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import version_of_tree
 
@@ -159,8 +159,8 @@ def read_git(source: str, version: Version) -> dict[str, Any] | None:
 
     # Where git sees no repository or no commit there is nothing to tell, in ACRN's makefiles neither; whatever else it
     # fails at would make another key.
-    code, told = run_quiet(["git", "-C", source, "rev-parse", "--verify", "--quiet", "HEAD"], environment)
-    if (code, told) == (1, "") or (code == 128 and re.search("not a git repository|dubious ownership", told)):
+    code, found, told = run_apart(["git", "-C", source, "rev-parse", "--verify", "--quiet", "HEAD"], environment)
+    if (code, found, told) == (1, "", "") or (code == 128 and re.search("not a git repository|dubious ownership", told)):
         return None
     commit = git("rev-parse", "HEAD")
     # "describe --dirty" also refreshes the index, without which diff-index takes a touched file for a changed one.
@@ -170,7 +170,7 @@ def read_git(source: str, version: Version) -> dict[str, Any] | None:
         "branch": git("rev-parse", "--abbrev-ref", "HEAD"),
         "tags": sorted(git("tag", "--points-at", "HEAD").split()),
         "dirty": bool(git("diff-index", "--name-only", "HEAD")),
-        "commit_time": int(git("log", "-1", "--format=%ct") or DEFAULT_EPOCH),
+        "commit_time": int(git("log", "-1", "--no-show-signature", "--format=%ct") or DEFAULT_EPOCH),
     }
     if version < (3, 2):
         merged = git("tag", "--merged", "HEAD").split()

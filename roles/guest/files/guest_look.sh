@@ -91,10 +91,13 @@ look() { # vendor device group file...
     done
     for path in "/lib/modules/$release/modules.dep" "/lib/modules/$release/modules.builtin"; do
         [ -f "$root$path" ] && [ -r "$root$path" ] || continue
-        # Of a file of 500 kB, what is asked of it.
-        printf 'f %s\n' "$path"
-        sed -n -e 's,^.*\(/uio[-_]pci[-_]generic\.ko\).*$,\1,p' -e 's,^.*\(/vfio[-_]pci\.ko\).*$,\1,p' "$root$path" |
-            sort -u | hex - 65537
+        # Of a file of 500 kB, what is asked of it. Nothing of it is known where it cannot be read.
+        if names=$(sed -n -e 's,^.*\(/uio[-_]pci[-_]generic\.ko\).*$,\1,p' -e 's,^.*\(/vfio[-_]pci\.ko\).*$,\1,p' \
+            "$root$path" 2>/dev/null) && bytes=$(printf '%s\n' "$names" | hex - 65537); then
+            printf 'f %s\n%s\n' "$path" "$bytes"
+        else
+            printf 'x %s\n' "$path"
+        fi
     done
     [ -z "$group" ] || printf 'g %s\n' "$(group_id "$group")"
 }

@@ -34,7 +34,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._tools impor
     check_compiler,
     check_python,
 )
-from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._tree import read_tree
+from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._tree import read_git, read_tree
 from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import Bound
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import read_scenario
@@ -602,6 +602,34 @@ def test_only_the_compiler_says_which_path_options_it_has(tmp_path):
     assert maps(lacking) == ["-fdebug-prefix-map=/src=/acrn", "-fdebug-prefix-map=/out=/acrn-build"]
     with pytest.raises(IvshmemError, match=r"ends with code 1: cc: fork: .* bytes of the build depend"):
         maps("echo 'cc: fork: Resource temporarily unavailable'; exit 1")
+
+
+@pytest.mark.parametrize("tool", ["make", "iasl", "objcopy"])
+def test_a_tool_that_warns_once_makes_no_other_key(tmp_path, tool):
+    """What it answers is on its standard output."""
+    tree = _model.Tree(str(tmp_path), (3, 3), "3.3", "", (), (), False, None)
+    path = tmp_path / tool
+    versions = []
+    for warning in ("", f"{tool}: warning: 3.14 locales cannot be set", "9.9"):
+        path.write_text(f"#!/bin/sh\necho '{warning}' >&2\necho 'GNU {tool} 4.3'\n")
+        path.chmod(0o755)
+        versions.append(_tools.toolchain_of(tree, {tool: str(path)}, "cc", {}, {"PATH": os.environ["PATH"]}))
+        assert _ask.first_line([str(path)], {}) == f"GNU {tool} 4.3"
+    assert versions == [{tool: f"GNU {tool} 4.3"}] * 3
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="git is not installed")
+def test_a_warning_of_git_is_no_state_of_the_tree(tmp_path):
+    tree = standin.copy_tree(tmp_path / "tree")
+    user = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false", "-c", "init.defaultBranch=m"]
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "x"]):
+        subprocess.run(["git", *user, *words], cwd=tree, check=True)
+    before = read_git(str(tree), (3, 3))
+    assert before["dirty"] is False
+    # "warning: refname 'HEAD' is ambiguous." at each call that names it.
+    subprocess.run(["git", "update-ref", "refs/heads/HEAD", "HEAD"], cwd=tree, check=True)
+    after = read_git(str(tree), (3, 3))
+    assert {**after, "branch": before["branch"]} == before
 
 
 @pytest.mark.parametrize("tool", ["make", "iasl", "git"])

@@ -203,7 +203,8 @@ def prefix_maps(cc: str, source: str, out: str, environment: Mapping[str, str]) 
 
 def probe_python(python: str, tree: Tree, environment: Mapping[str, str], imports: bool) -> dict[str, Any]:
     """Ask an interpreter for its version and those of the libraries; with ``imports`` also whether they load."""
-    code, text, errors = run_apart([python, "-c", _PROBE, "import" if imports else "look", *tree.libraries], environment)
+    words = [python, "-c", _PROBE, "import" if imports else "look", *tree.libraries]
+    code, text, errors = run_apart(words, environment)
     try:
         if code == 0:
             probe: dict[str, Any] = json.loads(text.strip().splitlines()[-1])

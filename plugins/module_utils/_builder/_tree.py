@@ -159,8 +159,11 @@ def read_git(source: str, version: Version) -> dict[str, Any] | None:
 
     # Where git sees no repository or no commit there is nothing to tell, in ACRN's makefiles neither; whatever else it
     # fails at would make another key.
-    code, found, told = run_apart(["git", "-C", source, "rev-parse", "--verify", "--quiet", "HEAD"], environment)
-    if (code, found, told) == (1, "", "") or (code == 128 and re.search("not a git repository|dubious ownership", told)):
+    words = ["git", "-C", source, "rev-parse", "--verify", "--quiet", "HEAD"]
+    code, found, told = run_apart(words, environment)
+    if (code, found, told) == (1, "", "") or (
+        code == 128 and re.search("not a git repository|dubious ownership", told)
+    ):
         return None
     commit = git("rev-parse", "HEAD")
     # "describe --dirty" also refreshes the index, without which diff-index takes a touched file for a changed one.

@@ -90,7 +90,7 @@ look() { # vendor device group file...
         fi
     done
     for path in "/lib/modules/$release/modules.dep" "/lib/modules/$release/modules.builtin"; do
-        [ -f "$root$path" ] && [ -r "$root$path" ] || continue
+        if [ ! -f "$root$path" ] || [ ! -r "$root$path" ]; then continue; fi
         # Of a file of 500 kB, what is asked of it. Nothing of it is known where it cannot be read.
         if names=$(sed -n -e 's,^.*\(/uio[-_]pci[-_]generic\.ko\).*$,\1,p' -e 's,^.*\(/vfio[-_]pci\.ko\).*$,\1,p' \
             "$root$path" 2>/dev/null) && bytes=$(printf '%s\n' "$names" | hex - 65537); then

@@ -5,7 +5,9 @@
 
 The work is done by the modules guest_device and guest_probe as Ansible sends them to a guest. What Ansible's controller
 would do between two calls, the guests agree on through the first bytes of the shared memory, which no proof uses: each
-VM of a region has a block there with a counter of the stages that it has finished, and what it has to tell.
+VM of a region has two blocks there, one for stages of an even number and one for those of an odd, with the number of
+the stage that it has come to and what it has to tell. None is ever two stages ahead of a peer, so that what it tells
+stands until all have read it.
 
 All results are lines on the console, ``acrn-test: JSON``. The VM whose console is shown prints those of its peers.
 A Service VM first starts the VMs that are launched, by their scripts and ACRN's acrn-dm, and prints what they wrote.
@@ -22,7 +24,7 @@ import time
 import types
 import zlib
 
-BLOCK = 16384
+BLOCK = 8192
 HEAD = 8
 VECTORS = 8
 # In front of a counter of stages: ACRN gives VMs memory that holds what was there before, and not zeros.
@@ -161,16 +163,22 @@ class Launched:
             if facts["name"] in self.wish["memory"]:
                 with open("/dev/shm/" + facts["name"], "rb") as handle:
                     memory = mmap.mmap(handle.fileno(), 0, prot=mmap.PROT_READ)
-                heads = [memory[BLOCK * n : BLOCK * (n + 1)] for n in range(len(facts["vms"]))]
-                lengths = [int.from_bytes(head[4:HEAD], "little") for head in heads]
-                told = [json.loads(head[HEAD : HEAD + length].decode()) for head, length in zip(heads, lengths)]
-                say("memory", region=facts["name"], size=len(memory), told=dict(zip(facts["vms"], told)))
+                told = {vm: last_told(memory, 2 * n * BLOCK) for n, vm in enumerate(facts["vms"])}
+                say("memory", region=facts["name"], size=len(memory), told=told)
         compare = Module(*modules("launch_state")["launch_state"])
         state = self.wish["state"]
         say("launch_state", result=compare(wish=state))
         # The same with every dm-land region resized: their memory is in the way now, and held.
         resized = [dict(region, size=2 * region["size"]) for region in state["regions"]]
         say("launch_state_resized", result=compare(wish=dict(state, regions=resized)))
+
+
+def last_told(memory, base):
+    """What a VM with its blocks at ``base`` has told at its last stage."""
+    blocks = [memory[start : start + BLOCK] for start in (base, base + BLOCK)]
+    stages = [[int.from_bytes(block[n : n + 4], "little") for n in (0, 4)] for block in blocks]
+    (_stage, length), block = max(zip(stages, blocks), key=lambda each: each[0])
+    return json.loads(block[HEAD : HEAD + length].decode())
 
 
 LAUNCHED = Launched(JOB["launch"]) if JOB.get("launch") and JOB["launch"]["by"] == ME else None
@@ -189,8 +197,12 @@ class Region:
         self.stage = 0
         self.told = None
 
+    def base(self, vm):
+        """Where the block of a VM for this stage begins."""
+        return BLOCK * (2 * self.vms.index(vm) + self.stage % 2)
+
     def words(self, mapped, vm):
-        base = BLOCK * self.vms.index(vm)
+        base = self.base(vm)
         return [ctypes.c_uint32.from_buffer(mapped.memory, base + 4 * n) for n in range(2)]
 
     def opened(self):
@@ -205,7 +217,7 @@ class Region:
         mapped = self.opened()
         try:
             text = json.dumps(told).encode()
-            own = BLOCK * self.vms.index(ME)
+            own = self.base(ME)
             if len(text) > BLOCK - HEAD:
                 raise ValueError(f"too much to tell: {len(text)} bytes")
             mapped.memory[own + HEAD : own + HEAD + len(text)] = text
@@ -218,7 +230,7 @@ class Region:
                 stage, length = self.words(mapped, vm)
                 limit = time.monotonic() + JOB["patience"]
                 pause, looked = 0.00005, time.monotonic()
-                while not TAG << 8 | self.stage <= stage.value <= TAG << 8 | 0xFF:
+                while stage.value != TAG << 8 | self.stage:
                     now = time.monotonic()
                     if now > limit:
                         del stage, length
@@ -229,7 +241,7 @@ class Region:
                     # A VM that waits leaves the processor to those that it waits for.
                     time.sleep(pause)
                     pause = min(2 * pause, 0.005)
-                base = BLOCK * self.vms.index(vm)
+                base = self.base(vm)
                 heard[vm] = json.loads(bytes(mapped.memory[base + HEAD : base + HEAD + length.value]).decode())
                 del stage, length
             return heard

@@ -19,11 +19,14 @@ from ansible_collections.acrn.ivshmem.plugins.plugin_utils._fleet import Fleet
 
 
 def plan_fleet(
-    groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Any], guests: Iterable[str] = ()
+    groups: Mapping[str, Sequence[str]],
+    hostvars: Mapping[str, Any],
+    guests: Iterable[str] = (),
+    unclear: Iterable[str] = (),
 ) -> dict[str, Any]:
     """What a run of site would do to each host, after the steps of the playbook plan."""
     # What hosts have said is in it, and stays text when it is kept as a fact.
-    return dict(wrap_var(_door.plain(Fleet(groups, hostvars).plan(guests, time.time()), "the plan")))
+    return dict(wrap_var(_door.plain(Fleet(groups, hostvars).plan(guests, time.time(), unclear), "the plan")))
 
 
 def plan_table(plan: Mapping[str, Any]) -> list[str]:

@@ -44,10 +44,16 @@ class Fleet:
         found = _waiting.Host(self.hostvars[host], self._of(host), self.built.get(host), self.builders, away)
         return _waiting.as_values(found.waits())
 
-    def plan(self, guests: Iterable[str], now: float) -> dict[str, Any]:
-        """What a run of site would do. An error of one host or guest is its own."""
+    def plan(self, guests: Iterable[str], now: float, unclear: Iterable[str] = ()) -> dict[str, Any]:
+        """What a run of site would do. An error of one host or guest is its own.
+
+        ``unclear`` are the sentences about values of the inventory, each behind its hosts: site refuses them.
+        """
         rows = [row for host in self.hosts for row in self._row(host)]
-        return _plan.document(rows, self._wrong(list(guests)), now)
+        told = {row["host"] for row in rows if row["error"]}
+        values = [(who.split(", "), why) for who, _colon, why in (text.partition(": ") for text in unclear)]
+        values = [(who, why) for who, why in values if not told & set(who)]
+        return _plan.document(rows, [*values, *self._wrong(list(guests))], now)
 
     def _row(self, host: str) -> list[dict[str, Any]]:
         variables = self.hostvars[host]

@@ -10,6 +10,7 @@ Read once per run, by the process that starts the workers: the action plugins im
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import pathlib
 import re
@@ -171,24 +172,49 @@ def made_of_others(value: Any) -> bool:
 
 
 def unclear(raw: Mapping[str, Mapping[str, Any]], read: Callable[[str, str], Any]) -> list[str]:
-    """A sentence for each variable that cannot be worked out, though it is set: ``default()`` would take it for unset.
+    """A sentence for each variable that is set and means nothing: a part of it cannot be worked out, so that
+    ``default()`` would take it for unset, or it is no boolean, no number or none of the words that it can be.
 
     ``raw`` has the variables of hosts as they stand; ``read`` gives what one of them comes to. What is made of the
-    facts that plays of the collection leave is known later.
+    facts that plays of the collection leave is known later. Lists and mappings are judged by who reads them, with
+    the place of each mistake.
     """
-    seen: dict[tuple[str, str], list[str]] = {}
+    seen: dict[str, list[str]] = {}
     for host, own in raw.items():
         for name in set(own) & set(SPECS):
             value = own[name]
-            if not made_of_others(value) or any(fact in repr(value) for fact in FACTS):
+            if not made_of_others(value):
+                why = _senseless(name, value)
+            elif any(fact in repr(value) for fact in FACTS):
                 continue
-            try:
-                why = "a name in it is undefined" if read(host, name) == value else ""
-            except UNKNOWN as exc:
-                why = said(exc)
+            else:
+                why = _unreadable(name, value, functools.partial(read, host, name))
             if why:
-                seen.setdefault((name, why), []).append(host)
-    return [f"{some(sorted(hosts))}: {name} cannot be worked out: {why}" for (name, why), hosts in sorted(seen.items())]
+                seen.setdefault(why, []).append(host)
+    return [f"{some(sorted(hosts))}: {why}" for why, hosts in sorted(seen.items())]
+
+
+def _unreadable(name: str, value: Any, read: Callable[[], Any]) -> str:
+    try:
+        why = "a name in it is undefined" if read() == value else ""
+    except UNKNOWN as exc:
+        why = said(exc)
+    return f"{name} cannot be worked out: {why}" if why else ""
+
+
+def _senseless(name: str, value: Any) -> str:
+    """Why a plain value of a variable is none that it can have."""
+    spec = SPECS[name]
+    if value in (None, "") or spec.get("type", "str") in ("list", "dict", "raw"):
+        return ""
+    try:
+        value = word(value, name)
+    except IvshmemError as exc:
+        return str(exc)
+    choices = spec.get("choices")
+    if choices and str(value) not in map(str, choices):
+        return f"{name} is {value!r}: write one of {', '.join(map(str, choices))}{_words.meant(str(value), choices)}"
+    return ""
 
 
 def said(exc: Exception) -> str:

@@ -232,6 +232,29 @@ def test_what_cannot_be_worked_out_is_told_with_its_hosts():
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("hypervisor_install", "perhaps", "'perhaps': write true or false"),
+        ("launch_units", 2, "2: write true or false"),
+        ("verify_timeout", "5 min", "'5 min': write a number in decimal digits"),
+        ("launch_mode", "templat", "'templat': write one of template, generate, edit; did you mean template?"),
+        ("guest_os", "Linux", "'Linux': write one of linux, windows; did you mean linux?"),
+        ("acrn_board", ["a.xml"], "['a.xml']: write text, and no list or mapping"),
+        *(
+            (name, value, "")
+            for name, value in [("hypervisor_install", "no"), ("verify_timeout", "30"), ("guest_os", None)]
+        ),
+        # Those of these have places of their own, which are told by who reads them.
+        *((name, "x", "") for name in ("ivshmem_regions", "launch_vms", "acrn_build", "verify_write")),
+        *((name, "", "") for name in ("hypervisor_keep", "verify_window_offset", "launch_mode")),
+    ],
+)
+def test_a_value_that_means_nothing_is_told_with_its_hosts(name, value, told):
+    raw = {"a": {name: value}, "b": {name: value}, "c": {}}
+    assert _variables.unclear(raw, None) == ([f"a, b: {name} is {told}"] if told else [])
+
+
 def test_text_is_no_list_and_a_key_that_nobody_knows_is_told():
     with pytest.raises(IvshmemError, match=r"acrn_source is \['/a'\]: write text"):
         _variables.word(["/a"], "acrn_source")

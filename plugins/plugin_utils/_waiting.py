@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Callable, Mapping
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._words import convert
@@ -213,14 +213,16 @@ class Host:
         return UNKNOWN, f"not known to have {told}", "-e launch_hypervisor_manifest="
 
     def _vms(self) -> list[Wait]:
-        running = {vm["name"] for vm in self.look.get("vms") or []}
+        running = {vm["name"]: vm.get("fits") for vm in self.look.get("vms") or []}
         restarted, started, outdated = (
             list(self.values.get(name) or []) for name in ("launch_restarted", "launch_just_started", "launch_outdated")
         )
         found = []
         for name in self.look.get("launched") or []:
             if name in outdated and name not in restarted:
-                found.append(self._vm(name, OUTDATED, "runs the old script", self._restart(name)))
+                wait = self._vm(name, OUTDATED, "runs the old script", self._restart(name))
+                # Whatever else is new in the script, its guest has the devices that it is to have.
+                found.append(replace(wait, guests=()) if running.get(name) else wait)
             elif name not in running and name not in started:
                 found.append(self._vm(name, STOPPED, "does not run", _STARTS.get(self.start, "-e launch_started=true")))
         return [*found, *self._unlaunched()]

@@ -256,8 +256,8 @@ def test_a_value_that_means_nothing_is_told_with_its_hosts(name, value, told):
 
 
 def test_text_is_no_list_and_a_key_that_nobody_knows_is_told():
-    with pytest.raises(IvshmemError, match=r"acrn_source is \['/a'\]: write text"):
-        _variables.word(["/a"], "acrn_source")
+    with pytest.raises(IvshmemError, match=r"acrn_board is \['/a'\]: write text"):
+        _variables.word(["/a"], "acrn_board")
     with pytest.raises(IvshmemError, match=r"launch_dir is .*: write a path"):
         _variables.word({}, "launch_dir")
     with pytest.raises(

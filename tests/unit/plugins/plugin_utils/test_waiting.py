@@ -140,6 +140,9 @@ def test_vms_that_wait():
         ("VM1", "outdated", "-e launch_restart=true", ("g-1",)),
         ("VM2", "outdated", "-e launch_restart=true", ("g-2",)),
     ]
+    # Its guest has the devices that it is to have, whatever else is new in the script.
+    fits = look(vms=[{"name": "VM1", "fits": True}, {"name": "VM2", "fits": False}])
+    assert [(wait[0], wait[-1]) for wait in told(**outdated, looked=fits)] == [("VM1", ()), ("VM2", ("g-2",))]
     assert told(**{**outdated, "launch_restarted": ["VM1", "VM2"]}) == []
     for start in ("nobody", "no_systemd"):
         by_hand = told(**outdated, looked={**look(), "start": start})

@@ -133,6 +133,10 @@ def replace_file(
             backup_file = module.backup_local(real)
         os.rename(fresh, real)
     except OSError as exc:
+        if backup_file:
+            # One more with each run that fails would fill the disk, and nothing has changed that it would be for.
+            with suppress(OSError):
+                _remove(backup_file)
         raise IvshmemError(f"{path}: cannot be written: {exc.strerror}; it was not changed") from exc
     finally:
         with suppress(OSError):

@@ -199,7 +199,8 @@ def artifacts(tmp_path_factory):
 def test_histories(tmp_path, artifacts, monkeypatch, long):
     wrong = []
     seen = {"histories": 0, "calls": 0, "boots": 0, "power cuts": 0, "errors": 0}
-    for seed in range(1500 if long else 20):
+    # The last of the sample ends a removal where its menu is gone and what it has noted is not.
+    for seed in range(1500) if long else (*range(20), 725):
         history = History(seed, tmp_path, artifacts, monkeypatch)
         try:
             for _step in range(history.draw.randint(4, 20)):

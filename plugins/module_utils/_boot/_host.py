@@ -507,11 +507,16 @@ class Host(Root):
                 forget(os.path.join(self.boot_dir, key, f"entry-{revision}.cfg"))
         return gone
 
+    def forget_state(self) -> None:
+        """Remove what earlier runs have noted."""
+        if os.path.lexists(self.state_file) and self.begin(self.state_file):
+            forget(self.state_file)
+            sync_directory(self.boot_dir)
+
     def remove_own_files(self) -> None:
         """Remove what this collection has made in /boot/acrn, and that directory if nothing else is in it."""
-        own = self.own_files()
-        for what in own:
-            if self.begin(what):
+        for what in self.own_files():
+            if what != self.state_file and self.begin(what):
                 folder, name = os.path.split(what)
                 # In one step out of the way, so that the next run knows a half of it as its own.
                 away = os.path.join(folder, f".{name}.{FRESH}-old") if FRESH not in name else what

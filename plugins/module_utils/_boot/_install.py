@@ -316,6 +316,8 @@ class Install:
         if self.loader.signs():
             self.check_signing()
         self.loader.forget(disarm=bool(boot.next))
+        # Before the menu: a removal that ends there must not name an entry as the way back that is no more.
+        host.forget_state()
         self.menu(None)
         host.restore_packaged()
         host.remove_own_files()

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
@@ -102,6 +103,19 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch, step):
         replace_file(Module(), str(path), b"new", backup=True, attributes={"mode": "0755"})
     assert path.read_bytes() == b"old"
     assert ".line.xml.ivshmem-new" not in os.listdir(str(tmp_path))
+
+
+def test_no_backup_of_what_was_not_changed(tmp_path, monkeypatch):
+    def full(*_args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "line.xml"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(os, "rename", full)
+    with pytest.raises(IvshmemError, match="No space left on device; it was not changed"):
+        replace_file(Module(), str(path), b"new", backup=True)
+    assert os.listdir(tmp_path) == ["line.xml"]
+    assert path.read_bytes() == b"old"
 
 
 def test_a_directory_that_cannot_be_written(tmp_path):

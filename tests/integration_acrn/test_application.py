@@ -4,7 +4,7 @@
 
 """The programs of examples/application: compiled, talking to each other through a file, and ringing a register.
 
-doorbell.c works with vfio, which takes a PCI function: here it only says how it is called.
+doorbell.c waits with vfio, which takes a PCI function: molecule/default runs it in the guests of the lab.
 """
 
 from __future__ import annotations

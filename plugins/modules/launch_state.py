@@ -208,11 +208,11 @@ extends_documentation_fragment:
   - acrn.ivshmem.private
 attributes:
   check_mode:
-    description: The module only looks.
+    description: Without O(apply) the module only looks. With it, check mode tells what would be written.
     support: full
   diff_mode:
-    description: There is never a difference to show.
-    support: none
+    description: With O(apply) it shows what changes in files.
+    support: full
   platform:
     description: Where it runs.
     platforms: linux

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable, Mapping
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import read_file, replace_file
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError

@@ -217,6 +217,6 @@ def test_a_device_is_described_alike_whatever_its_option_is_called():
     tree = ast.parse((ROOT / "plugins/doc_fragments/device.py").read_text())
     (fragment,) = (node for node in tree.body if isinstance(node, ast.ClassDef))
     # What reads fragments wants literals, so that they stand there in full.
-    texts = [yaml.safe_load(ast.literal_eval(node.value))["options"] for node in fragment.body if hasattr(node, "value")]
+    texts = [yaml.safe_load(ast.literal_eval(node.value))["options"] for node in fragment.body]
     assert [list(text) for text in texts] == [["devices"], ["regions"]]
     assert texts[0]["devices"] == texts[1]["regions"]

@@ -274,6 +274,16 @@ vms:
   returned: success, but not with O(apply)
   type: list
   elements: dict
+  contains:
+    name:
+      description: Name of the VM.
+      type: str
+    pid:
+      description: The process of C(acrn-dm).
+      type: int
+    fits:
+      description: Whether it runs with the devices of O(wish.vms); null for a VM that is not there.
+      type: bool
 launched:
   description: The names of O(wish.vms).
   returned: success, but not with O(apply)
@@ -365,6 +375,28 @@ scripts:
       description: As RV(acrn.ivshmem.launch_script#module:devices).
       type: list
       elements: dict
+      contains:
+        name:
+          description: The region's name without prefix.
+          type: str
+        provided_by:
+          description: V(hypervisor) or V(device_model).
+          type: str
+        size:
+          description: Size in MB.
+          type: int
+        region_id:
+          description: The region ID, or null.
+          type: int
+        slot:
+          description: The PCI slot, in decimal.
+          type: int
+        vbdf:
+          description: The same as an address, in hexadecimal.
+          type: str
+        line:
+          description: The line of the script.
+          type: int
     removed:
       description: As RV(acrn.ivshmem.launch_script#module:removed).
       type: list
@@ -377,6 +409,22 @@ scripts:
       description: As RV(acrn.ivshmem.launch_script#module:changes).
       type: list
       elements: dict
+      contains:
+        change:
+          description: V(add), V(move), V(resize) or V(remove).
+          type: str
+        region:
+          description: The region, with prefix.
+          type: str
+        vm:
+          description: The VM.
+          type: str
+        old:
+          description: The slot before, or the size in MB for V(resize). Null for V(add).
+          type: int
+        new:
+          description: The slot or size now. Null for V(remove).
+          type: int
     start_problems:
       description: Why its VM could not be started by it, as RV(acrn.ivshmem.launch_script#module:start_problems).
       type: list

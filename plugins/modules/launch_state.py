@@ -69,7 +69,10 @@ options:
             description: Permissions in octal.
             type: str
       files:
-        description: Other files.
+        description:
+          - Other files. With O(apply), directories are made, and what has O(wish.files[].content) or
+            O(wish.files[].src). A link to anything, and one that is to go, only show what systemd does, and are
+            compared alone.
         type: list
         elements: dict
         default: []
@@ -92,10 +95,6 @@ options:
           mode:
             description: Permissions in octal.
             type: str
-          sign:
-            description: Whether it is only a sign of what systemd does, which is compared and never made.
-            type: bool
-            default: false
       backup:
         description: With O(apply), whether a copy of each script is kept before it changes.
         type: bool
@@ -475,7 +474,6 @@ ARGUMENTS = {
                         "content": {"type": "str"},
                         "src": {"type": "str"},
                         "mode": {"type": "str"},
-                        "sign": {"type": "bool", "default": False},
                     },
                 },
                 "backup": {"type": "bool", "default": False},

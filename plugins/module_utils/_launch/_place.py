@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 Wish = Mapping[str, Any]
 
 
+def is_made(wish: Wish) -> bool:
+    """Whether a file is one to make. A link to anything, and one that is to go, only show what systemd does."""
+    return wish["state"] == "directory" or wish["content"] is not None or wish["src"] is not None
+
+
 def unlike(wish: Wish) -> str | None:
     """What is wrong with a file, or None. ``wish`` is one of launch_state's files. Raises IvshmemError."""
     path = wish["path"]
@@ -73,7 +78,9 @@ def _content(wish: Wish) -> bytes:
 
 def _directory(module: AnsibleModule, wish: Wish) -> None:
     os.makedirs(wish["path"], exist_ok=True)
-    _adorn(module, wish)
+    if wish["mode"] is not None:
+        attributes = module.load_file_common_arguments({"mode": wish["mode"]}, path=os.path.realpath(wish["path"]))
+        module.set_fs_attributes_if_different(attributes, False)
 
 
 def _file(module: AnsibleModule, wish: Wish) -> None:
@@ -91,12 +98,6 @@ def _link(_module: AnsibleModule, wish: Wish) -> None:
         os.unlink(fresh)
     os.symlink(wish["src"], fresh)
     os.rename(fresh, wish["path"])
-
-
-def _adorn(module: AnsibleModule, wish: Wish) -> None:
-    if wish["mode"] is not None:
-        attributes = module.load_file_common_arguments({"mode": wish["mode"]}, path=os.path.realpath(wish["path"]))
-        module.set_fs_attributes_if_different(attributes, False)
 
 
 _MAKERS: Mapping[str, Callable[[AnsibleModule, Wish], None]] = {"directory": _directory, "file": _file, "link": _link}

@@ -41,7 +41,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._dm_memory im
     look,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._edit import Edited, launch
-from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._place import make, refusal, unlike
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._place import is_made, make, refusal, unlike
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._takeover import (
     OWN,
     changes,
@@ -425,7 +425,7 @@ def _file_differences(params: Mapping[str, Any], warnings: list[str], told: list
         problem = unlike(wish)
         if problem:
             yield f"{wish['path']}: {problem}"
-    refused = [*_refused_files(params["files"]), *_shared_calls(params["scripts"])]
+    refused = _in_the_way(params)
     for script in params["scripts"]:
         if script["content"] is None and not os.path.isfile(script["path"]):
             what = "is no file" if os.path.lexists(script["path"]) else "is not there"
@@ -449,8 +449,9 @@ def _file_differences(params: Mapping[str, Any], warnings: list[str], told: list
         raise IvshmemError("\n".join(refused))
 
 
-def _refused_files(files: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [text for text in map(refusal, (wish for wish in files if not wish["sign"])) if text]
+def _in_the_way(params: Mapping[str, Any]) -> list[str]:
+    """What of the files and scripts of a wish cannot be made, whatever it differs in."""
+    return [*filter(None, map(refusal, filter(is_made, params["files"]))), *_shared_calls(params["scripts"])]
 
 
 class _Part:
@@ -472,12 +473,11 @@ def bring(module: Module) -> dict[str, Any]:
     if isinstance(module, Light):
         raise Heavy("it writes")
     params = module.params["wish"]
-    own = [wish for wish in params["files"] if not wish["sign"]]
-    refused = [*params["refused"], *_refused_files(own), *_shared_calls(params["scripts"])]
+    refused = [*params["refused"], *_in_the_way(params)]
     if refused:
         raise IvshmemError("\n".join(refused))
-    folders = [wish for wish in own if wish["state"] == "directory"]
-    files = [wish for wish in own if wish not in folders]
+    folders = [wish for wish in params["files"] if wish["state"] == "directory"]
+    files = [wish for wish in params["files"] if is_made(wish) and wish not in folders]
     common = {"src": None, "state": "exact", **{name: params[name] for name in ("backup", "acrn_dm")}}
     # A lock is that of a file in a directory; that two make the same one at once does no harm.
     diffs = [diff for wish in folders for diff in _make(module, wish)]

@@ -200,13 +200,13 @@ def files(vms: Sequence[Vm], settings: Settings) -> list[dict[str, Any]]:
         unit = f"acrn-vm@{vm['name']}.service"
         enabled = vm["enabled"] if vm.get("enabled") is not None else settings.enabled
         link = f"/etc/systemd/system/multi-user.target.wants/{unit}"
-        wanted.append({"path": link, "state": "link" if enabled else "absent", "sign": True})
+        wanted.append({"path": link, "state": "link" if enabled else "absent"})
         if enabled:
             # Masked, it does not start for all that, and systemd_service has to say so.
-            wanted.append({"path": f"/etc/systemd/system/{unit}", "state": "absent", "sign": True})
+            wanted.append({"path": f"/etc/systemd/system/{unit}", "state": "absent"})
         if settings.started:
             # systemd has such a link for every unit that is active.
-            wanted.append({"path": f"/run/systemd/units/invocation:{unit}", "state": "link", "sign": True})
+            wanted.append({"path": f"/run/systemd/units/invocation:{unit}", "state": "link"})
         own = f"{settings.dir}/{vm['name']}.sh"
         if path(vm, settings) != own:
             wanted.append({"path": own, "state": "link", "src": vm["script"]})

@@ -22,7 +22,7 @@ def plan_fleet(
     groups: Mapping[str, Sequence[str]],
     hostvars: Mapping[str, Any],
     guests: Iterable[str] = (),
-    unclear: Iterable[str] = (),
+    unclear: Iterable[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """What a run of site would do to each host, after the steps of the playbook plan."""
     # What hosts have said is in it, and stays text when it is kept as a fact.

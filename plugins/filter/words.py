@@ -74,7 +74,7 @@ def unread(hosts: Iterable[str], hostvars: Mapping[str, Any], groups: Mapping[st
     return _variables.unread({host: list(hostvars[host]) for host in hosts}, groups)
 
 
-def unclear(hosts: Iterable[str], hostvars: Any) -> list[str]:
+def unclear(hosts: Iterable[str], hostvars: Any) -> list[dict[str, Any]]:
     """Which variables cannot be worked out, though they are set."""
     # Each look puts all variables of a host together anew.
     values_of = functools.lru_cache(None)(hostvars.__getitem__)

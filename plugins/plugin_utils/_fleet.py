@@ -44,15 +44,14 @@ class Fleet:
         found = _waiting.Host(self.hostvars[host], self._of(host), self.built.get(host), self.builders, away)
         return _waiting.as_values(found.waits())
 
-    def plan(self, guests: Iterable[str], now: float, unclear: Iterable[str] = ()) -> dict[str, Any]:
+    def plan(self, guests: Iterable[str], now: float, unclear: Iterable[Mapping[str, Any]] = ()) -> dict[str, Any]:
         """What a run of site would do. An error of one host or guest is its own.
 
-        ``unclear`` are the sentences about values of the inventory, each behind its hosts: site refuses them.
+        ``unclear`` is what _variables.unclear says of their values: site refuses them. A host has it in its row.
         """
         rows = [row for host in self.hosts for row in self._row(host)]
         told = {row["host"] for row in rows if row["error"]}
-        values = [(who.split(", "), why) for who, _colon, why in (text.partition(": ") for text in unclear)]
-        values = [(who, why) for who, why in values if not told & set(who)]
+        values = [(each["who"], each["error"]) for each in unclear if not told & set(each["who"])]
         return _plan.document(rows, [*values, *self._wrong(list(guests))], now)
 
     def _row(self, host: str) -> list[dict[str, Any]]:

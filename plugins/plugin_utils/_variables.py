@@ -171,13 +171,13 @@ def made_of_others(value: Any) -> bool:
     return value is not None and not isinstance(value, (bool, int, float, bytes))
 
 
-def unclear(raw: Mapping[str, Mapping[str, Any]], read: Callable[[str, str], Any]) -> list[str]:
-    """A sentence for each variable that is set and means nothing: a part of it cannot be worked out, so that
+def unclear(raw: Mapping[str, Mapping[str, Any]], read: Callable[[str, str], Any]) -> list[dict[str, Any]]:
+    """What is wrong with each variable that is set and means nothing: a part of it cannot be worked out, so that
     ``default()`` would take it for unset, or it is no boolean, no number or none of the words that it can be.
 
     ``raw`` has the variables of hosts as they stand; ``read`` gives what one of them comes to. What is made of the
     facts that plays of the collection leave is known later. Lists and mappings are judged by who reads them, with
-    the place of each mistake.
+    the place of each mistake. Of each, ``who`` are the hosts, ``error`` is why, and ``told`` both in a sentence.
     """
     seen: dict[str, list[str]] = {}
     for host, own in raw.items():
@@ -191,7 +191,10 @@ def unclear(raw: Mapping[str, Mapping[str, Any]], read: Callable[[str, str], Any
                 why = _unreadable(name, value, functools.partial(read, host, name))
             if why:
                 seen.setdefault(why, []).append(host)
-    return [f"{some(sorted(hosts))}: {why}" for why, hosts in sorted(seen.items())]
+    return [
+        {"who": sorted(hosts), "error": why, "told": f"{some(sorted(hosts))}: {why}"}
+        for why, hosts in sorted(seen.items())
+    ]
 
 
 def _unreadable(name: str, value: Any, read: Callable[[], Any]) -> str:

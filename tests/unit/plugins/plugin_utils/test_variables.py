@@ -210,6 +210,10 @@ def test_of_a_variable_of_several_entry_points_main_says_what_it_means():
         _variables.word(["VM1"], "launch_vms")
 
 
+def unclear(raw, read):
+    return [each["told"] for each in _variables.unclear(raw, read)]
+
+
 def test_what_cannot_be_worked_out_is_told_with_its_hosts():
     raw = {
         "a": {"acrn_board": "{{ nosuch }}", "launch_plan": "{{ scenario_plan }}", "own": "{{ nosuch }}"},
@@ -223,11 +227,11 @@ def test_what_cannot_be_worked_out_is_told_with_its_hosts():
             raise AnsibleError("'nosuch' is\nundefined")
         return [{"name": "VM1"}]
 
-    assert _variables.unclear(raw, read) == ["a, b: acrn_board cannot be worked out: 'nosuch' is undefined"]
+    assert unclear(raw, read) == ["a, b: acrn_board cannot be worked out: 'nosuch' is undefined"]
     # The others cost nothing, are no variable of the collection, or are known later.
     assert sorted(asked) == [("a", "acrn_board"), ("b", "acrn_board"), ("b", "launch_vms")]
     # Older versions of ansible-core leave what is undefined as it stands.
-    assert _variables.unclear({"a": raw["a"]}, lambda host, name: raw[host][name]) == [
+    assert unclear({"a": raw["a"]}, lambda host, name: raw[host][name]) == [
         "a: acrn_board cannot be worked out: a name in it is undefined"
     ]
 
@@ -252,7 +256,7 @@ def test_what_cannot_be_worked_out_is_told_with_its_hosts():
 )
 def test_a_value_that_means_nothing_is_told_with_its_hosts(name, value, told):
     raw = {"a": {name: value}, "b": {name: value}, "c": {}}
-    assert _variables.unclear(raw, None) == ([f"a, b: {name} is {told}"] if told else [])
+    assert unclear(raw, None) == ([f"a, b: {name} is {told}"] if told else [])
 
 
 def test_text_is_no_list_and_a_key_that_nobody_knows_is_told():

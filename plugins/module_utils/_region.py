@@ -279,8 +279,8 @@ def read_device(value: Mapping[str, Any], where: str) -> Device:
     for key in ("size", "region_id", "nth", "nth_of"):
         try:
             numbers[key] = None if value.get(key) is None else whole_number(value[key], key)
-            if key in ("size", "region_id"):
-                check_limits(**{"size": None, "region_id": None, key: numbers[key]})
+            # One at a time, so that each is told.
+            check_limits(numbers[key] if key == "size" else None, numbers[key] if key == "region_id" else None)
         except IvshmemError as exc:
             wrong.append(str(exc))
     nth, of = numbers.get("nth"), numbers.get("nth_of")

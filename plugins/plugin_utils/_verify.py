@@ -201,7 +201,7 @@ def fleet(
     Ansible works out all variables of a host for each look into hostvars, so a fleet is looked at once.
     """
     found: dict[str, Any] = {"nonce": os.urandom(32).hex(), "options": {"mode": mode(write, read_only), **options}}
-    found["guests"], found["hosts"] = {}, {}
+    found["guests"], found["hosts"], found["undeclared"] = {}, {}, {}
     for guest in guests:
         said = hostvars[guest].get("__verify_claim")
         if said is None:
@@ -215,19 +215,20 @@ def fleet(
         found["guests"][guest] = {key: said[key] for key in ("vm", "acrn_host", "error")}
         if not said["error"]:
             found["hosts"].setdefault(said["acrn_host"], said["regions"])
-    for host in found["hosts"]:
+    for host in hosts:
+        found["hosts"].setdefault(host, None)
+    for host, regions in found["hosts"].items():
+        variables = _guests.variables_of(hostvars, host)
+        plan = variables.get("scenario_plan") or {}
+        if regions is None:
+            found["hosts"][host] = plan.get("regions") or variables.get("ivshmem_regions") or []
+        if plan.get("undeclared"):
+            found["undeclared"][host] = str(plan["undeclared"])
         right = {name: who for name, who in found["guests"].items() if who["acrn_host"] == host and not who["error"]}
         here = {name: who["vm"] for name, who in right.items()}
         if len(here) > 1:
-            vms = (_guests.variables_of(hostvars, host).get("scenario_plan") or {}).get("vms") or []
-            for guest, problem in _guests.same_problems(here, vms).items():
+            for guest, problem in _guests.same_problems(here, plan.get("vms") or []).items():
                 found["guests"][guest]["error"] = problem
-    for host in hosts:
-        if host not in found["hosts"]:
-            plan = hostvars[host].get("scenario_plan") or {}
-            found["hosts"][host] = plan.get("regions") or hostvars[host].get("ivshmem_regions") or []
-    plans = {host: _guests.variables_of(hostvars, host).get("scenario_plan") or {} for host in found["hosts"]}
-    found["undeclared"] = {host: str(plan["undeclared"]) for host, plan in plans.items() if plan.get("undeclared")}
     session = Session(found, hostvars)
     for regions in session.regions.values():
         for region in regions:

@@ -347,14 +347,19 @@ def test_a_state_of_the_wrong_form_names_file_and_mend(machine, artifact, conten
     assert path.read_text() == content
 
 
+def add_function(machine, bdf, size):
+    """An ivshmem function of the Service VM; ``size`` is in MB."""
+    device = machine.root / "sys/bus/pci/devices" / bdf
+    device.mkdir()
+    (device / "vendor").write_text("0x1af4\n")
+    (device / "device").write_text("0x1110\n")
+    bars = [(0xFE000000, 0xFE0000FF), (0xFE001000, 0xFE001FFF), (0x100000000, 0x100000000 + size * 1048576 - 1)]
+    (device / "resource").write_text("".join(f"0x{a:016x} 0x{b:016x} 0x14220c\n" for a, b in bars))
+
+
 def test_regions_are_proved(machine, artifact):
-    devices = machine.root / "sys/bus/pci/devices"
     for bdf, size in (("0000:00:06.0", 2), ("0000:00:07.0", 4)):
-        (devices / bdf).mkdir()
-        (devices / bdf / "vendor").write_text("0x1af4\n")
-        (devices / bdf / "device").write_text("0x1110\n")
-        bars = [(0xFE000000, 0xFE0000FF), (0xFE001000, 0xFE001FFF), (0x100000000, 0x100000000 + size * 1048576 - 1)]
-        (devices / bdf / "resource").write_text("".join(f"0x{a:016x} 0x{b:016x} 0x14220c\n" for a, b in bars))
+        add_function(machine, bdf, size)
 
     def region(name, size, vbdf):
         return {"name": name, "size": size, "vbdf": vbdf, "provided_by": "hypervisor"}
@@ -795,11 +800,7 @@ SPELLINGS = [{"vbdf": text} for text in ("00:0A.0", "0:0a.0", "0000:00:0a.0", "0
 
 @pytest.mark.parametrize("where", [*SPELLINGS, {"slot": 10}, {"slot": 10, "vbdf": "0:a.0"}])
 def test_address_in_any_spelling(machine, artifact, where):
-    device = machine.root / "sys/bus/pci/devices/0000:00:0a.0"
-    device.mkdir()
-    (device / "vendor").write_text("0x1af4\n")
-    (device / "device").write_text("0x1110\n")
-    (device / "resource").write_text("0x1 0x100 0x1\n0x1000 0x1fff 0x1\n0x100000000 0x1001fffff 0x1\n")
+    add_function(machine, "0000:00:0a.0", 2)
     good = artifact("aaaa")
     regions = [{"name": "a", "size": 2, **where}]
     machine.call(artifact=good, trial=True)
@@ -815,11 +816,7 @@ def test_address_in_any_spelling(machine, artifact, where):
 
 
 def test_a_region_at_another_slot_is_not_proved(machine, artifact):
-    device = machine.root / "sys/bus/pci/devices/0000:00:0a.0"
-    device.mkdir()
-    (device / "vendor").write_text("0x1af4\n")
-    (device / "device").write_text("0x1110\n")
-    (device / "resource").write_text("0x1 0x100 0x1\n0x1000 0x1fff 0x1\n0x100000000 0x1001fffff 0x1\n")
+    add_function(machine, "0000:00:0a.0", 2)
     good = artifact("aaaa")
     machine.call(artifact=good, trial=True)
     machine.boot()

@@ -27,12 +27,15 @@ import yaml
 
 PROJECT = Path(__file__).resolve().parents[2]
 PYTHON = "/usr/bin/python3"
+# Byte code goes nowhere: where the tests have theirs would be a directory in the root of the machine.
 WRAPPER = """\
 #!/bin/sh
 # Python inside {root}
 exec unshare -m sh -c '
 mount --rbind /usr {root}/usr
 mount --bind /tmp {root}/tmp
+unset PYTHONPYCACHEPREFIX
+export PYTHONDONTWRITEBYTECODE=1
 exec chroot {root} {python} "$@"' sh "$@"
 """
 REGIONS: list[dict[str, Any]] = [

@@ -33,8 +33,8 @@ LOGS = machine.CACHE / "log"
 # What virtual machines need.
 LAB = ("tools", "lab", "host")
 TAIL = 60  # lines of a failed step's log that are shown
-# How tools begin the line of a finding: ansible-test, and pytest in its summary.
-FINDING = re.compile(r"(ERROR|FATAL):|(FAILED|ERROR) tests/")
+# How tools begin the line of a finding: ansible-test, pytest in its summary, nox, the importer.
+FINDING = re.compile(r"(ERROR|FATAL|WARNING):|(FAILED|ERROR) tests/|nox > Session \S+ (aborted|failed|raised)")
 
 
 class Failed(Exception):
@@ -172,9 +172,18 @@ def kill(pid: int) -> None:
 # ---- the checks ----
 
 
-def check_ruff(context: Context) -> None:
-    context.run("ruff", "check", "--output-format", "concise", ".")
-    context.run("ruff", "format", "--check", ".")
+def check_nox(context: Context) -> None:
+    """The sessions of noxfile.py that run by default: those of antsibull-nox."""
+    context.run("nox", "--envdir", str(machine.CACHE / "nox"), "--reuse-existing-virtualenvs", *context.options.extra)
+    log = context.log_text()
+    # The importer's, which nox only shows.
+    found = re.findall(r"^\s*(?:WARNING|ERROR): .*", log, re.M)
+    if found:
+        raise Failed(f"{len(found)} findings of the importer")
+    sessions = re.findall(r"^nox > \* ([\w-]+): success", log, re.M)
+    if not sessions:
+        raise Failed("nox ran no session")
+    context.note = ", ".join(sessions)
 
 
 def check_mypy(context: Context) -> None:
@@ -192,10 +201,6 @@ def check_mypy(context: Context) -> None:
             context.run("mypy", *config, *scripts, env={"MYPYPATH": f"{directory}:{context.base}"})
 
 
-def check_yamllint(context: Context) -> None:
-    context.run("yamllint", "--strict", ".")
-
-
 def check_shellcheck(context: Context) -> None:
     scripts = []
     for path in context.files("**/*"):
@@ -207,10 +212,6 @@ def check_shellcheck(context: Context) -> None:
                 scripts.append(path)
     context.run("shellcheck", "--external-sources", *scripts)
     context.note = f"{len(scripts)} scripts"
-
-
-def check_licences(context: Context) -> None:
-    context.run("reuse", "lint")
 
 
 def check_bandit(context: Context) -> None:
@@ -371,10 +372,6 @@ def check_ansible_lint(context: Context) -> None:
     context.note = counts[-1]
 
 
-def check_docs(context: Context) -> None:
-    context.run("antsibull-docs", "lint-collection-docs", "--plugin-docs", "--validate-collection-refs=all", ".")
-
-
 def check_docs_site(context: Context) -> None:
     """The site as users read it."""
     site = docs.build(context.base, machine.CACHE / "docs", context.run)
@@ -403,7 +400,7 @@ ARTEFACT = re.compile(
 # What tools and people leave in a clone.
 LITTER = (
     *(".coverage", ".idea/workspace.xml", ".nox/lint/a.py", ".vscode/settings.json", ".pre-commit-config.yaml"),
-    *("collections/a/b.yml", "docs/.DS_Store", "node_modules/a/a.js", "noxfile.py", "plugins/modules/a.py.orig"),
+    *("collections/a/b.yml", "docs/.DS_Store", "node_modules/a/a.js", "plugins/modules/a.py.orig"),
     *("plugins/modules/__pycache__/a.cpython-311.pyc", "report.html", "roles/launch/tasks/.main.yml.swp", "venv/a.py"),
 )
 
@@ -440,15 +437,6 @@ def check_artefact(context: Context) -> None:
     context.note = f"{len(names)} files, {artefact.stat().st_size // 1024} KiB"
 
 
-def check_importer(context: Context) -> None:
-    artefact = build(context)
-    context.run("python", "-m", "galaxy_importer.main", str(artefact), cwd=context.base)
-    log = context.log_text()
-    found = [line for line in log.splitlines() if re.match(r"(WARNING|ERROR)", line)]
-    if "Importer processing completed successfully" not in log or found:
-        raise Failed(f"{len(found)} findings of the importer")
-
-
 def check_molecule(scenario: str) -> Callable[[Context], None]:
     def check(context: Context) -> None:
         context.run(
@@ -469,12 +457,10 @@ def steps(options: Options) -> list[Step]:
     """All steps, in the order in which they start: what takes long first."""
     found = [
         Step("sanity", "ansible-test sanity, every Python", check_sanity, ("ansible-test",), apt=("tools",)),
-        Step("ruff", "ruff check and ruff format --check", check_ruff, ("lint",)),
+        Step("nox", "antsibull-nox: formatters, linters, licences, documentation, importer", check_nox, ("lint", "galaxy")),
         Step("mypy", "mypy, strict", check_mypy, ("lint",)),
-        Step("yamllint", "yamllint", check_yamllint, ("lint",)),
         Step("shellcheck", "shellcheck of all shell scripts", check_shellcheck, ("lint",), apt=("tools",)),
         Step("bandit", "bandit: weaknesses in the Python code", check_bandit, ("lint",), venv="security"),
-        Step("licences", "reuse: every file has a licence", check_licences, ("lint",), venv="security"),
         Step("changelog", "antsibull-changelog lint", check_changelog, ("lint",)),
         Step("meta", "tests/meta: what the files of the project promise each other", check_meta, ("lint", "unit")),
         Step("unit", "tests/unit with pytest", check_unit, ("unit",), apt=("tools",)),
@@ -494,7 +480,6 @@ def steps(options: Options) -> list[Step]:
         ),
         Step("browser", "the report in chromium, with pictures of it", check_browser, apt=("tools", "browser")),
         Step("ansible-lint", "ansible-lint, profile production", check_ansible_lint, ("lint",)),
-        Step("docs", "antsibull-docs: documentation of the collection", check_docs, ("lint",)),
         Step("docs-site", "the documentation site, without a warning", check_docs_site, venv="docs"),
         Step(
             "ansible-units",
@@ -514,7 +499,6 @@ def steps(options: Options) -> list[Step]:
         Step("core-floor", "unit tests on the oldest ansible-core", check_core, ("floor",), "floor", ("tools",)),
         Step("core-newest", "unit tests on the newest ansible-core", check_core, ("newest",), "newest", ("tools",)),
         Step("artefact", "build, content, installation and use of the artefact", check_artefact, ("galaxy",)),
-        Step("importer", "galaxy-importer on the artefact", check_importer, ("galaxy",), venv="importer"),
         Step(
             "integration",
             "tests/integration_acrn with pytest: roles that run, real ACRN trees if ACRN_SRC is set",

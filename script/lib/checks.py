@@ -174,7 +174,9 @@ def kill(pid: int) -> None:
 
 def check_nox(context: Context) -> None:
     """The sessions of noxfile.py that run by default: those of antsibull-nox."""
-    context.run("nox", "--envdir", str(machine.CACHE / "nox"), "--reuse-existing-virtualenvs", *context.options.extra)
+    words = ("nox", "--envdir", str(machine.CACHE / "nox"), "--reuse-existing-virtualenvs")
+    # Else formatters change the copy, and are content.
+    context.run(*words, *context.options.extra, env={"CI": "true"})
     log = context.log_text()
     # The importer's, which nox only shows.
     found = re.findall(r"^\s*(?:WARNING|ERROR): .*", log, re.M)
@@ -457,7 +459,12 @@ def steps(options: Options) -> list[Step]:
     """All steps, in the order in which they start: what takes long first."""
     found = [
         Step("sanity", "ansible-test sanity, every Python", check_sanity, ("ansible-test",), apt=("tools",)),
-        Step("nox", "antsibull-nox: formatters, linters, licences, documentation, importer", check_nox, ("lint", "galaxy")),
+        Step(
+            "nox",
+            "antsibull-nox: formatters, linters, licences, documentation, importer",
+            check_nox,
+            ("lint", "galaxy"),
+        ),
         Step("mypy", "mypy, strict", check_mypy, ("lint",)),
         Step("shellcheck", "shellcheck of all shell scripts", check_shellcheck, ("lint",), apt=("tools",)),
         Step("bandit", "bandit: weaknesses in the Python code", check_bandit, ("lint",), venv="security"),

@@ -127,7 +127,8 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Ivshme
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._board import read_board
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._request import describe, find_version
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._rules import ERROR, Finding
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import parse_version, read_scenario
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import read_scenario
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._version import parse_version
 
 SERVICE = "service"
 LANDS = {"hypervisor": "hv", "device_model": "dm"}

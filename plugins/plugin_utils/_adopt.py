@@ -26,7 +26,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     Bdf,
     IvshmemError,
 )
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import parse_version
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._version import parse_version
 
 Values = Mapping[str, Any]
 

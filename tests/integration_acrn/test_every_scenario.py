@@ -27,6 +27,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError, Region, RegionVm
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._places import place_regions
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._request import decide, find_version
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import read_scenario
 from ansible_collections.acrn.ivshmem.tests.integration_acrn.test_memory_oracle import ask, holds, pairs, trees
@@ -131,8 +132,8 @@ class Bench:
             Region(value["name"], "hypervisor", value["size"], tuple(map(RegionVm, value["vms"]))) for value in values
         ]
         try:
-            return scenario.rendered(
-                scenario.placed(wanted, self.board.native, version=self.version), version=self.version
+            return scenario.block.rendered(
+                place_regions(scenario, wanted, self.board.native, version=self.version), version=self.version
             )
         except IvshmemError:
             return None

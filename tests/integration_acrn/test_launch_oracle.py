@@ -25,7 +25,8 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm impo
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._edit import edit_script
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._view import script_devices, script_vms
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import read_scenario, version_of_tree
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import read_scenario
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._version import version_of_tree
 from ansible_collections.acrn.ivshmem.tests.integration_acrn.controller import play
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -23,6 +23,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._builder import _deci
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError, Region, RegionVm
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._board import read_board
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._memory import budget, service_places
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._places import place_regions
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._request import find_version
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import read_scenario
 
@@ -87,7 +88,7 @@ def unplaced(scenario, version, board, regions):
 
 def written(folder, number, scenario, regions, version):
     path = folder / f"{number}.xml"
-    path.write_bytes(scenario.rendered(scenario.placed(regions), version=version))
+    path.write_bytes(scenario.block.rendered(place_regions(scenario, regions), version=version))
     return str(path)
 
 
@@ -149,9 +150,9 @@ def test_make_has_the_limit_where_we_have_it(name, tmp_path):
     assert budget(scenario, version, board)["limit"] == sum(sizes)
 
     def build(number, sizes):
-        placed = scenario.placed(regions(scenario, sizes, [0, 1]), board.native, version=version)
+        placed = place_regions(scenario, regions(scenario, sizes, [0, 1]), board.native, version=version)
         file = tmp_path / f"{number}.xml"
-        file.write_bytes(scenario.rendered(placed, version=version))
+        file.write_bytes(scenario.block.rendered(placed, version=version))
         compiler = ("CC=gcc-11",) if version <= (3, 1) else ()
         request = _model.Request(
             source=str(root),

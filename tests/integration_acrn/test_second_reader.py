@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._request import decide
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import parse_version, read_scenario
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import read_scenario
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._version import parse_version
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils import scenarios
 
 PATH = Path(__file__).resolve().parents[1] / "lab" / "second_reader.py"

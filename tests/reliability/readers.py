@@ -23,7 +23,13 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._host import Ar
 from ansible_collections.acrn.ivshmem.plugins.module_utils._builder import _findings, _judge, _store
 from ansible_collections.acrn.ivshmem.plugins.module_utils._guest import _binding, _functions, _journal, _kernel, _udev
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch import _acrn_dm, _edit, _view
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import _board, _request, _scenario
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import (
+    _board,
+    _launch_xml,
+    _request,
+    _scenario,
+    _version,
+)
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils import scenarios, standin
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils.guest_kernel import FakeKernel, config_space
 
@@ -151,7 +157,7 @@ def read_scenario(data):
 
 def launch_xml(data):
     scenario = _scenario.read_scenario(scenarios.scenario("v2", vms=scenarios.VMS[1:]).encode(), "line.xml")
-    _scenario.render_launch(data, "launch.xml", scenario, scenario.as_found())
+    _launch_xml.render_launch(data, "launch.xml", scenario, scenario.as_found())
 
 
 def launch_script(data):
@@ -184,7 +190,7 @@ def arguments(data):
     words = text(data).split()
     _acrn_dm.read_arguments(words)
     for word in words[:20]:
-        for read in (_acrn_dm.parse_pci, _acrn_dm.parse_slot, _region.Bdf.parse, _scenario.parse_version):
+        for read in (_acrn_dm.parse_pci, _acrn_dm.parse_slot, _region.Bdf.parse, _version.parse_version):
             with contextlib.suppress(_region.IvshmemError):
                 read(word)
 
@@ -241,7 +247,7 @@ def header(data):
 def make_output(data):
     _findings.read_findings(text(data))
     _findings.telling_lines(text(data))
-    _scenario.version_of_tree(text(data))
+    _version.version_of_tree(text(data))
 
 
 def wanted_modules(data):

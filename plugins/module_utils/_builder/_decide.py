@@ -36,7 +36,8 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._tree import
 from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import REGION_IDS_SINCE, V3_FIRST
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import read_file
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import HYPERVISOR, IvshmemError, some
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import V3, Scenario, read_scenario
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import Scenario, read_scenario
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._vm import V3
 from ansible_collections.acrn.ivshmem.plugins.module_utils._xml import Document
 
 # Part of every key: raise it when the way of building changes so that old artefacts no longer stand for new ones.
@@ -131,14 +132,13 @@ def expected_regions(scenario: Scenario, version: Version) -> tuple[BuiltRegion,
     none while IVSHMEM_ENABLED is not ``y``. Region IDs go in from v3.3 on. Raises IvshmemError for a region that
     cannot be read.
     """
-    if scenario.unreadable:
-        lines = some(scenario.document.line(node) for node in scenario.unreadable)
+    if scenario.block.unreadable:
+        lines = some(scenario.document.line(node) for node in scenario.block.unreadable)
         raise IvshmemError(f"{scenario.where}: the IVSHMEM_REGION at line {lines} cannot be read; correct or remove it")
     if scenario.dialect == V3:
         chosen = [region for region in scenario.regions if region.provided_by == HYPERVISOR]
     else:
-        on = scenario.block is not None and scenario.block.value("IVSHMEM_ENABLED") == "y"
-        chosen = list(scenario.regions) if on else []
+        chosen = list(scenario.in_effect)
     with_id = version >= REGION_IDS_SINCE
     return tuple(
         BuiltRegion(region.prefixed, region.size << 20, (region.region_id or 0) if with_id else 0) for region in chosen
@@ -213,7 +213,7 @@ def plan(request: Request) -> Plan:
     # What the build does not read is no part of it: two files that differ in nothing else are one build, and its
     # artefact is the same whichever of them comes first.
     decisive = _named(scenario.for_key(), scenario, name, scenario_path)
-    data = _named(scenario.for_build(), scenario, name, scenario_path)
+    data = _named(scenario.block.for_build(), scenario, name, scenario_path)
 
     environment = {key: value for key, value in os.environ.items() if key in ("HOME", "TMPDIR", "CCACHE_DIR")}
     environment["PATH"] = os.environ.get("PATH") or os.defpath

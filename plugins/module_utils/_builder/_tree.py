@@ -21,7 +21,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._model impor
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import read_file
 from ansible_collections.acrn.ivshmem.plugins.module_utils._process import run_apart
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import version_of_tree
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._version import version_of_tree
 
 # The build time in the binary of a tree without git history: 2020-01-01 00:00:00 UTC.
 DEFAULT_EPOCH = 1577836800

@@ -43,7 +43,8 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
 from ansible_collections.acrn.ivshmem.plugins.module_utils._words import meant
 
 if TYPE_CHECKING:
-    from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import Scenario, Vm
+    from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import Scenario
+    from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._vm import Vm
 
 # devicemodel/core/main.c, long_options of all releases. --ssram is not here: only v3.0+ takes a value, and ACRN's own
 # generator writes none.

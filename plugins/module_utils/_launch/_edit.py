@@ -45,9 +45,11 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._view import 
     script_vms,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Bdf, Device, IvshmemError
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._places import place_regions
 
 if TYPE_CHECKING:
-    from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import Scenario, Vm
+    from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import Scenario
+    from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._vm import Vm
 
 
 STATES = ("exact", "present", "absent")
@@ -555,7 +557,7 @@ def _chosen_slots(scenario: Scenario, vm: Vm, version: tuple[int, int] | None) -
     """The slots that a plan of this scenario has for a VM: where its file names none, both choose the same."""
     return {
         placed.region.prefixed: end.vbdf.slot
-        for placed in scenario.placed(scenario.regions, version=version)
+        for placed in place_regions(scenario, scenario.regions, version=version)
         for end in placed.vms
         if end.vm.id == vm.id and end.vbdf is not None and not end.vbdf.function
     }

@@ -60,7 +60,8 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._view import 
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._light import Heavy, Light
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import HYPERVISOR, PREFIXES, IvshmemError
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import parse_version, read_scenario
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import read_scenario
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._version import parse_version
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule

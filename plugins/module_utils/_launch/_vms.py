@@ -18,7 +18,7 @@ from typing import Any, Callable, Mapping
 from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import LONGEST_VM_NAME, OTHERS_SLOT_ORDER, VM_NAME
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import argument_of, make_device
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import HYPERVISOR, Bdf, IvshmemError, read_place
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import parse_version
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._version import parse_version
 from ansible_collections.acrn.ivshmem.plugins.module_utils._words import meant
 
 Vm = Mapping[str, Any]

@@ -30,7 +30,8 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     RegionVm,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._board import Board, Resource, Span
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import V3, Scenario
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import Scenario
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._vm import V3
 
 Version = Tuple[int, int]
 _MB = 1 << 20

@@ -28,17 +28,12 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     parse_regions,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._board import Board
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._launch_xml import launch_guests, render_launch
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._memory import budget
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._places import PlacedRegion, Places, place_regions
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._rules import Finding, check, refuse
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import (
-    PlacedRegion,
-    Places,
-    Scenario,
-    launch_guests,
-    read_scenario,
-    render_launch,
-    version_of_tree,
-)
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import Scenario, read_scenario
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._version import version_of_tree
 
 
 @dataclass(frozen=True)
@@ -116,7 +111,7 @@ def decide(
     findings: tuple[Finding, ...] = ()
     if state == "absent":
         # Rules are not asked here: whatever is wrong with a file, its regions can be taken out.
-        new = scenario.without({region.name for region in names_to_remove(values)})
+        new = scenario.block.without({region.name for region in names_to_remove(values)})
         regions = read_scenario(new, where).as_found()
     else:
         declared, unreadable = parse_regions(values, declared_in)
@@ -126,8 +121,8 @@ def decide(
         refuse(findings, where, unreadable, others(scenario))
         places = [*_readable(earlier, where), *(_places(scenario, each) for each in known)]
         native, named = (board.native, board.named) if board else ((), ())
-        regions = scenario.placed(wanted, native, places, named, version)
-        new = scenario.rendered(regions, keep_unreadable=state == "present", version=version)
+        regions = place_regions(scenario, wanted, native, places, named, version)
+        new = scenario.block.rendered(regions, keep_unreadable=state == "present", version=version)
     new_launch = None if launch is None else render_launch(launch, launch_where, scenario, regions)
     return Outcome(scenario, regions, findings, new, new_launch)
 

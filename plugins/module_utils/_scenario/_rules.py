@@ -46,13 +46,9 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._board import Board
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._memory import budget, service_places
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import (
-    V2,
-    V3,
-    Scenario,
-    Vm,
-    several_functions,
-)
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._places import place_regions, several_functions
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import Scenario
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._vm import V2, V3, Vm
 from ansible_collections.acrn.ivshmem.plugins.module_utils._words import meant
 
 ERROR, WARNING = "error", "warning"
@@ -591,7 +587,7 @@ def _vbdf_moved(context: Context) -> Iterator[Hit]:
     before = scenario.places()
     asked = {(region.name, vm.id) for region, vm, vbdf, key in context.vms() if vbdf}
     try:
-        placed = scenario.placed(context.regions, native, (), named, context.version)
+        placed = place_regions(scenario, context.regions, native, (), named, context.version)
     except IvshmemError:
         # Other rules tell what is wrong.
         return
@@ -872,7 +868,7 @@ def _root_line(context: Context) -> Iterator[Hit]:
 )
 def _region_unreadable(context: Context) -> Iterator[Hit]:
     document = context.scenario.document
-    lines = [document.line(node) for node in context.scenario.unreadable]
+    lines = [document.line(node) for node in context.scenario.block.unreadable]
     for line in lines[:10]:
         yield Hit(f"{document.where}: line {line} holds a region that is not readable, or there twice")
     if len(lines) > 10:
@@ -890,9 +886,10 @@ def _region_unreadable(context: Context) -> Iterator[Hit]:
 def _region_disabled(context: Context) -> Iterator[Hit]:
     scenario = context.scenario
     names = [region.name for region in scenario.regions if region.name not in context.declared]
-    if scenario.block and names and not scenario.enabled:
+    element = scenario.block.element
+    if element and names and not scenario.enabled:
         wanted = {region.name for region in context.regions}
-        line = scenario.document.line(scenario.block.first("IVSHMEM_ENABLED") or scenario.block)
+        line = scenario.document.line(element.first("IVSHMEM_ENABLED") or element)
         switch = f"{scenario.where}: IVSHMEM_ENABLED (line {line}) is not y"
         if wanted.intersection(names):
             yield Hit(f"{switch}, and the declared regions switch on what else the file lists: {some(names)}")

@@ -29,12 +29,9 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._board import Board, read_board
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._request import Outcome, decide, find_version
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import (
-    V2,
-    Scenario,
-    parse_version,
-    read_scenario,
-)
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import Scenario, read_scenario
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._version import parse_version
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._vm import V2
 from ansible_collections.acrn.ivshmem.plugins.module_utils._xml import Document
 
 Params = Mapping[str, Any]

@@ -18,11 +18,8 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm impo
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError, parse_regions, some
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import _request
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._board import read_board
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import (
-    parse_version,
-    read_scenario,
-    version_of_tree,
-)
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import read_scenario
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._version import parse_version, version_of_tree
 
 SIZE = 4 * 1000 * 1000
 

@@ -11,13 +11,11 @@ import pytest
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import SLOT_ORDER
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Bdf, IvshmemError, parse_regions
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._launch_xml import render_launch
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._places import place_regions
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._request import decide
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import (
-    parse_version,
-    read_scenario,
-    render_launch,
-    version_of_tree,
-)
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import read_scenario
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._version import parse_version, version_of_tree
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils import scenarios
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils.scenarios import (
     VMS,
@@ -679,7 +677,7 @@ def test_taken_slots_are_left_out():
     )
     native = [Bdf.parse(bdf) for bdf in ("00:08.0", "00:09.3", "01:0b.0")]
     scenario = read_scenario(text.encode(), "f")
-    (placed,) = scenario.placed(parse_regions(["hv:/a, 2, 0:1:2:3"])[0], native)
+    (placed,) = place_regions(scenario, parse_regions(["hv:/a, 2, 0:1:2:3"])[0], native)
     assert [str(vm.vbdf) for vm in placed.vms] == ["00:0a.0", "00:0b.0", "00:09.0", "00:09.0"]
 
 
@@ -696,13 +694,13 @@ def test_a_slot_of_the_file_that_something_else_holds_is_given_up():
 def test_numbers_that_the_board_only_names_come_last_in_the_service_vm():
     scenario = read_scenario(V3.encode(), "f")
     named = [Bdf(0, slot, 0) for slot in (0x08, 0x09, 0x0B)]
-    (placed,) = scenario.placed(parse_regions(["hv:/a, 2, 0:1"])[0], named=named)
+    (placed,) = place_regions(scenario, parse_regions(["hv:/a, 2, 0:1"])[0], named=named)
     assert [str(vm.vbdf) for vm in placed.vms] == ["00:08.0", "00:0a.0"]
-    last = scenario.placed(parse_regions([f"hv:/r{number}, 2, 0:1" for number in range(27)])[0], named=named)
+    last = place_regions(scenario, parse_regions([f"hv:/r{number}, 2, 0:1" for number in range(27)])[0], named=named)
     assert [str(each.vms[1].vbdf) for each in last[-2:]] == ["00:08.0", "00:09.0"]
     # One that the file has stays.
     text = scenarios.scenario("v3", block_v3(region_v3("a", ("PRE0", "00:08.0"), ("SVC", "00:0b.0"))))
-    (kept,) = read_scenario(text.encode(), "f").placed(parse_regions(["hv:/a, 2, 0:1"])[0], named=named)
+    (kept,) = place_regions(read_scenario(text.encode(), "f"), parse_regions(["hv:/a, 2, 0:1"])[0], named=named)
     assert str(kept.vms[1].vbdf) == "00:0b.0"
 
 
@@ -723,7 +721,7 @@ def test_functions_other_than_0_stay_where_guests_find_them(version, regions, pl
         region_v3(name, ("SVC", f"00:0c.{functions[name]}"), ("POST2", f"00:0c.{functions[name]}")) for name in "cba"
     ]
     scenario = read_scenario(scenarios.scenario("v3", block_v3(*block)).encode(), "f")
-    placed = scenario.placed(parse_regions([f"hv:/{name}, 2, 1:2" for name in regions])[0], version=version)
+    placed = place_regions(scenario, parse_regions([f"hv:/{name}, 2, 1:2" for name in regions])[0], version=version)
     assert [str(each.vms[0].vbdf) for each in placed] == places
     # acrn-dm has no words for them.
     assert all(each.vms[1].vbdf.function == 0 for each in placed)
@@ -752,7 +750,7 @@ def test_a_vm_without_a_free_slot():
 def test_in_v2_only_post_launched_vms_have_a_slot():
     scenario = read_scenario(scenarios.scenario("v2").encode(), "f")
     wanted = {"name": "b", "size": 2, "vms": [0, {"id": 2, "vbdf": "00:08.0"}]}
-    placed = scenario.placed(parse_regions(["hv:/a, 2, 0:1:2", wanted])[0])
+    placed = place_regions(scenario, parse_regions(["hv:/a, 2, 0:1:2", wanted])[0])
     slots = [[vm["slot"] for vm in region.as_dict()["vms"]] for region in placed]
     assert slots == [[None, None, 30], [None, 8]]
 
@@ -789,7 +787,7 @@ def test_odd_numbers_of_the_scenario_count_as_not_set():
 
 def launch(text, *regions):
     scenario = read_scenario(scenarios.scenario("v2").encode(), "f")
-    placed = scenario.placed(parse_regions(regions)[0])
+    placed = place_regions(scenario, parse_regions(regions)[0])
     new = render_launch(text.encode(), "launch.xml", scenario, placed)
     assert render_launch(new, "launch.xml", scenario, placed) == new
     return new.decode()
@@ -882,8 +880,8 @@ def test_what_the_build_reads_is_in_the_key():
 
 def test_a_build_is_of_the_file_without_regions_of_the_device_model():
     with_dm = read_scenario(scenarios.scenario("v3", block_v3(A, DM)).encode(), "f")
-    assert with_dm.for_build() == scenarios.scenario("v3", block_v3(A)).encode()
+    assert with_dm.block.for_build() == scenarios.scenario("v3", block_v3(A)).encode()
     plain = scenarios.scenario("v3", block_v3(A)).encode()
-    assert read_scenario(plain, "f").for_build() == plain
+    assert read_scenario(plain, "f").block.for_build() == plain
     old = scenarios.scenario("v2", block_v2("hv:/a, 2, 0:2", "dm:/b, 2, 2:3")).encode()
-    assert read_scenario(old, "f").for_build() == read_scenario(old, "f").for_key() == old
+    assert read_scenario(old, "f").block.for_build() == read_scenario(old, "f").for_key() == old

@@ -15,6 +15,7 @@ from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import _entries
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch import _service_vm
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._places import place_regions
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import read_scenario
 from ansible_collections.acrn.ivshmem.plugins.modules import launch_script
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils import scenarios
@@ -237,7 +238,9 @@ def test_slots_that_no_file_names_are_those_of_the_plan(run, script, tmp_path):
     lines = ("hv:/a, 2, 0:2:3", "hv:/b, 4, 2:3")
     path.write_text(scenarios.scenario("v2", scenarios.block_v2(*lines), vms=((0, "PRE", "pre"), *VMS_OF_V2)))
     plan = read_scenario(path.read_bytes(), "scenario.xml")
-    planned = [(end.vbdf.slot) for region in plan.placed(plan.regions) for end in region.vms if end.vm.name == "VM1"]
+    planned = [
+        (end.vbdf.slot) for region in place_regions(plan, plan.regions) for end in region.vms if end.vm.name == "VM1"
+    ]
     result = run(path=script, scenario_path=path, acrn_version="2.7")
     assert [device["slot"] for device in result["devices"]] == planned == [30, 29]
     assert not run(path=script, scenario_path=path, acrn_version="2.7")["changed"]

@@ -197,49 +197,54 @@ def _version(release: str) -> tuple[int, int]:
 
 def _refuse(state: State, wish: Wish, selected: Sequence[tuple[Device | None, Function]]) -> None:
     """Raise IvshmemError for what would fail or do harm, before anything is touched."""
-    # A driver that this module itself gave it, by its own rules file, is no stranger: to change over needs no force.
-    ours: dict[str, str] = {}
-    for path in (RUN_RULES, RULES):
-        ours.update({key: block[2] for key, block in parse_rules(state.files.get(path), path).items()})
-    held = [
-        function
-        for _device, function in selected
-        if function.driver not in (None, wish.driver, ours.get(function.address), ours.get(ALL)) and not wish.force
-    ]
-    if held:
-        raise IvshmemError(
-            "\n".join(
-                f"function {function.bdf} is held by driver '{function.driver}', wanted is '{wish.driver}': "
-                "stop what uses it and set force, or leave it out of devices"
-                for function in held
-            )
-        )
-    unbound = [function for _device, function in selected if function.driver != wish.driver]
+    functions = [function for _device, function in selected]
+    _refuse_held(state, wish, functions)
     # Where nothing is bound there is nothing that could not work, and all can be given back.
-    if selected and wish.driver == UIO and state.lockdown != "none":
+    unbound = [function for function in functions if function.driver != wish.driver]
+    if functions and wish.driver == UIO and state.lockdown != "none":
         raise IvshmemError(
             f"the kernel is locked down ({state.lockdown}, as with Secure Boot), so that no program may map the shared "
             f"memory (resource2): boot the guest without lockdown, or use driver {VFIO} with an IOMMU"
         )
-    if unbound and wish.driver not in state.loaded and wish.driver in state.missing:
-        raise IvshmemError(f"kernel {state.release} has no module {wish.driver}: {module_mend(wish.driver, state)}")
-    if unbound and wish.driver == UIO and _version(state.release) < (4, 13):
-        raise IvshmemError(
-            f"kernel {state.release}: before Linux 4.13 {UIO} refuses a function without an interrupt line, which "
-            f"every ivshmem function of ACRN is ('No IRQ assigned to device'): use a newer kernel or driver {VFIO}"
-        )
-    if wish.driver == VFIO:
-        bare = [function.bdf for function in unbound if function.iommu_group is None]
-        if bare and not state.noiommu and not wish.unsafe_noiommu:
-            raise IvshmemError(
-                f"{VFIO} needs an IOMMU, and {', '.join(bare)} is in no IOMMU group: give the guest one (and "
-                "intel_iommu=on), or set unsafe_noiommu on a kernel with CONFIG_VFIO_NOIOMMU, which taints it"
-            )
-    if selected and wish.persist and not state.udev:
+    if unbound:
+        _refuse_driver(state, wish, unbound)
+    if functions and wish.persist and not state.udev:
         raise IvshmemError("this guest runs no udev, which binds after a reboot: set persist to false")
     for path, text in state.files.items():
         if text and not text.startswith(MARKER):
             raise IvshmemError(f"{path} was not written by acrn.ivshmem.guest_device: move it away")
+
+
+def _refuse_held(state: State, wish: Wish, functions: Sequence[Function]) -> None:
+    """Functions that a driver holds, which is neither the wanted one nor one that this module gave them."""
+    ours: dict[str, str] = {}
+    for path in (RUN_RULES, RULES):
+        ours.update({key: block[2] for key, block in parse_rules(state.files.get(path), path).items()})
+    held = [
+        f"function {function.bdf} is held by driver '{function.driver}', wanted is '{wish.driver}': "
+        "stop what uses it and set force, or leave it out of devices"
+        for function in functions
+        if function.driver not in (None, wish.driver, ours.get(function.address), ours.get(ALL))
+    ]
+    if held and not wish.force:
+        raise IvshmemError("\n".join(held))
+
+
+def _refuse_driver(state: State, wish: Wish, unbound: Sequence[Function]) -> None:
+    """What keeps the wanted driver from functions that it does not have yet."""
+    if wish.driver not in state.loaded and wish.driver in state.missing:
+        raise IvshmemError(f"kernel {state.release} has no module {wish.driver}: {module_mend(wish.driver, state)}")
+    if wish.driver == UIO and _version(state.release) < (4, 13):
+        raise IvshmemError(
+            f"kernel {state.release}: before Linux 4.13 {UIO} refuses a function without an interrupt line, which "
+            f"every ivshmem function of ACRN is ('No IRQ assigned to device'): use a newer kernel or driver {VFIO}"
+        )
+    bare = [function.bdf for function in unbound if function.iommu_group is None]
+    if wish.driver == VFIO and bare and not state.noiommu and not wish.unsafe_noiommu:
+        raise IvshmemError(
+            f"{VFIO} needs an IOMMU, and {', '.join(bare)} is in no IOMMU group: give the guest one (and "
+            "intel_iommu=on), or set unsafe_noiommu on a kernel with CONFIG_VFIO_NOIOMMU, which taints it"
+        )
 
 
 def _choose(state: State, wish: Wish) -> list[tuple[Device | None, Function]]:
@@ -283,6 +288,9 @@ class _Planner:
         self.warnings: list[str] = []
         # For the default of 0600 of a group's files that nobody asked for: a group without access is no use.
         self.mode = 0o660 if wish.group and wish.mode is None else wish.mode
+        # The blocks of an earlier call: those that outlive a reboot, and those that do not.
+        self.old = parse_rules(state.files.get(RULES), RULES)
+        self.passing = parse_rules(state.files.get(RUN_RULES), RUN_RULES)
 
     def show(self, function: Function, driver: str | None) -> None:
         self.before[function.bdf] = f"driver: {function.driver or 'none'}"
@@ -305,19 +313,33 @@ class _Planner:
             self.actions.append(Action("reload"))
 
     def present(self) -> None:
-        wish, state = self.wish, self.state
-        old = parse_rules(state.files.get(RULES), RULES)
-        passing = parse_rules(state.files.get(RUN_RULES), RUN_RULES)
+        wish = self.wish
         keys = [ALL] if wish.devices is None else [function.address for _device, function in self.selected]
-        names = {function.address: device.name for device, function in self.selected if device}
-        earlier = {**passing, **old}
+        earlier = {**self.passing, **self.old}
         if wish.devices is not None and not wish.exclusive:
             refuse_beside_all(earlier)
         kept = {} if wish.exclusive or wish.devices is None else earlier
         if wish.exclusive:
             self.release_stale([key for key in earlier if key not in keys], earlier)
+        useful = self.useful_blocks(keys, self.bound_by_us(earlier))
+        rest = {key: block for key, (block, _name, _driver) in kept.items() if key not in keys}
+        lasting = {key: block for key, block in rest.items() if key in self.old}
+        fleeting = {key: block for key, block in rest.items() if key not in self.old}
+        (lasting if wish.persist else fleeting).update(useful)
+        self.noiommu_file()
+        self.rules(lasting, self.without_udev(fleeting))
+        if wish.driver == VFIO and (wish.group or wish.mode is not None):
+            self.warnings.append(f"group and mode are for {UIO} only: {VFIO} nodes are numbered by the kernel")
+        self.bind_all()
+        for device, function in self.selected:
+            self.open_up(device, function)
+
+    def useful_blocks(self, keys: Sequence[str], by_us: Mapping[str, str]) -> dict[str, str]:
+        """The rules of this call by their key. ``by_us`` are the functions that nobody else has bound."""
+        wish = self.wish
+        names = {function.address: device.name for device, function in self.selected if device}
         access_group = group_name(wish.group) if wish.group else None
-        bound = {} if wish.persist else self.bound_by_us(earlier)
+        bound = {} if wish.persist else by_us
         blocks = {
             key: rule_block(
                 key, names.get(key), wish.driver if wish.persist else None, access_group, self.mode, bound.get(key)
@@ -326,28 +348,25 @@ class _Planner:
         }
         # Where the rule is one for all of them, it still is each of them that was bound or was not.
         blocks.update({key: rule_block(key, None, None, None, None, bound[key]) for key in bound if key not in keys})
-        rest = {key: block for key, (block, _name, _driver) in kept.items() if key not in keys}
-        lasting = {key: block for key, block in rest.items() if key in old}
-        fleeting = {key: block for key, block in rest.items() if key not in old}
         # A rule without binding, name or access would be a comment alone, which says something of what was bound only.
-        useful = {key: block for key, block in blocks.items() if block.count("\n") > 1 or key in bound}
-        (lasting if wish.persist else fleeting).update(useful)
-        if not state.udev and fleeting:
-            self.warnings.append("this guest runs no udev: names in /dev/ivshmem are not made")
-            # For the next run, which reads it as well.
-            heads = {key: block.partition("\n")[0] for key, block in fleeting.items()}
-            fleeting = {key: f"{head}\n" for key, head in heads.items() if not head.endswith(" -")}
+        return {key: block for key, block in blocks.items() if block.count("\n") > 1 or key in bound}
+
+    def without_udev(self, fleeting: dict[str, str]) -> dict[str, str]:
+        """The rules that do not outlive a reboot; of a guest without udev what the next run reads alone."""
+        if self.state.udev or not fleeting:
+            return fleeting
+        self.warnings.append("this guest runs no udev: names in /dev/ivshmem are not made")
+        heads = {key: block.partition("\n")[0] for key, block in fleeting.items()}
+        return {key: f"{head}\n" for key, head in heads.items() if not head.endswith(" -")}
+
+    def noiommu_file(self) -> None:
+        """The option of vfio for a guest without an IOMMU, or its end."""
+        wish = self.wish
         if wish.unsafe_noiommu and wish.driver == VFIO:
             text = f"{MARKER}\noptions vfio enable_unsafe_noiommu_mode=1\n"
-            self.file(NOIOMMU_CONF, text if wish.persist else state.files.get(NOIOMMU_CONF))
+            self.file(NOIOMMU_CONF, text if wish.persist else self.state.files.get(NOIOMMU_CONF))
         elif wish.exclusive:
             self.file(NOIOMMU_CONF, None)
-        self.rules(lasting, fleeting)
-        if wish.driver == VFIO and (wish.group or wish.mode is not None):
-            self.warnings.append(f"group and mode are for {UIO} only: {VFIO} nodes are numbered by the kernel")
-        self.bind_all()
-        for device, function in self.selected:
-            self.open_up(device, function)
 
     def bound_by_us(self, earlier: Mapping[str, tuple[str, str, str]]) -> dict[str, str]:
         """The functions that this run binds, or an earlier one has by its rule: nobody else has bound those by hand."""
@@ -374,14 +393,7 @@ class _Planner:
             if function.driver:
                 self.actions.append(Action("unbind", function.address, function.driver))
         self.take_back()
-        chosen = {function.address for _device, function in self.selected}
-        # new_id takes every unbound function that it fits: those that were not selected must not be among them.
-        freed = {action.target for action in self.actions if action.kind == "unbind"}
-        others = [
-            function
-            for function in state.functions
-            if function.address not in chosen and (function.driver is None or function.address in freed)
-        ]
+        others = self.others_unbound()
         ids: dict[str, None] = {}
         for function in pending:
             text = _narrow(function, others) if wish.method == NEW_ID else None
@@ -395,26 +407,41 @@ class _Planner:
         self.actions.extend(Action("new_id", wish.driver, text) for text in ids)
         self.actions.extend(Action("bind", function.address, wish.driver) for function in pending)
 
+    def others_unbound(self) -> list[Function]:
+        """Functions that were not selected and have no driver then: new_id takes every unbound one that it fits."""
+        chosen = {function.address for _device, function in self.selected}
+        freed = {action.target for action in self.actions if action.kind == "unbind"}
+        return [
+            function
+            for function in self.state.functions
+            if function.address not in chosen and (function.driver is None or function.address in freed)
+        ]
+
     def open_up(self, device: Device | None, function: Function) -> None:
-        wish, state = self.wish, self.state
-        if wish.driver == VFIO:
+        """Access to a function, and its name, for those who shall use it; vfio has other ways."""
+        if self.wish.driver == VFIO:
             return
+        if self.mode is not None or self.wish.group:
+            self.give_access(function)
+        name, state = device.name if device else None, self.state
+        if name and state.udev and (function.uio is None or state.links.get(name) != function.uio):
+            self.actions.append(Action("link", function.address, name))
+            link = f"/dev/ivshmem/{name}"
+            before = state.links.get(name) or "none"
+            self.note(function, f"{link}: {before}", f"{link}: {function.uio or 'the uio node'}")
+
+    def give_access(self, function: Function) -> None:
+        wish, state = self.wish, self.state
         paths = [f"{function.sysfs}/{name}" for name in RESOURCES]
         paths = [path for path in paths if path in state.access]
         paths.append(f"/dev/{function.uio}" if function.uio else "")
         for path in paths:
             gid, mode = state.access.get(path, (0, 0o600))
             wanted = (gid if state.gid is None else state.gid, mode if self.mode is None else self.mode)
-            if (self.mode is not None or wish.group) and (wanted != (gid, mode) or (wish.group and state.gid is None)):
+            if wanted != (gid, mode) or (wish.group and state.gid is None):
                 self.actions.append(Action("access", path or function.address, f"{wish.group or ''} {wanted[1]:o}"))
                 label = os.path.basename(path) or "uio node"
                 self.note(function, f"{label}: {gid} {mode:04o}", f"{label}: {wish.group or gid} {wanted[1]:04o}")
-        name = device.name if device else None
-        if name and state.udev and (function.uio is None or state.links.get(name) != function.uio):
-            self.actions.append(Action("link", function.address, name))
-            link = f"/dev/ivshmem/{name}"
-            before = state.links.get(name) or "none"
-            self.note(function, f"{link}: {before}", f"{link}: {function.uio or 'the uio node'}")
 
     def release(self, function: Function, drivers: Sequence[str], ours: bool) -> None:
         """Give a function back: these drivers let go of it, resource files as the kernel makes them."""
@@ -463,18 +490,17 @@ class _Planner:
                 self.actions.insert(first, action)
 
     def absent(self) -> None:
-        wish, state = self.wish, self.state
-        old = parse_rules(state.files.get(RULES), RULES)
-        passing = parse_rules(state.files.get(RUN_RULES), RUN_RULES)
+        wish = self.wish
+        earlier = {**self.passing, **self.old}
         if wish.devices is None:
-            gone = set(old) | set(passing)
+            gone = set(earlier)
         else:
             addresses = {function.address for _device, function in self.selected}
             addresses |= {device.address for device in wish.devices if device.address}
             names = {device.name for device in wish.devices if device.name}
-            refuse_beside_all({**passing, **old})
-            gone = {key for key, (_b, name, _d) in {**passing, **old}.items() if key in addresses or name in names}
-        ours = {key: block for key, block in {**passing, **old}.items() if key in gone}
+            refuse_beside_all(earlier)
+            gone = {key for key, (_b, name, _d) in earlier.items() if key in addresses or name in names}
+        ours = {key: block for key, block in earlier.items() if key in gone}
         for _device, function in self.selected:
             # What an earlier call bound to another driver is given back just so: its rule goes, too.
             rules = [ours[key] for key in (function.address, ALL) if key in ours]
@@ -484,8 +510,8 @@ class _Planner:
         if wish.devices is None:
             self.file(NOIOMMU_CONF, None)
         self.rules(
-            {key: block for key, (block, _n, _d) in old.items() if key not in gone},
-            {key: block for key, (block, _n, _d) in passing.items() if key not in gone},
+            {key: block for key, (block, _n, _d) in self.old.items() if key not in gone},
+            {key: block for key, (block, _n, _d) in self.passing.items() if key not in gone},
         )
 
 

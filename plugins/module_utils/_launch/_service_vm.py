@@ -14,7 +14,7 @@ import json
 import os
 import re
 import shutil
-from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence, Union
+from typing import TYPE_CHECKING, Any, Iterable, Iterator, Mapping, Sequence, Union
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import (
     digest_or_none,
@@ -34,6 +34,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm impo
     sizes_of,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._dm_memory import (
+    Memory,
     Processes,
     RunningVm,
     explain,
@@ -359,55 +360,64 @@ def clear_memory(module: Module, seen: Processes | None = None) -> dict[str, Any
     """Look at the running VMs, and remove memory of dm-land regions that is in the way. Raises IvshmemError."""
     params = module.params
     version = parse_version(params["acrn_version"]) if params["acrn_version"] else None
-    wanted_devices = {vm["name"]: make_devices(vm["devices"], version) for vm in params["vms"]}
+    devices = {vm["name"]: make_devices(vm["devices"], version) for vm in params["vms"]}
     processes = seen or Processes()
     wanted = {region["name"]: region["size"] for region in params["regions"]}
     running = processes.vms()
     memories = look(wanted, params["absent"], params["directory"], processes)
     free = [memory for memory in memories if memory.stale and not memory.holders] if params["remove"] else []
-    held = [explain(memory) for memory in memories if memory.stale and memory.holders]
     room = lacks_room(memories, params["directory"])
-    for memory in free:
-        if not module.check_mode:
-            try:
-                os.unlink(memory.path)
-            except OSError as exc:
-                raise IvshmemError(f"{memory.path}: cannot be removed: {exc.strerror}") from exc
-    if held and params["on_held"] == "fail" and not module.check_mode:
-        raise IvshmemError("\n".join(held))
-    for text in held:
-        module.warn(text)
+    if not module.check_mode:
+        _remove(free)
+    held = _held(module, memories)
     # Memory of a VM that is not among vms is none of ours, even when it goes away between two calls.
-    others = {name for vm in running if vm.vm in wanted_devices for name in vm.dm_regions()}
-    foreign = {name for vm in running if vm.vm not in wanted_devices for name in vm.dm_regions()}
+    others = {name for vm in running if vm.vm in devices for name in vm.dm_regions()}
+    foreign = {name for vm in running if vm.vm not in devices for name in vm.dm_regions()}
     result: dict[str, Any] = {
         "changed": bool(free),
         "room": room,
-        "memory": [
-            {
-                "name": memory.name,
-                "path": memory.path,
-                "size": memory.size,
-                "wanted": memory.wanted,
-                "stale": memory.stale,
-                "held_by": [{"pid": item.pid, "command": item.command, "vm": item.vm} for item in memory.holders],
-            }
-            for memory in memories
-        ],
+        "memory": list(map(_told, memories)),
         "removed": [memory.path for memory in free],
         "held": held,
         "others": sorted(others - foreign - set(wanted)),
         "vms": [
-            {"name": vm.vm, "pid": vm.pid, "fits": vm.fits(wanted_devices[vm.vm]) if vm.vm in wanted_devices else None}
+            {"name": vm.vm, "pid": vm.pid, "fits": vm.fits(devices[vm.vm]) if vm.vm in devices else None}
             for vm in running
         ],
     }
     if module._diff:
-        before = "".join(f"{memory.path} {memory.size}\n" for memory in memories if memory.size is not None)
-        kept = [memory for memory in memories if memory.size is not None and memory not in free]
-        after = "".join(f"{memory.path} {memory.size}\n" for memory in kept)
+        there = [memory for memory in memories if memory.size is not None]
+        before, after = (
+            "".join(f"{memory.path} {memory.size}\n" for memory in some)
+            for some in (there, [memory for memory in there if memory not in free])
+        )
         result["diff"] = {"before": before, "after": after}
     return result
+
+
+def _remove(memories: Iterable[Memory]) -> None:
+    for memory in memories:
+        try:
+            os.unlink(memory.path)
+        except OSError as exc:
+            raise IvshmemError(f"{memory.path}: cannot be removed: {exc.strerror}") from exc
+
+
+def _held(module: Module, memories: Iterable[Memory]) -> list[str]:
+    """What is in the way and in use, in words; refused or warned of, as the user wants it."""
+    held = [explain(memory) for memory in memories if memory.stale and memory.holders]
+    if held and module.params["on_held"] == "fail" and not module.check_mode:
+        raise IvshmemError("\n".join(held))
+    for text in held:
+        module.warn(text)
+    return held
+
+
+def _told(memory: Memory) -> dict[str, Any]:
+    return {
+        **{key: getattr(memory, key) for key in ("name", "path", "size", "wanted", "stale")},
+        "held_by": [{"pid": item.pid, "command": item.command, "vm": item.vm} for item in memory.holders],
+    }
 
 
 def _shared_calls(scripts: Sequence[Mapping[str, Any]]) -> Iterator[str]:

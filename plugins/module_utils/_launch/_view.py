@@ -741,33 +741,42 @@ def calls_of(view: View, vm: str | None, uuid: str | None) -> list[Call]:
             f"{view.where}: no call of acrn-dm was found; expected 'acrn-dm ...' or 'acrn-dm \"${{dm_params[@]}}\"' "
             "as a command of its own"
         )
-    if vm is None and not uuid:
-        names = {call.name for call in calls}
-        unread = [call for call in calls if call.names and call.name is None]
-        if unread:
-            raise _unclear(view, unread, "a VM")
-        if len(names) > 1:
-            told = "; ".join(f"line {call.line}: {call.told}" for call in calls)
-            raise IvshmemError(f"{view.where}: starts several VMs ({told}); say with vm which one is meant")
-        return calls
-    own = [call for call in calls if (call.uuid and call.uuid.lower() == (uuid or "").lower()) or call.name == vm]
-    by_uuid = [call for call in own if uuid and call.uuid and call.uuid.lower() == uuid.lower()]
-    own = by_uuid or own
+    own = _only_vm(view) if vm is None and not uuid else _calls_for(view, vm, uuid)
+    if not own:
+        raise IvshmemError(
+            f"{view.where}: does not start VM '{vm}' ({_listed(calls)}); the last argument of acrn-dm must be the VM's "
+            "name in the scenario"
+        )
+    return own
+
+
+def _only_vm(view: View) -> list[Call]:
+    """All calls, where they start one VM."""
+    unread = [call for call in view.calls if call.names and call.name is None]
+    if unread:
+        raise _unclear(view, unread, "a VM")
+    if len({call.name for call in view.calls}) > 1:
+        told = _listed(view.calls)
+        raise IvshmemError(f"{view.where}: starts several VMs ({told}); say with vm which one is meant")
+    return view.calls
+
+
+def _calls_for(view: View, vm: str | None, uuid: str | None) -> list[Call]:
+    """The calls that start a VM by its UUID, else by its name; one call without either starts any VM."""
+    calls = view.calls
+    by_uuid = [call for call in calls if uuid and call.uuid and call.uuid.lower() == uuid.lower()]
+    own = by_uuid or [call for call in calls if call.name == vm]
     unclear = [call for call in calls if call not in own and vm is not None and call.maybe(vm, uuid)]
     if by_uuid:
         # With -U its name does not matter, and another call's -U is another VM.
         unclear = [call for call in unclear if not call.uuid]
     if unclear:
         raise _unclear(view, unclear, f"VM '{vm}'")
-    if not own and len(calls) == 1 and not calls[0].names:
-        own = calls
-    if not own:
-        told = "; ".join(f"line {call.line}: {call.told}" for call in calls)
-        raise IvshmemError(
-            f"{view.where}: does not start VM '{vm}' ({told}); the last argument of acrn-dm must be the VM's "
-            "name in the scenario"
-        )
-    return own
+    return calls if not own and len(calls) == 1 and not calls[0].names else own
+
+
+def _listed(calls: Sequence[Call]) -> str:
+    return "; ".join(f"line {call.line}: {call.told}" for call in calls)
 
 
 def _hidden(view: View) -> list[str]:

@@ -102,6 +102,31 @@ def _planned_problems(vm: Vm, plan: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _problems(vm: Vm, vms: Sequence[Vm], plan: Mapping[str, Any], mode: str, v2: bool) -> Iterator[str]:
+    yield from _name_problems(vm, vms)
+    yield from _planned_problems(vm, plan)
+    if mode == "template" and vm.get("memory") is None:
+        yield "memory (in MB) is missing"
+    elif int(vm.get("memory") or _MEMORY) < _MEMORY:
+        yield f"memory must be at least {_MEMORY} MB; acrn-dm refuses less"
+    yield from _word_problems(vm)
+    for tap in (str(nic.get("tap")) for nic in vm.get("nics") or []):
+        if not _TAP.fullmatch(tap) or (v2 and "tap" not in tap):
+            yield (
+                f'tap {json.dumps(tap)} is no name for a tap device: 1 to 15 letters and digits, with "tap" in it up '
+                "to ACRN v2.7"
+            )
+    for device in vm.get("passthrough") or []:
+        if not _BDF.fullmatch(str(device.get("bdf"))):
+            yield f"passthrough {json.dumps(device.get('bdf'))} is no PCI address such as 00:14.0"
+    yield from _slot_problems(vm)
+    texts = [*(vm.get("extra_args") or []), vm.get("bootargs"), vm.get("console")]
+    texts += [each.get("options") for key in ("disks", "passthrough") for each in vm.get(key) or []]
+    for text in texts:
+        if _CONTROL.search(str(text or "")):
+            yield f"{json.dumps(text)} has a line break or another control character"
+
+
+def _name_problems(vm: Vm, vms: Sequence[Vm]) -> Iterator[str]:
     name = str(vm.get("name"))
     if vm.get("name") is None:
         yield "its name is missing; write that of the scenario"
@@ -110,11 +135,10 @@ def _problems(vm: Vm, vms: Sequence[Vm], plan: Mapping[str, Any], mode: str, v2:
         yield f"{told}; rename it in the scenario and here"
     if sum(each.get("name") == vm.get("name") for each in vms) > 1:
         yield "is listed twice in launch_vms"
-    yield from _planned_problems(vm, plan)
-    if mode == "template" and vm.get("memory") is None:
-        yield "memory (in MB) is missing"
-    elif int(vm.get("memory") or _MEMORY) < _MEMORY:
-        yield f"memory must be at least {_MEMORY} MB; acrn-dm refuses less"
+
+
+def _word_problems(vm: Vm) -> Iterator[str]:
+    """Values that a launch script has as a word, and that are none there."""
     nics = vm.get("nics") or []
     words = {
         "disk": [disk.get("path") for disk in vm.get("disks") or []],
@@ -130,22 +154,6 @@ def _problems(vm: Vm, vms: Sequence[Vm], plan: Mapping[str, Any], mode: str, v2:
                     f"{key} {json.dumps(value)} has a character that is not allowed there (allowed are letters, "
                     "digits, blanks and _ . / @ + = : % -)"
                 )
-    for nic in nics:
-        tap = str(nic.get("tap"))
-        if not _TAP.fullmatch(tap) or (v2 and "tap" not in tap):
-            yield (
-                f'tap {json.dumps(tap)} is no name for a tap device: 1 to 15 letters and digits, with "tap" in it up '
-                "to ACRN v2.7"
-            )
-    for device in vm.get("passthrough") or []:
-        if not _BDF.fullmatch(str(device.get("bdf"))):
-            yield f"passthrough {json.dumps(device.get('bdf'))} is no PCI address such as 00:14.0"
-    yield from _slot_problems(vm)
-    texts = [*(vm.get("extra_args") or []), vm.get("bootargs"), vm.get("console")]
-    texts += [each.get("options") for key in ("disks", "passthrough") for each in vm.get(key) or []]
-    for text in texts:
-        if _CONTROL.search(str(text or "")):
-            yield f"{json.dumps(text)} has a line break or another control character"
 
 
 def _slot_problems(vm: Vm) -> Iterator[str]:

@@ -35,6 +35,9 @@ STOPPED = "stopped"
 UNLAUNCHED = "unlaunched"
 STATES = (REFUSED, ELSEWHERE, NOT_BUILT, BUILT, INSTALLED, UNKNOWN, OUTDATED, STOPPED, UNLAUNCHED)
 
+# Where each state is told, under a heading of its own.
+PAGE = "docs/waiting.md"
+
 # Ansible's JSON output puts 11 characters around a line of a list.
 WIDTH = 68
 COLUMNS = (16, 18, 30)
@@ -279,9 +282,11 @@ def table(waits: Iterable[Values]) -> list[str]:
         return []
     rows = [(_who(hosts), what, end) for (_state, what, end), hosts in sorted(alike.items())]
     longest = [max(len(word) for cell in column for word in _tied(cell).split()) for column in zip(*rows)]
-    if any(found > width for found, width in zip(longest, COLUMNS)):
-        return ["NEXT STEPS", *_stacked(rows)]
-    return ["NEXT STEPS", *(line for row in [TITLE, *rows] for line in _columns(row))]
+    narrow = any(found > width for found, width in zip(longest, COLUMNS))
+    lines = _stacked(rows) if narrow else [line for row in [TITLE, *rows] for line in _columns(row)]
+    states = dict.fromkeys(STATES[at] for at, _what, _end in sorted(alike))
+    more = ", ".join(f"#{state}" for state in states)
+    return ["NEXT STEPS", *lines, *_wrapped(f"More: {PAGE} {more}", WIDTH)]
 
 
 def _who(hosts: Mapping[str, Sequence[str]]) -> str:

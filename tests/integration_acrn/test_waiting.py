@@ -168,6 +168,7 @@ def test_each_host_waits_for_its_own_step_and_the_run_ends_well(fleet):
         "installed",
         "told TOLD_1 | does not run | -e launch_started=true",
         "TOLD_2",
+        "More: docs/waiting.md #elsewhere, #built, #stopped",
     ]
 
     # Somebody installs one, and does not reboot.
@@ -198,6 +199,7 @@ def test_a_vm_waits_for_its_restart(fleet):
     assert rows(steps[2:]) == [
         "line LINE_1 | runs the old | -e launch_restart=true",
         "LINE_2 | script",
+        "More: docs/waiting.md #outdated",
     ]
 
     # What could not start again is not stopped, and that is an error: it was asked for.

@@ -222,6 +222,7 @@ def test_the_table_puts_who_is_alike_together_in_the_order_of_the_steps():
         "                  installed",
         "line-4 VM1 VM2    runs the old        -e launch_restart=true",
         "                  script",
+        "More: docs/waiting.md #not_built, #built, #outdated",
     ]
 
 

@@ -31,7 +31,9 @@ if [ "$1" = start ]; then
     setsid "$3" > "$2.log" 2>&1 < /dev/null &
     echo $! > "$2.pid"
     until grep -q . "$2.log"; do sleep 0.05; done
-    exec grep -q ready "$2.log"
+    # Else what it says is why.
+    grep -q ready "$2.log" || { cat "$2.log" >&2; exit 1; }
+    exit 0
 fi
 kill -INT "$(cat "$2.pid")"
 while [ -e "/proc/$(cat "$2.pid")/maps" ] && grep -q . "/proc/$(cat "$2.pid")/maps"; do sleep 0.05; done

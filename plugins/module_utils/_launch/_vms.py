@@ -260,59 +260,73 @@ def wish(
 
     Where something is refused, ``state`` has nothing else.
     """
-    found = [*problems(vms, plan, settings.mode, settings.version), *_path_problems(vms, settings)]
+    refused = [*problems(vms, plan, settings.mode, settings.version), *_path_problems(vms, settings)]
+    if refused:
+        return {"paths": {}, "devices": {}, "state": {"refused": refused}}
+    known = "regions" in plan
+    devices = {
+        vm["name"]: list(vm["devices"]) if vm.get("devices") is not None else planned(vm["name"]) if known else []
+        for vm in vms
+    }
+    paths = {vm["name"]: path(vm, settings) for vm in vms}
     texts = dict(generated or {})
-    result: dict[str, Any] = {"paths": {}, "devices": {}, "state": {"refused": found}}
-    if found:
+    for vm in vms if settings.mode == "template" else ():
+        try:
+            texts[vm["name"]] = render(values(vm, devices[vm["name"]], plan, settings))
+        except IvshmemError as exc:
+            refused.append(f"VM '{vm['name']}': {exc}")
+    result: dict[str, Any] = {"paths": paths, "devices": devices, "state": {"refused": refused}}
+    if refused:
         return result
-    scripts = []
-    for vm in vms:
-        name = vm["name"]
-        own = list(vm["devices"]) if vm.get("devices") is not None else planned(name) if "regions" in plan else []
-        result["paths"][name] = path(vm, settings)
-        result["devices"][name] = own
-        if settings.mode == "template":
-            try:
-                texts[name] = render(values(vm, own, plan, settings))
-            except IvshmemError as exc:
-                found.append(f"VM '{name}': {exc}")
-        scripts.append(
-            {
-                "path": result["paths"][name],
-                "content": texts.get(name),
-                "devices": own,
-                "scenario_path": settings.scenario_path or None,
-                "vm": name,
-                "acrn_version": settings.version or None,
-                "exclusive": settings.exclusive,
-                "mode": None if settings.mode == "edit" else "0755",
-            }
-        )
-    if not found:
-        result["state"].update(
-            hypervisor=hypervisor(plan, settings),
-            others=[
-                {"name": vm["name"], "devices": planned(vm["name"])}
-                for vm in (plan.get("vms") or [] if "regions" in plan else [])
-                if vm["load_order"] == "post_launched" and vm["name"] not in result["devices"]
-            ],
-            acrn_version=settings.version or None,
-        )
-    if vms and not found:
-        result["state"].update(
-            # What the generator will write is not known before it has run.
-            scripts=scripts if settings.mode != "generate" or texts else [],
-            files=files(vms, settings),
-            backup=settings.backup,
-            acrn_dm=settings.acrn_dm or None,
-            regions=dm_regions(plan, [each for own in result["devices"].values() for each in own]),
-            absent=list(settings.absent),
-            vms=[{"name": name, "devices": own} for name, own in result["devices"].items()],
-            started=list(result["devices"]) if settings.started and settings.can_start else [],
-            starter="units" if settings.units else "commands" if settings.can_start else "nobody",
-            hsm=list(settings.hsm),
-        )
+    result["state"].update(
+        hypervisor=hypervisor(plan, settings),
+        others=[
+            {"name": vm["name"], "devices": planned(vm["name"])}
+            for vm in (plan.get("vms") or [] if known else [])
+            if vm["load_order"] == "post_launched" and vm["name"] not in devices
+        ],
+        acrn_version=settings.version or None,
+    )
+    if vms:
+        result["state"].update(_launched(vms, plan, settings, result, texts))
     return result
+
+
+def _launched(
+    vms: Sequence[Vm],
+    plan: Mapping[str, Any],
+    settings: Settings,
+    result: Mapping[str, Any],
+    texts: Mapping[str, str],
+) -> dict[str, Any]:
+    """What launch_state makes and looks at for VMs that are launched. ``texts`` are scripts, by VM."""
+    devices = result["devices"]
+    scripts = [
+        {
+            "path": result["paths"][name],
+            "content": texts.get(name),
+            "devices": own,
+            "scenario_path": settings.scenario_path or None,
+            "vm": name,
+            "acrn_version": settings.version or None,
+            "exclusive": settings.exclusive,
+            "mode": None if settings.mode == "edit" else "0755",
+        }
+        for name, own in devices.items()
+    ]
+    return {
+        # What the generator will write is not known before it has run.
+        "scripts": scripts if settings.mode != "generate" or texts else [],
+        "files": files(vms, settings),
+        "backup": settings.backup,
+        "acrn_dm": settings.acrn_dm or None,
+        "regions": dm_regions(plan, [each for own in devices.values() for each in own]),
+        "absent": list(settings.absent),
+        "vms": [{"name": name, "devices": own} for name, own in devices.items()],
+        "started": list(devices) if settings.started and settings.can_start else [],
+        "starter": "units" if settings.units else "commands" if settings.can_start else "nobody",
+        "hsm": list(settings.hsm),
+    }
 
 
 # -- the script --------------------------------------------------------------------------------------------------------

@@ -27,6 +27,33 @@ if TYPE_CHECKING:
 LARGEST = 4 * 1024 * 1024
 ORIGINAL = ".before-acrn-ivshmem"
 NO_FILE = "is not a regular file"
+NAMELESS = "an empty path"
+# The kernel takes 4096 bytes with the zero at the end. Python would walk down a longer path before it asks.
+LONGEST = 4095
+
+
+def check_paths(params: Mapping[str, Any], spec: Mapping[str, Any], place: str = "") -> None:
+    """Raise IvshmemError for an argument of a module that is no path, before anything is read or made.
+
+    ``spec`` is its argument_spec: Ansible itself takes any text for a path.
+    """
+    for name, option in spec.items():
+        value, where = params.get(name), f"{place}{name}"
+        kind = option.get("elements") if option.get("type") == "list" else option.get("type")
+        for each in value if isinstance(value, list) else [value]:
+            if kind == "dict" and option.get("options") and isinstance(each, dict):
+                check_paths(each, option["options"], f"{where}.")
+            if kind == "path" and isinstance(each, str):
+                _check_path(each, where, bool(option.get("required") or option.get("default")))
+
+
+def _check_path(path: str, where: str, needed: bool) -> None:
+    if needed and not path:
+        raise IvshmemError(f"{where} is empty; give a path")
+    if "\0" in path:
+        raise IvshmemError(f"{where} is {path!r}: a path has no character of zero")
+    if len(os.fsencode(path)) > LONGEST:
+        raise IvshmemError(f"{where} is {path[:40]}...: a path has at most {LONGEST} bytes")
 
 
 @contextmanager
@@ -60,7 +87,7 @@ def read_file(path: str, limit: int = LARGEST, missing: bytes | None = None) -> 
         if missing is not None and exc.errno in (errno.ENOENT, errno.ENOTDIR):
             return missing
         why = exc.strerror if exc.strerror == NO_FILE else f"cannot be read: {exc.strerror}"
-        raise IvshmemError(f"{path}: {why}") from exc
+        raise IvshmemError(f"{path or NAMELESS}: {why}") from exc
     if len(data) > limit:
         raise IvshmemError(f"{path}: larger than {size_text(limit)}, which no file of its kind is; see what it is")
     return data
@@ -95,16 +122,18 @@ def replace_file(
     backup: bool = False,
     attributes: Mapping[str, Any] | None = None,
     original: bytes | None = None,
+    follow: bool = True,
 ) -> str | None:
     """Give a file new content in one step, and return the path of the backup, if one was asked for and made.
 
     ``original``: what the file has, to be kept by ``keep_original``.
 
-    Call it inside ``locked(path)``. A symbolic link is followed and stays a link; mode, owner and SELinux label
-    of an existing file stay, unless ``attributes`` (as of ``load_file_common_arguments``) say otherwise. Nothing comes
-    after the rename, so an error means that the file is as it was. Raises IvshmemError.
+    Call it inside ``locked(path)``. A symbolic link is followed and stays a link, or is what is replaced where
+    ``follow`` is false; mode, owner and SELinux label of an existing file stay, unless ``attributes`` (as of
+    ``load_file_common_arguments``) say otherwise. Nothing comes after the rename, so an error means that all is as it
+    was. Raises IvshmemError.
     """
-    real = os.path.realpath(path)
+    real = os.path.realpath(path) if follow or not os.path.islink(path) else os.path.abspath(path)
     folder, name = os.path.split(real)
     # A fixed name, not a random one: a process killed half-way leaves at most this one file, and the next call,
     # which holds the same lock, takes it over. So it is removed here, and not by add_cleanup_file: that acts when the
@@ -112,10 +141,11 @@ def replace_file(
     fresh = os.path.join(folder, f".{name}.ivshmem-new")
     backup_file = None
     labels = module.selinux_enabled()
+    copy = original_of(path) if original is not None and not os.path.lexists(original_of(path)) else None
     if original is not None:
         keep_original(path, original)
     try:
-        before = os.stat(real) if os.path.exists(real) else None
+        before = os.stat(real) if os.path.exists(real) and not os.path.islink(real) else None
         _remove(fresh)
         handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with os.fdopen(handle, "wb") as stream:
@@ -132,12 +162,19 @@ def replace_file(
         if backup and before is not None:
             backup_file = module.backup_local(real)
         os.rename(fresh, real)
-    except OSError as exc:
-        if backup_file:
-            # One more with each run that fails would fill the disk, and nothing has changed that it would be for.
-            with suppress(OSError):
-                _remove(backup_file)
-        raise IvshmemError(f"{path}: cannot be written: {exc.strerror}; it was not changed") from exc
+    except BaseException as exc:
+        # Also where Ansible ends the module, for an owner that there is not. One more backup with each run that fails
+        # would fill the disk, and nothing has changed that it would be for; a copy of what was before the first change
+        # would be taken for that later, whatever others have changed by then.
+        for made in (backup_file, copy):
+            if made:
+                with suppress(OSError):
+                    _remove(made)
+        # The latter two are what Python says of an owner that cannot be one.
+        if isinstance(exc, (OSError, OverflowError, ValueError)):
+            why = exc.strerror if isinstance(exc, OSError) else exc
+            raise IvshmemError(f"{path or NAMELESS}: cannot be written: {why}; it was not changed") from exc
+        raise
     finally:
         with suppress(OSError):
             _remove(fresh)

@@ -192,6 +192,7 @@ vms:
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import check_paths
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._service_vm import clear_memory
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
@@ -223,6 +224,7 @@ def main():
         supports_check_mode=True,
     )
     try:
+        check_paths(module.params, module.argument_spec)
         result = clear_memory(module)
     except IvshmemError as exc:
         module.fail_json(msg=str(exc))

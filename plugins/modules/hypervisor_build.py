@@ -266,6 +266,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._run import 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._store import find_artifact, last_manifest
 from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._tools import find_python
 from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._tree import read_tree
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import check_paths
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
 
@@ -376,6 +377,7 @@ def main():
         supports_check_mode=True,
     )
     try:
+        check_paths(module.params, module.argument_spec)
         result = run(module)
     except BuildError as exc:
         message = "\n".join([str(exc), *(f"  {line}" for line in exc.lines)])

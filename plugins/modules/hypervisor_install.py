@@ -275,6 +275,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._host import Host
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._install import run
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import check_paths
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import DEVICE_OPTIONS, IvshmemError
 
 
@@ -316,11 +317,16 @@ def main():
     )
     host = Host(lambda words: module.run_command(list(words)), dry=module.check_mode)
     try:
+        check_paths(module.params, module.argument_spec)
         result = run(module.params, host, module._diff)
     except IvshmemError as exc:
         module.fail_json(msg=str(exc), steps=host.changed, changed=bool(host.changed))
     except OSError as exc:
-        module.fail_json(msg=f"{exc.filename}: {exc.strerror}", steps=host.changed, changed=bool(host.changed))
+        module.fail_json(
+            msg=f"{exc.filename or host.boot_dir}: {exc.strerror or exc}",
+            steps=host.changed,
+            changed=bool(host.changed),
+        )
     if result.pop("failed", False):
         module.fail_json(**result)
     module.exit_json(**result)

@@ -155,6 +155,7 @@ problems:
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import check_paths
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._service_vm import look_around
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
@@ -172,6 +173,7 @@ def main():
         supports_check_mode=True,
     )
     try:
+        check_paths(module.params, module.argument_spec)
         result = look_around(module)
     except (IvshmemError, OSError) as exc:
         module.fail_json(msg=str(exc))

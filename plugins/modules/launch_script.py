@@ -236,7 +236,7 @@ backup_file:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._files import locked
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import check_paths, locked
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._edit import STATES
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._service_vm import set_script
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import DEVICE_OPTIONS, IvshmemError
@@ -264,6 +264,7 @@ def main():
         supports_check_mode=True,
     )
     try:
+        check_paths(module.params, module.argument_spec)
         # Check mode writes nothing, and the directory may be one that an earlier task would have made.
         with locked(*([] if module.check_mode else [module.params["path"]]), what="launch_script"):
             result = set_script(module)

@@ -436,12 +436,15 @@ scripts:
       type: str
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import check_paths
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._service_vm import bring, compare
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
-ARGUMENTS = {
+ARGUMENTS: dict[str, Any] = {
     "argument_spec": {
         "apply": {"type": "bool", "default": False},
         "wish": {
@@ -528,6 +531,7 @@ ARGUMENTS = {
 def main(factory=AnsibleModule):
     module = factory(**ARGUMENTS)
     try:
+        check_paths(module.params, ARGUMENTS["argument_spec"])
         result = bring(module) if module.params["apply"] else compare(module)
     except IvshmemError as exc:
         module.fail_json(msg=str(exc))

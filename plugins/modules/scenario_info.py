@@ -165,7 +165,7 @@ findings:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._files import read_file
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import check_paths, read_file
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._board import read_board
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._request import describe, find_version
@@ -184,6 +184,7 @@ def main():
     )
     path, board_path, version = (module.params[key] for key in ("path", "board_path", "acrn_version"))
     try:
+        check_paths(module.params, module.argument_spec)
         version = parse_version(version) if version else find_version(path)
         board = read_board(read_file(board_path), board_path) if board_path else None
         result = describe(read_scenario(read_file(path), path), version, board)

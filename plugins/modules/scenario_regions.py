@@ -382,13 +382,15 @@ backup_files:
   elements: str
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._files import locked
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import check_paths, locked
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._write import make_folders, set_regions
 
-ARGUMENTS = {
+ARGUMENTS: dict[str, Any] = {
     "argument_spec": {
         "path": {"type": "path", "required": True},
         "src": {"type": "path"},
@@ -421,6 +423,7 @@ def main(factory=AnsibleModule):
     module = factory(**ARGUMENTS)
     paths = [module.params[name] for name in ("path", "launch_path", "places_path") if module.params[name]]
     try:
+        check_paths(module.params, ARGUMENTS["argument_spec"])
         if module.check_mode:
             result = set_regions(module)
         else:

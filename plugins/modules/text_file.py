@@ -73,7 +73,13 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._files import locked, read_file, replace_file, unified
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import (
+    check_paths,
+    locked,
+    read_file,
+    replace_file,
+    unified,
+)
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
 LARGEST = 1 << 28
@@ -107,6 +113,7 @@ def main():
         supports_check_mode=True,
     )
     try:
+        check_paths(module.params, module.argument_spec)
         result = run(module)
     except IvshmemError as exc:
         module.fail_json(msg=str(exc))

@@ -180,7 +180,7 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _traces
-from ansible_collections.acrn.ivshmem.plugins.module_utils._files import locked, read_file, replace_file
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import check_paths, locked, read_file, replace_file
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import make_devices
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._dm_memory import Processes
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
@@ -297,12 +297,13 @@ def main():
         supports_check_mode=True,
     )
     try:
+        check_paths(module.params, module.argument_spec)
         with locked(*([] if module.check_mode else subjects(module.params)), what="traces"):
             result = run(module)
     except IvshmemError as exc:
         module.fail_json(msg=str(exc))
     except OSError as exc:
-        module.fail_json(msg=f"{exc.filename}: cannot be removed: {exc.strerror}")
+        module.fail_json(msg=f"{exc.filename or 'a trace'}: cannot be removed: {exc.strerror or exc}")
     module.exit_json(**result)
 
 

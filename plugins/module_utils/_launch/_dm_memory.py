@@ -16,6 +16,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import options_of, read_arguments
@@ -203,6 +204,8 @@ def look(wanted: Mapping[str, int], absent: Iterable[str], directory: str, proce
         except FileNotFoundError:
             result.append(Memory(name, path, None, size))
             continue
+        except OSError as exc:
+            raise IvshmemError(f"{path}: cannot be looked at: {exc.strerror}") from exc
         if not stat.S_ISREG(status.st_mode):
             raise IvshmemError(
                 f"{path}: is no plain file, so acrn-dm did not make it; look at it and remove it by hand"
@@ -233,9 +236,16 @@ def lacks_room(memories: Sequence[Memory], directory: str) -> str:
     needed = sum(memory.wanted or 0 for memory in fresh)
     if not needed:
         return ""
-    found = os.statvfs(directory)
+    try:
+        found = os.statvfs(directory)
+    except OSError as exc:
+        raise IvshmemError(f"{directory}: the directory of dm-land regions cannot be used: {exc.strerror}") from exc
     free = found.f_bavail * found.f_frsize
-    free += sum(os.stat(memory.path).st_blocks * 512 for memory in memories if memory.stale)
+    for memory in memories:
+        # What is gone by now has given its room back.
+        if memory.stale:
+            with suppress(FileNotFoundError):
+                free += os.stat(memory.path).st_blocks * 512
     if needed <= free:
         return ""
     names = ", ".join(memory.name for memory in fresh)

@@ -86,9 +86,7 @@ def _directory(module: AnsibleModule, wish: Wish) -> None:
 def _file(module: AnsibleModule, wish: Wish) -> None:
     attributes = module.load_file_common_arguments({"mode": wish["mode"]}, path=wish["path"])
     # Where a link stood, the file that it leads to is not ours.
-    if os.path.islink(wish["path"]):
-        os.unlink(wish["path"])
-    replace_file(module, wish["path"], _content(wish), attributes=attributes)
+    replace_file(module, wish["path"], _content(wish), attributes=attributes, follow=False)
 
 
 def _link(_module: AnsibleModule, wish: Wish) -> None:
@@ -97,7 +95,11 @@ def _link(_module: AnsibleModule, wish: Wish) -> None:
     if os.path.lexists(fresh):
         os.unlink(fresh)
     os.symlink(wish["src"], fresh)
-    os.rename(fresh, wish["path"])
+    try:
+        os.rename(fresh, wish["path"])
+    except OSError:
+        os.unlink(fresh)
+        raise
 
 
 _MAKERS: Mapping[str, Callable[[AnsibleModule, Wish], None]] = {"directory": _directory, "file": _file, "link": _link}

@@ -14,11 +14,11 @@ import json
 import os
 import re
 import shutil
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Iterable, Iterator, Mapping, Sequence, Union
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import (
     digest_or_none,
-    keep_original,
     locked,
     original_of,
     read_file,
@@ -195,14 +195,15 @@ def _write_script(module: Module, data: bytes, before: bytes | None, ours: bool)
     changed = data != before
     kept: dict[str, str | None] = {}
     if changed and not module.check_mode:
-        if not ours:
-            kept["original"] = keep_original(path, before or b"")
-        kept["backup_file"] = replace_file(module, path, data, params["backup"], attributes)
+        original = None if ours else before or b""
+        kept["backup_file"] = replace_file(module, path, data, params["backup"], attributes, original)
+        kept["original"] = None if ours else original_of(path)
     if os.path.exists(path):
         try:
             changed = module.set_fs_attributes_if_different(attributes, changed)
-        except OSError as exc:
-            raise IvshmemError(f"{path}: its owner or mode cannot be changed: {exc.strerror}") from exc
+        except (OSError, OverflowError, ValueError) as exc:
+            why = exc.strerror if isinstance(exc, OSError) else exc
+            raise IvshmemError(f"{path}: its owner or mode cannot be changed: {why}") from exc
     return changed, {name: copy for name, copy in kept.items() if copy}
 
 
@@ -398,7 +399,9 @@ def clear_memory(module: Module, seen: Processes | None = None) -> dict[str, Any
 def _remove(memories: Iterable[Memory]) -> None:
     for memory in memories:
         try:
-            os.unlink(memory.path)
+            # Somebody else may have removed it by now.
+            with suppress(FileNotFoundError):
+                os.unlink(memory.path)
         except OSError as exc:
             raise IvshmemError(f"{memory.path}: cannot be removed: {exc.strerror}") from exc
 

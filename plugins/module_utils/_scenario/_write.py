@@ -133,23 +133,27 @@ def _decided(params: Params, inputs: Inputs) -> Outcome:
         raise
 
 
-def _write(module: Any, changes: Iterable[tuple[File, bytes]]) -> list[str]:
-    """Write files; return the copies that were made of them."""
-    backups: list[Any] = []
-    for file, new in changes:
-        # A file that is changed in place was written by others, and is kept as it was.
-        original = None if module.params[file.option] else file.before
-        try:
+def _write(module: Any, changes: Iterable[tuple[File, bytes]], places: bytes | None) -> list[str]:
+    """Write files, and at last the places that were chosen; return the copies that were made of them."""
+    backups: list[str | None] = []
+    done: list[str] = []
+    try:
+        for file, new in changes:
+            # A file that is changed in place was written by others, and is kept as it was.
+            original = None if module.params[file.option] else file.before
             backups.append(replace_file(module, file.path, new, module.params["backup"], original=original))
-        except IvshmemError as exc:
-            # The launch XML comes second; together they are right again after the next run.
-            done = f"; {module.params['path']} has its new content already: run again" if backups else ""
-            raise IvshmemError(f"{exc}{done}") from exc
+            done.append(file.path)
+        if places is not None:
+            replace_file(module, module.params["places_path"], places)
+    except IvshmemError as exc:
+        # Together they are right again after the next run.
+        already = f"; {' and '.join(done)} {'have' if done[1:] else 'has'} the new content already: run again"
+        raise IvshmemError(f"{exc}{already if done else ''}") from exc
     return [backup for backup in backups if backup]
 
 
 def set_regions(module: Any) -> dict[str, Any]:
-    """Set the regions of a scenario; the caller holds the lock. Raises IvshmemError, and then nothing was written."""
+    """Set the regions of a scenario; the caller holds the lock. Raises IvshmemError, which tells what was written."""
     params = module.params
     inputs = _read(params)
     outcome = _decided(params, inputs)
@@ -168,10 +172,8 @@ def set_regions(module: Any) -> dict[str, Any]:
     keeps = params["places_path"] is not None and outcome.scenario.dialect == V2 and inputs.kept != places
     backups: list[str] = []
     if not module.check_mode and not asking:
-        backups = _write(module, changes)
-        if keeps:
-            text = json.dumps({"regions": places}, indent=1, sort_keys=True) + "\n"
-            replace_file(module, params["places_path"], text.encode())
+        text = json.dumps({"regions": places}, indent=1, sort_keys=True) + "\n"
+        backups = _write(module, changes, text.encode() if keeps else None)
     _warn(module, outcome, chosen)
     result = {
         "changed": bool(changes) or keeps,

@@ -45,8 +45,9 @@ def probe_prometheus(value: Mapping[str, Any]) -> str:
     return _verdict.prometheus(value, time.time())
 
 
-def proof(hostvars: Any, host: str, guests: Any) -> str:
-    return _verify.proof(hostvars, host, list(guests))
+def proof(hostvars: Any, report: Mapping[str, Any], host: str, guests: Any) -> list[str]:
+    kept = _verify.to_keep(report, hostvars, host, list(guests))
+    return [] if kept is None else [kept]
 
 
 def probed(guests: Any, hostvars: Any) -> list[str]:

@@ -154,8 +154,10 @@ options:
   proof:
     description:
       - Text to be kept in the guest until it boots again, or a step writes. M(acrn.ivshmem.guest_device) returns it.
+        With an empty one, what was kept is forgotten.
       - The role P(acrn.ivshmem.verify#role) keeps there for which plan and which boots of all guests the regions were
-        proved. What VMs share is fixed when they start, so a proof stands as long as none of them boots again.
+        proved. What VMs share is fixed when they start, so a proof stands as long as none of them boots again. A proof
+        that finds a problem leaves none.
     type: str
   strict:
     description: Fail when a step has found a problem. Otherwise, problems are only in the result.
@@ -205,6 +207,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+boot_id:
+  description: The guest's boot, as the kernel names it.
+  returned: success
+  type: str
 results:
   description: The result of each step, in the order of O(steps). What else there is depends on the operation.
   returned: always
@@ -415,7 +421,7 @@ STEP_OPTIONS = {
 
 def run(module, kernel):
     proof = module.params["proof"]
-    if proof and not module.check_mode:
+    if proof is not None and not module.check_mode:
         _probe.keep_proof(kernel, proof)
     results = _probe.run_steps(kernel, module.params["steps"], module.check_mode)
     problems = [
@@ -439,14 +445,17 @@ ARGUMENTS = {
 
 def main(factory=AnsibleModule):
     module = factory(**ARGUMENTS)
+    kernel = _kernel.Kernel()
     try:
-        changed, results, problems = run(module, _kernel.Kernel())
+        # Before anything is done, for a guest can boot at any time.
+        boot_id = _kernel.proof(kernel)["boot_id"]
+        changed, results, problems = run(module, kernel)
     except (IvshmemError, OSError) as exc:
         why = _kernel.told(exc, exc.filename or "guest_probe") if isinstance(exc, OSError) else exc
         module.fail_json(msg=str(why), results=[])
     if problems and module.params["strict"]:
         module.fail_json(msg="\n".join(problems), changed=changed, results=results)
-    module.exit_json(changed=changed, results=results)
+    module.exit_json(changed=changed, results=results, boot_id=boot_id)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,9 @@ not grow with the number of regions or pairs: ``look`` (what the functions are, 
 overwrites its own part of a window, and listens), ``read`` (each reads the parts of all others, and rings), ``end``
 (counts, and the bytes come back). A region in which nothing is written is hashed in ``write`` and in ``read`` instead.
 
+Where an earlier run was ended before its ``end``, ``recover`` comes first: the windows of that run may have lain
+elsewhere, so all guests have to have put their bytes back before any of them saves, as what was there, what it finds.
+
 What a guest answers is matched with the steps that were made for it here, by position. Nothing that it says about
 regions, offsets or other guests is used, and only fields of the type that is documented (``_answers``).
 """
@@ -33,7 +36,7 @@ WINDOW = 4096
 # What a guest writes unasked: enough that chance does not give the same bytes, and a cache line.
 TOKEN = 64
 MB = 1024 * 1024
-LOOK, WRITE, READ, END = STAGES = ("look", "write", "read", "end")
+LOOK, RECOVER, WRITE, READ, END = STAGES = ("look", "recover", "write", "read", "end")
 SERVICE = "__verify_service"
 IDLE, CHOSEN, READ_ONLY = MODES = ("idle", "true", "false")
 
@@ -356,8 +359,16 @@ class Session:
     def idle(self, host: str, region: Shared) -> bool:
         return not self.users(host, region)
 
+    def unrecovered(self, guest: str, region: Shared) -> bool:
+        """Whether a guest still has bytes to put back that an earlier run has left."""
+        look = self.answer(guest, LOOK, "look", region)
+        return bool(look and look["pending"]) and not self.answer(guest, RECOVER, "restore", region)
+
     def writable(self, host: str, region: Shared) -> bool:
-        if self.options.mode == READ_ONLY or len(self.at(host, region)) < 2:
+        here = self.at(host, region)
+        if self.options.mode == READ_ONLY or len(here) < 2:
+            return False
+        if any(self.unrecovered(guest, region) for guest in here.values()):
             return False
         return self.options.mode == CHOSEN or region.set_aside(self.options) or self.idle(host, region)
 
@@ -403,6 +414,12 @@ class Session:
 
     def _look(self, guest: str) -> list[Step]:
         return [Step("look", region) for region, _index in self.own(guest)]
+
+    def _recover(self, guest: str) -> list[Step]:
+        if self.options.mode == READ_ONLY:
+            return []
+        looks = ((region, self.answer(guest, LOOK, "look", region)) for region, _index in self.own(guest))
+        return [Step("restore", region) for region, look in looks if look and look["pending"]]
 
     def _hash(self, region: Shared) -> Step:
         return Step("hash", region, {"nonce": hashlib.sha256(f"{self.nonce} {region.key}".encode()).hexdigest()})
@@ -475,7 +492,7 @@ class Session:
         return steps
 
     def _end(self, guest: str) -> list[Step]:
-        """Each guest puts its own bytes back, also those that an earlier run has left. No other can."""
+        """Each guest puts its own bytes back. No other can."""
         if self.options.mode == READ_ONLY:
             return []
         host = self.guests[guest].acrn_host
@@ -483,25 +500,37 @@ class Session:
         steps = [Step("collect", step.region) for step in first if step.operation == "arm"]
         written = [step.region for step in first if step.operation == "write"]
         for region, index in self.own(guest):
-            look = self.answer(guest, LOOK, "look", region)
             if region in written:
                 steps.append(Step("restore", region, self.window(host, region, index)))
-            elif look and look["pending"]:
+            elif self.unrecovered(guest, region):
                 steps.append(Step("restore", region))
         return steps
 
 
-def proof(hostvars: Mapping[str, Any], host: str, guests: Iterable[str]) -> str:
+def to_keep(report: Mapping[str, Any], hostvars: Mapping[str, Any], host: str, guests: Iterable[str]) -> str | None:
+    """What the guests of an ACRN host shall keep after a proof: its name, nothing, or, if None, what they have.
+
+    What speaks against the regions ends what an earlier proof has said of them, whether or not anything was written.
+    """
+    if any(problem["acrn_host"] == host for problem in report["problems"]):
+        return ""
+    # A guest tells its boot before anything is written: if it boots later, its proof is one of another boot.
+    return (proof(hostvars, host, guests, variable(LOOK)) or None) if host in report["kept"] else None
+
+
+def proof(hostvars: Mapping[str, Any], host: str, guests: Iterable[str], told: str = "guest_result") -> str:
     """What a proof of an ACRN host's regions would stand for: its plan, and which boot of which guest took part.
 
-    Empty where that is not known: of a guest that could not say which boot this is, or without a plan.
+    Empty where that is not known: of a guest that could not say which boot this is, or without a plan. ``told`` is
+    the variable in which it has said so.
     """
     plan = _guests.variables_of(hostvars, host).get("scenario_plan") or {}
     boots = {}
     for guest in guests:
         variables = hostvars[guest]
         if variables.get("acrn_host") == host:
-            boots[guest] = [str(variables.get("acrn_vm")), (variables.get("guest_result") or {}).get("boot_id")]
+            said = variables.get(told)
+            boots[guest] = [str(variables.get("acrn_vm")), said.get("boot_id") if isinstance(said, Mapping) else None]
     if not plan or not boots or not all(boot for _vm, boot in boots.values()):
         return ""
     text = json.dumps([plan["regions"], boots], sort_keys=True)

@@ -22,7 +22,7 @@ from ansible_collections.acrn.ivshmem.tests.reliability import figures
 # What a terminal obeys: a title, a cleared screen, a colour; as bytes of eight bits too.
 SPOKEN = "\x1b]0;foreign\x07\x1b[2J\x9b31m\x08\r"
 OBEYED = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f]")
-PROBE = {"changed": False, "results": []}
+PROBE = {"changed": False, "boot_id": "a", "results": []}
 INFO = {"changed": False, **dict.fromkeys(yaml.safe_load(hypervisor_info.RETURN))}
 LAST = '"x": 1}'
 STAYS = ("tagged", "summary", "difference", "deep", "list")

@@ -214,7 +214,7 @@ def proved(found, lie):
     for stage in _verify.STAGES:
         for guest in guests:
             steps = FILTERS["probe_steps"](fleet, found, guest, stage)
-            answer = {"changed": False, "results": [told(step) for step in steps]}
+            answer = {"changed": False, "boot_id": "a", "results": [told(step) for step in steps]}
             if guest == LIAR:
                 answer = lie(stage, answer)
             found[guest][_verify.variable(stage)] = admitted(guest_probe, answer)
@@ -234,7 +234,7 @@ def every_filter(found, known, value):
     """Calls each filter that reads what hosts said. Yields name and outcome."""
     hosts = [found["h1"]]
     calls = {
-        "proof": (found, "h1", [LIAR, *HONEST]),
+        "proof": (found, value, "h1", [LIAR, *HONEST]),
         "probed": ([LIAR, *HONEST], found),
         "unproved": ([LIAR, *HONEST], found),
         "just_started": ([LIAR, *HONEST], found),
@@ -308,13 +308,15 @@ def one_stage(chosen, answer, stage, right):
 def test_failures_without_words(message):
     """A failure of which nothing is left on a line is that guest's, as one that says why is."""
     base = of_the_ledger(proved(fleet_variables({})[0], lambda _stage, answer: answer))
-    for stage in _verify.STAGES:
+    # Where no run was ended, nobody is asked to recover.
+    asked = [stage for stage in _verify.STAGES if stage != _verify.RECOVER]
+    for stage in asked:
         for failed in ({"failed": True}, {"unreachable": True}, {}):
             answer = {"changed": False, **failed, "msg": message}
             value = proved(fleet_variables({})[0], functools.partial(one_stage, stage, answer))
             assert of_the_ledger(value) == base
             assert any(problem["vm"] == LIAR for problem in value["problems"]), value["problems"]
-    figures.add("failures without words", 3 * len(_verify.STAGES), 3 * len(_verify.STAGES))
+    figures.add("failures without words", 3 * len(asked), 3 * len(asked))
 
 
 TEMPLATES = {
@@ -324,7 +326,7 @@ TEMPLATES = {
     "guest": "{{ guest | acrn.ivshmem.adopted_guest }}",
     "report": "{{ [hosts.h1] | acrn.ivshmem.report_markdown('noon') }}",
     "started": "{{ ['h1-vm2'] | acrn.ivshmem.just_started(hosts) }}",
-    "proof": "{{ hosts | acrn.ivshmem.proof('h1', ['h1-vm2']) }}",
+    "proof": "{{ hosts | acrn.ivshmem.proof({'problems': [], 'kept': ['h1']}, 'h1', ['h1-vm2']) }}",
 }
 
 
@@ -351,7 +353,7 @@ def behind_filters(name, canary):
         return text if isinstance(value, str) else value
 
     found, known = fleet_variables({key: said(answer) for key, (_module, answer) in ANSWERS.items()})
-    guest = admitted(guest_probe, {"results": [{"operation": f"00:09.0 {text.replace(' ', '')}"}]})
+    guest = admitted(guest_probe, {"boot_id": "a", "results": [{"operation": f"00:09.0 {text.replace(' ', '')}"}]})
     variables = {"groups": GROUPS, "hosts": found, "found": known["found"], "guest": guest["results"][0]["operation"]}
     seen = []
     for template in (TEMPLATES[name], "{{ kept }}", "{{ kept }}"):

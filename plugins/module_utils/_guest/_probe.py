@@ -252,8 +252,11 @@ def digests(memory: mmap.mmap, start: int, length: int, nonce: str) -> tuple[lis
 
 
 def keep_proof(kernel: _kernel.Kernel, text: str) -> None:
-    """Keep a text until the guest boots again or a step writes."""
+    """Keep a text until the guest boots again or a step writes. Without one, nothing is kept any more."""
     with held(_kernel.LOCK, what="guest_probe"):
+        if not text:
+            kernel.remove(_kernel.PROOF)
+            return
         _kernel.make_folder(kernel)
         kernel.replace(_kernel.PROOF, text)
 

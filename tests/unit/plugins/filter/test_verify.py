@@ -24,9 +24,16 @@ def test_guests_in_which_no_module_can_run_take_no_part(no_python):
     assert filters.probed(guests, hostvars) == ["linux", "said"]
     assert filters.unproved(guests, hostvars) == ["linux", "said"]
     # A proof of the others stands, whatever is bound or booted there.
-    kept = filters.proof(hostvars, "host", filters.probed(guests, hostvars))
+    for guest in ("linux", "said"):
+        hostvars[guest]["__verify_look"] = {"boot_id": "a"}
+    report = {"problems": [], "kept": ["host"]}
+    (kept,) = filters.proof(hostvars, report, "host", filters.probed(guests, hostvars))
     linux["guest_result"]["proof"] = kept
     assert kept and filters.unproved(guests, hostvars) == []
+
+    # A problem ends it, and of a host of which nothing was found out, nothing changes.
+    assert filters.proof(hostvars, {"problems": [{"acrn_host": "host"}], "kept": []}, "host", guests) == [""]
+    assert filters.proof(hostvars, {"problems": [{"acrn_host": "other"}], "kept": []}, "host", guests) == []
 
 
 class Looks(dict):

@@ -97,3 +97,17 @@ def test_who_is_not_root_is_told_so(memory, execute, monkeypatch):
     monkeypatch.setattr(FakeKernel, "replace", lambda self, path, _text, mode=0: refuse(self, path))
     (result,) = execute({"operation": "write", "device": DEVICE}, strict=False)["results"]
     assert "root is needed (become: true)" in result["problems"][0]["found"]
+
+
+def test_a_proof_is_kept_until_a_step_writes_or_another_takes_its_place(memory, execute):
+    def kept(*steps, **params):
+        result = execute(*steps, **params)
+        assert not result.get("failed"), result
+        return _kernel.proof(_kernel.Kernel())["proof"]
+
+    _kernel.Kernel().put(_kernel.BOOT_ID, "this one\n")
+    assert execute()["boot_id"] == "this one"
+    assert kept(proof="a") == kept() == kept(proof="b", check=True) == kept(proof="", check=True) == "a"
+    assert kept(proof="") is None and kept(proof="") is None
+    assert kept(proof="b") == "b"
+    assert kept({"operation": "write", "device": DEVICE}) is None

@@ -323,5 +323,5 @@ def test_a_host_gets_files_of_the_build_alone(tmp_path):
 
 def test_the_results_of_steps_have_what_they_document_only():
     step = {"operation": "read", "unreachable": True, "failed_when_result": True, "problems": [], "add_host": {}}
-    found = guest_probe.ActionModule.contract.admit({"results": [step]})
-    assert found == {"results": [{"operation": "read", "problems": []}]}
+    found = guest_probe.ActionModule.contract.admit({"boot_id": None, "results": [step]})
+    assert found == {"boot_id": None, "results": [{"operation": "read", "problems": []}]}

@@ -108,7 +108,8 @@ class Fleet:
     def run(self, guests, stage):
         found = {}
         for guest in guests:
-            found[guest] = {"results": _probe.run_steps(self.kernels[guest], self.session().rendered(guest, stage))}
+            results = _probe.run_steps(self.kernels[guest], self.session().rendered(guest, stage))
+            found[guest] = {"results": results, "boot_id": _kernel.proof(self.kernels[guest])["boot_id"]}
         for guest, registered in found.items():
             self.vars[guest][_verify.variable(stage)] = json.loads(json.dumps(registered))
 
@@ -122,6 +123,8 @@ class Fleet:
         guests = self.start(guests, **options)
         alive = [guest for guest in guests if guest not in lost]
         self.run(guests, "look")
+        if self.plan["options"]["mode"] != "false":
+            self.run(guests, "recover")
         self.run(guests, "write")
         if between:
             between()
@@ -762,10 +765,48 @@ def lies(good):
             yield {"results": [*results[:number], other, *results[number + 1 :]]}
 
 
+def ended(fleet, **options):
+    """A run that was ended when all guests had written."""
+    guests = fleet.start(**options)
+    for stage in ("look", "recover", "write"):
+        fleet.run(guests, stage)
+
+
+@pytest.mark.parametrize("first", [{}, {"write": True}, {"write": True, "length": 65536}])
+@pytest.mark.parametrize("second", [{}, {"write": True}, {"write": True, "length": 65536}, {"measure": True}])
+@pytest.mark.parametrize("turned", [False, True])
+def test_all_bytes_of_a_run_that_was_ended_come_back_wherever_the_next_one_writes(fleet, first, second, turned):
+    before = fleet.bytes()
+    ended(fleet, **first)
+    assert fleet.bytes() != before
+    # Which guest comes first is chance.
+    guests = sorted(fleet.kernels, reverse=turned)
+    assert fleet.prove(guests, **second)["ok"]
+    assert fleet.bytes() == before
+
+
+def test_nothing_is_written_over_bytes_that_could_not_be_put_back(fleet):
+    before = fleet.bytes()
+    ended(fleet)
+    path = fleet.kernels["h1-VM1"].path(_journal.path_of("0000:00:06.0"))
+    with open(path, "rb+") as handle:
+        good = handle.read()
+        handle.truncate(len(good) - 9)
+    report = fleet.prove(write=True, length=65536)
+    assert states(report)[A1] != "proved" and states(report)[B1] == states(report)[A2] == "proved"
+    assert "cannot be read" in str(report["problems"])
+    with open(path, "wb") as handle:
+        handle.write(good)
+    assert fleet.prove()["ok"]
+    assert fleet.bytes() == before
+
+
 @pytest.mark.parametrize("stage", _verify.STAGES)
 @pytest.mark.parametrize("more", [-1, 1])
 def test_too_few_or_too_many_results_are_a_failure_of_that_guest_by_name(fleet, stage, more):
     """Each of them is a good answer to a step; only their number is wrong."""
+    if stage == "recover":
+        ended(fleet)
     asked = []
     honest = fleet.run
 
@@ -787,6 +828,8 @@ def test_too_few_or_too_many_results_are_a_failure_of_that_guest_by_name(fleet, 
 @pytest.mark.parametrize("stage", _verify.STAGES)
 def test_a_lying_guest_hurts_nobody_but_itself(fleet, stage):
     """Whatever h2-VM2 says, h1 keeps its proof, and the steps of others are not its to choose."""
+    if stage == "recover":
+        ended(fleet)
     fleet.prove()
     name = _verify.variable(stage)
     good = fleet.vars["h2-VM2"][name]
@@ -855,11 +898,12 @@ def bind(fleet, boots):
         fleet.vars[guest]["guest_result"] = {"changed": False, **_kernel.proof(kernel)}
 
 
-def keep(fleet):
+def keep(fleet, report):
+    """What the role does with a report."""
     guests = list(fleet.kernels)
     for guest, kernel in fleet.kernels.items():
-        proof = _verify.proof(fleet.vars, fleet.vars[guest]["acrn_host"], guests)
-        if proof:
+        proof = _verify.to_keep(report, fleet.vars, fleet.vars[guest]["acrn_host"], guests)
+        if proof is not None:
             _probe.keep_proof(kernel, proof)
 
 
@@ -869,8 +913,9 @@ def proved(fleet):
     boots = {guest: f"boot of {guest}" for guest in fleet.kernels}
     bind(fleet, boots)
     assert _verify.unproved(fleet.vars, list(fleet.kernels)) == list(fleet.kernels)
-    assert fleet.prove()["ok"]
-    keep(fleet)
+    report = fleet.prove()
+    assert report["ok"]
+    keep(fleet, report)
     bind(fleet, boots)
     assert _verify.unproved(fleet.vars, list(fleet.kernels)) == []
     return boots
@@ -914,9 +959,53 @@ def test_a_new_proof_that_fails_leaves_none(fleet, proved):
     assert _verify.unproved(fleet.vars, of(fleet, "h2")) == of(fleet, "h2")
 
 
-def test_without_all_boots_nothing_is_kept(fleet):
+@pytest.mark.parametrize("options", [{}, {"write": "true"}, {"read_only": True}])
+def test_a_new_proof_stands_as_well_as_the_old_one(fleet, proved, options):
+    """Also where nothing but the proof is asked for, so that nobody has bound anything before."""
+    for guest in fleet.kernels:
+        del fleet.vars[guest]["guest_result"]
+    report = fleet.prove(**options)
+    assert report["ok"]
+    keep(fleet, report)
+    bind(fleet, proved)
+    assert _verify.unproved(fleet.vars, list(fleet.kernels)) == []
+
+
+def test_a_proof_that_only_reads_and_fails_leaves_none(fleet, proved):
+    """Where programs use the regions, nothing is written, and yet what is found speaks against the proof of before."""
+    other = os.path.join(fleet.folder, "other")
+    for name, content in fleet.bytes().items():
+        if name.startswith("h2-"):
+            with open(other, "wb") as handle:
+                handle.write(content[::-1])
+    fleet.redirect("h2-VM1", "06", other)
+    report = fleet.prove(read_only=True)
+    assert {each["acrn_host"] for each in report["problems"]} == {"h2"}
+    keep(fleet, report)
+    bind(fleet, proved)
+    assert _verify.unproved(fleet.vars, list(fleet.kernels)) == of(fleet, "h2")
+
+
+def test_a_guest_that_boots_while_it_is_proved_is_proved_again(fleet, proved):
+    def boot():
+        fleet.kernels["h2-VM1"].put(_kernel.BOOT_ID, "another boot\n")
+
+    report = fleet.prove(between=boot)
+    keep(fleet, report)
+    bind(fleet, {**proved, "h2-VM1": "another boot"})
+    assert _verify.unproved(fleet.vars, list(fleet.kernels)) == of(fleet, "h2")
+
+
+@pytest.mark.parametrize("said", [None, [], "x", {}, {"boot_id": None}, {"boot_id": ""}])
+def test_without_all_boots_nothing_is_kept(fleet, said):
     bind(fleet, {"h1-VM1": "a"})
-    assert _verify.proof(fleet.vars, "h1", list(fleet.kernels)) == ""
+    report = fleet.prove()
+    assert _verify.to_keep(report, fleet.vars, "h1", list(fleet.kernels)) is None
+    for guest in of(fleet, "h1"):
+        fleet.vars[guest][_verify.variable("look")] = {"boot_id": "a"}
+    assert _verify.to_keep(report, fleet.vars, "h1", list(fleet.kernels))
+    fleet.vars["h1-VM1"][_verify.variable("look")] = said
+    assert _verify.to_keep(report, fleet.vars, "h1", list(fleet.kernels)) is None
     assert _verify.unproved(fleet.vars, list(fleet.kernels)) == list(fleet.kernels)
 
 

@@ -130,7 +130,7 @@ class Document:
             elif data[:4] == b"\0<\0?":
                 self.encoding = "utf-16-be"
         if not self.bom and self.encoding == "utf-8":
-            match = _DECLARED.match(data[:256].decode("latin-1"))
+            match = _DECLARED.match(data.partition(b"?>")[0].decode("latin-1"))
             self.encoding = match.group(1) if match else "utf-8"
         body = data[len(self.bom) :]
         try:

@@ -454,7 +454,7 @@ def main(factory=AnsibleModule):
         why = _kernel.told(exc, exc.filename or "guest_probe") if isinstance(exc, OSError) else exc
         module.fail_json(msg=str(why), results=[])
     if problems and module.params["strict"]:
-        module.fail_json(msg="\n".join(problems), changed=changed, results=results)
+        module.fail_json(msg=str(IvshmemError("\n".join(problems))), changed=changed, results=results)
     module.exit_json(changed=changed, results=results, boot_id=boot_id)
 
 

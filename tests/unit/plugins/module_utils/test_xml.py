@@ -173,6 +173,13 @@ def test_encodings_that_are_declared(name):
     check_against_lxml(f'<?xml version="1.0" encoding="{name}"?><r a="\\~">x</r>'.encode(name))
 
 
+def test_a_declaration_may_be_long():
+    # Two letters to who takes it for Latin-1, as it says and as all others do, and one to who takes it for UTF-8.
+    data = b'<?xml version="1.0"' + b" " * 3000 + b'encoding="ISO-8859-1"?><r>\xc3\xa4</r>'
+    assert Document(data, "f").root.text == "\u00c3\u00a4"
+    check_against_lxml(data)
+
+
 def test_lines_are_counted_once():
     document = Document(b"<r>\n" + b"<a/>\n" * 40000 + b"</r>", "f")
     assert [document.line(node) for node in document.root.children] == list(range(2, 40002))

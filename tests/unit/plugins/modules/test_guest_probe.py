@@ -111,3 +111,10 @@ def test_a_proof_is_kept_until_a_step_writes_or_another_takes_its_place(memory, 
     assert kept(proof="") is None and kept(proof="") is None
     assert kept(proof="b") == "b"
     assert kept({"operation": "write", "device": DEVICE}) is None
+
+
+def test_thousands_of_problems_are_no_message_of_thousands_of_lines(memory, execute):
+    bad = {"operation": "check", "device": {"name": "x" * 20, "vbdf": "00:1f.0"}}
+    result = execute(*[bad] * 3000)
+    assert result["failed"] and len(result["results"]) == 3000
+    assert len(result["msg"]) < 20_000 and "more" in result["msg"].splitlines()[-1]

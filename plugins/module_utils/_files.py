@@ -93,6 +93,16 @@ def read_file(path: str, limit: int = LARGEST, missing: bytes | None = None) -> 
     return data
 
 
+def walk(top: str) -> Iterator[tuple[str, list[str], list[str]]]:
+    """As os.walk, which takes a directory that cannot be read for an empty one. Raises IvshmemError for that."""
+
+    def refuse(exc: OSError) -> None:
+        if exc.errno != errno.ENOENT:
+            raise IvshmemError(f"{exc.filename}: cannot be read: {exc.strerror}") from exc
+
+    return os.walk(top, onerror=refuse)
+
+
 def digest_of(path: str) -> str:
     """SHA-256 of a file of any size. Raises OSError."""
     found = hashlib.sha256()

@@ -40,7 +40,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._files import (
     write_new,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._loader import Loader, loader_of
-from ansible_collections.acrn.ivshmem.plugins.module_utils._files import digest_of, digest_or_none
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import digest_of, digest_or_none, walk
 from ansible_collections.acrn.ivshmem.plugins.module_utils._guest import _functions, _kernel
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Device, IvshmemError
 
@@ -448,7 +448,7 @@ class Host(Root):
         with making(folder):
             self._fill(folder, artifact, [*(name for name in lacking if name != MANIFEST), MANIFEST], staged, sign)
             if whole:
-                for directory, _folders, names in os.walk(folder):
+                for directory, _folders, names in walk(folder):
                     target = os.path.join(place, os.path.relpath(directory, folder))
                     os.makedirs(target, exist_ok=True)
                     for name in sorted(names, key=lambda name: name == MANIFEST):
@@ -478,7 +478,7 @@ class Host(Root):
             write_new(path, data, 0o644)
             if sign and name != MANIFEST:
                 self.loader.sign(sign, path)
-        for directory, _folders, _files in os.walk(folder):
+        for directory, _folders, _files in walk(folder):
             sync_directory(directory)
 
     def add_entry(self, entry: str, text: str) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._model import HEADER, BuildError, BuiltRegion, Plan
 from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import V3_FIRST
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import walk
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError, some
 
 
@@ -56,7 +57,7 @@ def read_text(path: str) -> str:
 
 
 def find_files(out: str, name: str) -> list[str]:
-    return [os.path.join(folder, name) for folder, _folders, names in os.walk(out) if name in names]
+    return [os.path.join(folder, name) for folder, _folders, names in walk(out) if name in names]
 
 
 _MAGICS = {"multiboot2": b"\xd6\x50\x52\xe8", "multiboot": b"\x02\xb0\xad\x1b"}

@@ -17,7 +17,7 @@ from typing import Any
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._decide import FORMAT
 from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._model import IMAGE, LOG, MANIFEST, MARKER
-from ansible_collections.acrn.ivshmem.plugins.module_utils._files import digest_of, read_file
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import digest_of, read_file, walk
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
 # What readers of a manifest rely on. Who can write to the store can write anything there.
@@ -77,7 +77,7 @@ def last_manifest(artifacts_dir: str, board: str, name: str) -> dict[str, Any] |
 
 def outputs(folder: str) -> dict[str, dict[str, Any]]:
     outputs = {}
-    for parent, _folders, names in os.walk(folder):
+    for parent, _folders, names in walk(folder):
         for name in names:
             path = os.path.join(parent, name)
             outputs[os.path.relpath(path, folder)] = {"sha256": digest_of(path), "size": os.path.getsize(path)}

@@ -18,7 +18,7 @@ from typing import Any
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._ask import ask
 from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._model import Tree, Version
-from ansible_collections.acrn.ivshmem.plugins.module_utils._files import read_file
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import read_file, walk
 from ansible_collections.acrn.ivshmem.plugins.module_utils._process import run_apart
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._version import version_of_tree
@@ -65,7 +65,7 @@ def _tree_files(source: str) -> Iterator[str]:
     for part in _TREE_PARTS:
         top = os.path.join(source, part)
         if os.path.isdir(top):
-            for folder, folders, names in os.walk(top):
+            for folder, folders, names in walk(top):
                 inside = os.path.relpath(folder, source)
                 folders[:] = sorted(
                     name

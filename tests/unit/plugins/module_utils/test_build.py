@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -642,3 +643,20 @@ def test_a_tool_that_fails_once_makes_no_other_key(tmp_path, tool):
     tree = _model.Tree(str(tmp_path), (3, 3), "3.3", "", (), (), False, None)
     with pytest.raises(IvshmemError, match="bytes of the build"):
         _tools.toolchain_of(tree, {tool: str(path)}, "cc", {}, {"PATH": os.environ["PATH"]})
+
+
+@pytest.mark.parametrize("reads", [read_tree, _store.outputs, lambda folder: _judge.find_files(folder, "Makefile")])
+def test_a_directory_that_cannot_be_read_is_no_empty_one(tmp_path, monkeypatch, reads):
+    """What is left out of a digest or of a manifest would be found out by nobody."""
+    tree = str(standin.copy_tree(tmp_path / "tree"))
+    reads(tree)
+    scandir = os.scandir
+
+    def failing(path="."):
+        if str(path).endswith("misc/config_tools"):
+            raise OSError(errno.EIO, "Input/output error", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", failing)
+    with pytest.raises(IvshmemError, match=r"config_tools: cannot be read: Input/output error"):
+        reads(tree)

@@ -19,6 +19,8 @@ description:
   - Each build starts from nothing in one directory, since ACRN's make misses changes of the scenario by file time or by
     name, and copies board and scenario. The source tree is not written to. Builds on one O(work_dir) run one after
     the other, and two calls for the same key make it once.
+  - Regions of the scenario that break a rule of the collection are told as warnings, since ACRN's tools build some of
+    them without a word, such as one with a VM that the scenario does not have.
   - ACRN's own config tools judge the scenario before anything is compiled. Its warnings do not stop the build. A failed
     or skipped validation does, also where make says success. Before the result is kept, the generated configuration and
     the binary are compared with the regions of the scenario.
@@ -328,6 +330,9 @@ def run(module):
             )
         return {"changed": True, "built": False, "seconds": 0.0}
     todo = plan(request_of(params))
+    for mistake in todo.mistakes:
+        # ACRN's tools build some of them without a word, such as a VM that the scenario does not have.
+        module.warn(f"{params['scenario']}: {mistake}")
     regions = [region.as_dict() for region in todo.regions]
     result: dict[str, object] = {
         "key": todo.key,

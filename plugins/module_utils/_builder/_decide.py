@@ -36,6 +36,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._tree import
 from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import REGION_IDS_SINCE, V3_FIRST
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import read_file
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import HYPERVISOR, IvshmemError, some
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._rules import ERROR, check
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import Scenario, read_scenario
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._vm import V3
 from ansible_collections.acrn.ivshmem.plugins.module_utils._xml import Document
@@ -252,6 +253,9 @@ def plan(request: Request) -> Plan:
         scenario=data,
         regions=expected_regions(scenario, tree.version),
         pre_launched=tuple(vm.id for vm in scenario.vms if vm.load_order == "pre_launched"),
+        mistakes=tuple(
+            str(finding) for finding in check(scenario, scenario.regions, tree.version) if finding.severity == ERROR
+        ),
         python=python,
         cc=cc,
         environment=environment,

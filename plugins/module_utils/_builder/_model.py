@@ -103,6 +103,8 @@ class Plan:
     python: str
     cc: str
     environment: Mapping[str, str]
+    # What breaks a rule of the collection in the scenario, whether ACRN's own tools see it or not.
+    mistakes: tuple[str, ...] = ()
 
     @property
     def path(self) -> str:

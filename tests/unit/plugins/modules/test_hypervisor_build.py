@@ -10,6 +10,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import sys
@@ -233,6 +234,22 @@ def test_warnings_are_told_and_do_not_stop_the_build(bench):
     made = bench.run(fault="warn")
     assert (made["built"], made["validation"]) == (True, ["/acrn-config/vm[1]: this VM looks lonely"])
     assert bench.run(fault="warn")["validation"] == made["validation"]
+
+
+@pytest.mark.parametrize("how", [{}, {"check": True}, {"validate_only": True}])
+def test_a_vm_that_the_scenario_does_not_have_is_told(bench, how):
+    def told(found):
+        # Ansible keeps those of other calls of this process.
+        return [str(each) for each in found.get("warnings", []) if str(bench.scenario) in str(each)]
+
+    assert told(bench.run(**how)) == []
+    scenario = bench.scenario.read_text()
+    (name, *_others) = re.findall("<VM_NAME>(.*?)</VM_NAME>", scenario)
+    bench.scenario.write_text(scenario.replace(f"<VM_NAME>{name}<", "<VM_NAME>OTHER_VM<"))
+    found = bench.run(**how)
+    assert "failed" not in found
+    (warning,) = told(found)
+    assert f"{bench.scenario}: error: region 'a': VM 'OTHER_VM' is not in the scenario, which has " in warning
 
 
 def test_validate_only(bench):

@@ -114,11 +114,13 @@ def limited(
 
 
 def just_started(guests: Iterable[str], hostvars: Mapping[str, Any]) -> list[str]:
-    """Those of the guests whose VM was started in this run."""
+    """Those of the guests whose VM was started in this run; a check starts none."""
     found = []
     for guest in guests:
         own = hostvars[guest]
         host = _guests.variables_of(hostvars, own.get("acrn_host"))
+        if host.get("ansible_check_mode"):
+            continue
         vms = (host.get("scenario_plan") or {}).get("vms", [])
         names = {str(own.get("acrn_vm")), *(vm["name"] for vm in vms if str(vm["id"]) == str(own.get("acrn_vm")))}
         if names & set(host.get("launch_just_started") or []):

@@ -18,10 +18,12 @@ def waiting(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Any]) ->
     """Who waits for what after the plays of a playbook, the guests that are left alone, and the table."""
     fleet = Fleet(groups, hostvars)
     values = [wait for host in fleet.hosts for wait in fleet.waits(host)]
+    later = [guest for host in fleet.hosts for guest in fleet.later(host)]
     left = [guest for wait in values for guest in wait["guests"]]
     return {
         "waits": values,
-        "guests": list(dict.fromkeys(left)),
+        "guests": list(dict.fromkeys([*left, *later])),
+        "later": later,
         "table": _waiting.table(values),
         "away": _told(fleet.away),
     }

@@ -38,11 +38,17 @@ class Fleet:
     def _of(self, host: str) -> Callable[[], list[Any]]:
         return lambda: self._guests.get(host, [])
 
+    def _after(self, host: str) -> _waiting.Host:
+        away = self.away.get(host, {}).get("builder", "")
+        return _waiting.Host(self.hostvars[host], self._of(host), self.built.get(host), self.builders, away)
+
     def waits(self, host: str) -> list[dict[str, Any]]:
         """What a host and its VMs wait for."""
-        away = self.away.get(host, {}).get("builder", "")
-        found = _waiting.Host(self.hostvars[host], self._of(host), self.built.get(host), self.builders, away)
-        return _waiting.as_values(found.waits())
+        return _waiting.as_values(self._after(host).waits())
+
+    def later(self, host: str) -> tuple[str, ...]:
+        """Guests that a check cannot ask, since the run itself would start their VMs."""
+        return self._after(host).later()
 
     def plan(self, guests: Iterable[str], now: float, unclear: Iterable[Mapping[str, Any]] = ()) -> dict[str, Any]:
         """What a run of site would do. An error of one host or guest is its own.

@@ -187,6 +187,10 @@ def test_each_host_waits_for_its_own_step_and_the_run_ends_well(fleet):
 def test_a_vm_waits_for_its_restart(fleet):
     fleet.add("line")
     fleet.hosts["line"].update(ivshmem_regions=dm_region(fleet, 2))
+    # A check starts no VM, and does not ask guests that only such a start would bring up.
+    later = "line-guest: not asked in check mode, as this run would start their VMs first"
+    done, steps = fleet.play("site", "--check")
+    assert (done.returncode, steps, later in done.stdout) == (0, [], True), done.stdout
     guests, fleet.guests = fleet.guests, {}
     done, steps = fleet.play("site")
     assert (done.returncode, steps) == (0, []), done.stdout
@@ -201,6 +205,8 @@ def test_a_vm_waits_for_its_restart(fleet):
         "LINE_2 | script",
         "More: docs/waiting.md #outdated",
     ]
+    done, steps = fleet.play("site", "--check", "-e", "launch_restart=true")
+    assert (done.returncode, steps, later in done.stdout) == (0, [], True), done.stdout
 
     # What could not start again is not stopped, and that is an error: it was asked for.
     (fleet.folder / "acrn-dm").rename(fleet.folder / "acrn-dm.away")

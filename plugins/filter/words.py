@@ -12,6 +12,8 @@ from typing import Any
 
 from ansible import context
 from ansible.errors import AnsibleFilterError
+from ansible.parsing.dataloader import DataLoader
+from ansible.utils.vars import load_extra_vars
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _variables
@@ -48,9 +50,10 @@ def builder_settings(
     return found
 
 
-def told_true(hosts: Iterable[str], hostvars: Mapping[str, Any], name: str) -> list[str]:
-    """Those of the hosts for which a boolean variable is true."""
-    return [host for host in hosts if word(hostvars[host].get(name), name)]
+def told_true(hosts: Iterable[str], hostvars: Mapping[str, Any], name: str, default: bool = False) -> list[str]:
+    """Those of the hosts for which a boolean variable is true, or is so where nobody has set it."""
+    values = {host: word(hostvars[host].get(name), name) for host in hosts}
+    return [host for host, value in values.items() if (default if value is None else value)]
 
 
 def controller_path(value: Any, name: str, base: Any = None) -> str:
@@ -70,8 +73,12 @@ def known_group(groups: Mapping[str, Any], name: str) -> str:
 
 
 def unread(hosts: Iterable[str], hostvars: Mapping[str, Any], groups: Mapping[str, Any]) -> list[str]:
-    """What of an inventory nobody reads, because it is misspelt."""
-    return _variables.unread({host: list(hostvars[host]) for host in hosts}, groups)
+    """What of an inventory nobody reads, because it is misspelt or set for the wrong hosts."""
+    # The controller builds where nobody else does, and need not be in the inventory.
+    names = {host: list(hostvars[host]) for host in {**dict.fromkeys(hosts), "localhost": None}}
+    named = {host: names[host] for host in hosts}
+    extra = load_extra_vars(DataLoader())
+    return [*_variables.unread(named, groups), *_variables.misplaced(names, groups, extra)]
 
 
 def unclear(hosts: Iterable[str], hostvars: Any) -> list[dict[str, Any]]:

@@ -65,14 +65,14 @@ _ADDRESS = Needed(
     12,
     "-Wno-",
     "stops at {release} with -Werror=address in lib/crypto/mbedtls/md.c",
-    "set CC=gcc-11 (or CC='gcc -Wno-error=address') in make_args",
+    "set CC=gcc-11 (or CC='gcc -Wno-error=address') in make_args (acrn_build.make_args in an inventory)",
 )
 # misc/hv_prebuild
 _COMMON = Needed(
     10,
     "-fcommon",
     "cannot link the pre-build check of {release} (multiple definition of sos_pci_devs)",
-    "set CC='{cc} -fcommon' in make_args",
+    "set CC='{cc} -fcommon' in make_args (acrn_build.make_args in an inventory)",
 )
 # v2.2 and v2.3 call Element.getchildren, which Python 3.9 no longer has. v3.x reaches into the insides of elementpath
 # (misc/config_tools/scenario_config/elementpath_overlay.py).

@@ -382,7 +382,10 @@ def _from_mapping(value: Mapping[str, Any]) -> Region:
         wrong.add("", f"{where}: size is missing; give it in MB")
     vms = value.get("vms")
     if not isinstance(vms, (list, tuple)) or not vms:
-        wrong.add("vms", f"{where}: vms must be a list of at least two VMs, not {vms!r}")
+        if "vms" in value:
+            wrong.add("vms", f"{where}: vms must be a list of at least two VMs, not {vms!r}")
+        else:
+            wrong.add("", f"{where}: vms is missing; list two VMs or more")
         vms = ()
     if len(vms) > MOST_VMS:
         wrong.add("vms", f"{where}: has {len(vms)} VMs; {MOST_VMS} is the limit")

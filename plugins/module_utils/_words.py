@@ -20,8 +20,8 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Ivshme
 Spec = Mapping[str, Any]
 _TRUE = ("true", "yes", "on", "y", "t", "1")
 _FALSE = ("false", "no", "off", "n", "f", "0")
-_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
-_FLOAT = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]*)?")
+_INTEGER = re.compile(r"[+]?[0-9]{1,18}")
+_FLOAT = re.compile(r"[+]?[0-9]{1,18}(\.[0-9]*)?")
 
 
 def convert(name: str, spec: Spec, value: Any) -> Any:
@@ -32,12 +32,16 @@ def convert(name: str, spec: Spec, value: Any) -> Any:
     if value is None:
         return None
     kind = spec.get("type", "str")
+    choices = spec.get("choices")
+    if choices and kind != "list" and str(value) not in map(str, choices):
+        every = ", ".join(map(str, choices))
+        raise IvshmemError(f"{name} is {value!r}: write one of {every}{_instead(value, choices)}")
     if kind == "bool":
         return _boolean(name, value)
     if kind in ("int", "float"):
         return _number(name, kind, value)
     if kind == "list":
-        inner = {"type": spec.get("elements", "raw"), "options": spec.get("options")}
+        inner = {"type": spec.get("elements", "raw"), "options": spec.get("options"), "choices": choices}
         return [convert(f"{name}[{index}]", inner, each) for index, each in enumerate(_list(name, spec, value))]
     if kind in ("str", "path") and isinstance(value, (list, tuple, Mapping)):
         raise IvshmemError(
@@ -53,6 +57,12 @@ def convert(name: str, spec: Spec, value: Any) -> Any:
     return value
 
 
+def _instead(value: Any, choices: Iterable[Any]) -> str:
+    """What a word that is no choice may have been."""
+    # YAML reads some words as booleans, unless they stand in quotes.
+    return ", in quotes" if isinstance(value, bool) else meant(str(value), map(str, choices))
+
+
 def _boolean(name: str, value: Any) -> bool:
     text = str(value).strip().lower()
     if isinstance(value, (bool, int, float, str)):
@@ -64,15 +74,17 @@ def _boolean(name: str, value: Any) -> bool:
 
 
 def _number(name: str, kind: str, value: Any) -> Any:
+    """All numbers are counts, sizes and times, and none is below zero."""
     text = str(value).strip()
     if isinstance(value, (int, float, str)) and not isinstance(value, bool):
         if _INTEGER.fullmatch(text):
             return int(text) if kind == "int" else float(text)
         if kind == "float" and _FLOAT.fullmatch(text):
             return float(text)
-        if kind == "int" and isinstance(value, float) and value.is_integer():
+        if kind == "int" and isinstance(value, float) and value.is_integer() and value >= 0:
             return int(value)
-    raise IvshmemError(f"{name} is {value!r}: write a {'whole ' if kind == 'int' else ''}number in decimal digits")
+    whole = "whole " if kind == "int" else ""
+    raise IvshmemError(f"{name} is {value!r}: write a {whole}number in decimal digits, not below 0")
 
 
 def _parsed(text: str) -> Any:
@@ -132,12 +144,12 @@ def joined(values: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """The ``regions`` of several variables one behind the other, and with ``declared_in`` where each of them stands.
 
     ``values``: names of variables with what they are; False stands for one that is not set. ``unset`` says why all of
-    them say nothing of what a host shall have. It is empty where one of them is set and none is null: only an empty
-    list says that a host shall have no region. Raises IvshmemError.
+    them say nothing of what a host shall have. It is empty where one of them is set and none is null, or no text at all
+    (INI and ``-e`` have no null): only an empty list says that a host shall have no region. Raises IvshmemError.
     """
     regions: list[Any] = []
     places: list[str] = []
-    every = list(values)
+    every = [(name, None if isinstance(value, str) and not value.strip() else value) for name, value in values]
     for name, value in every:
         if value is not None and value is not False:
             found = convert(name, {"type": "list", "elements": "raw"}, value)

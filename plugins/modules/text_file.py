@@ -34,8 +34,8 @@ attributes:
 options:
   path:
     description:
-      - The file. Its directory has to be there. A link is followed and stays one; mode and owner of a file that is
-        there stay, a new one is open to all readers that the umask allows.
+      - The file. Directories on the way to it that are not there are made. A link is followed and stays one; mode and
+        owner of a file that is there stay, a new one is open to all readers that the umask allows.
     type: path
     required: true
   content:
@@ -91,8 +91,13 @@ def run(module):
     text = content if isinstance(content, str) else json.dumps(content, indent=4, sort_keys=True) + "\n"
     data = text.encode("utf-8")
     result = {"path": path, "size": len(data)}
-    # In check mode the directory may be one that is still to be made.
-    alone = module.check_mode and not os.path.isdir(os.path.dirname(os.path.abspath(path)))
+    folder = os.path.dirname(os.path.abspath(path))
+    if not module.check_mode:
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except OSError as exc:
+            raise IvshmemError(f"{path}: its directory cannot be made: {exc.strerror}") from exc
+    alone = not os.path.isdir(folder)
     with contextlib.nullcontext() if alone else locked(path, what=f"text_file of {path}"):
         before = read_file(path, limit=LARGEST, missing=b"")
         changed = before != data

@@ -69,7 +69,8 @@ class Fleet:
             built = self.built.get(host) or _builds.missing(self.away.get(host))
             return [_door.plain(_plan.of_host(variables, built, self.waits(host)), host)]
         except (*_variables.UNKNOWN, IvshmemError) as exc:
-            return [_plan.without(host, _variables.said(exc))]
+            why = f"its variables cannot be worked out: {_variables.said(exc)}"
+            return [_plan.without(host, _plan.error_of(variables) or why)]
 
     def _wrong(self, guests: Sequence[str]) -> list[tuple[list[str], str]]:
         claims, wrong = _guests.by_host(

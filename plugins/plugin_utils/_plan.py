@@ -79,6 +79,10 @@ def _is(host: Values, name: str) -> bool:
     return bool(convert(name, {"type": "bool"}, host.get(name)))
 
 
+def _launches(host: Values) -> bool:
+    return bool(host.get("launch_vms")) or host.get("launch_mode") == "generate"
+
+
 def error_of(host: Values) -> str | None:
     """Why a host has no plan, or a plan that is not whole."""
     told = host.get("plan_error") or host.get("scenario_error")
@@ -130,6 +134,8 @@ def of_host(host: Values, built: Values | None, waits: Sequence[Values] = ()) ->
     key = (built or {}).get("key")
     regions = changes(plan) if plan else []
     started, restarted = (list(host.get(name) or []) for name in ("launch_just_started", "launch_restarted"))
+    # Of a host that was asked, and on which nothing is launched, there was nothing to compare.
+    looked = "same" in compared or ("running_key" in info and not _launches(host))
     return {
         "host": host["inventory_hostname"],
         "error": error_of(host) or (built or {}).get("error"),
@@ -154,7 +160,7 @@ def of_host(host: Values, built: Values | None, waits: Sequence[Values] = ()) ->
             "started": [name for name in started if name not in restarted],
             "outdated": [name for name in host.get("launch_outdated") or [] if name not in restarted],
         }
-        if "same" in compared
+        if looked
         else None,
         "differences": list(compared.get("differences") or []),
         "changes": list(compared.get("changes") or []),
@@ -166,7 +172,7 @@ def of_host(host: Values, built: Values | None, waits: Sequence[Values] = ()) ->
 
 def without(name: str, error: str) -> dict[str, Any]:
     """The row of a host whose variables cannot be worked out."""
-    return {**of_host({"inventory_hostname": name}, None), "error": f"its variables cannot be worked out: {error}"}
+    return {**of_host({"inventory_hostname": name}, None), "error": error}
 
 
 # -- the plan of a fleet -----------------------------------------------------------------------------------------------
@@ -458,7 +464,7 @@ def _errors(errors: Sequence[Values]) -> list[str]:
 def _legend(lines: Sequence[str]) -> list[str]:
     """What stands for what, of all that was said."""
     marks = {line[2:3] for line in lines if line[:2] == "  "}
-    text = " ".join(lines)
+    text = " ".join(" ".join(lines).split()).replace("(key not known)", "")
     told = [(sign, words) for sign, words in LEGEND.items() if (sign in marks if len(sign) == 1 else sign in text)]
     return ["", "LEGEND", *_aligned([((sign,), words.split()) for sign, words in told])] if told else []
 

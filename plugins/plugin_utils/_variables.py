@@ -14,15 +14,17 @@ import functools
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
 from ansible.errors import AnsibleError
+from ansible.inventory.manager import split_host_pattern
 from jinja2 import TemplateError
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _words
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError, some
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _verify
 
 _ROOT = pathlib.Path(__file__).parents[2]
 
@@ -32,8 +34,7 @@ def _load(path: pathlib.Path) -> Any:
         return yaml.load(handle, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # nosec B506  # both are safe loaders
 
 
-def _read() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], frozenset[str]]:
-    own = _load(_ROOT / "meta" / "inventory_variables.yml")
+def _read(own: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     specs: dict[str, Any] = dict(own["options"])
     roles = {}
     for path in sorted(_ROOT.glob("roles/*/meta/argument_specs.yml")):
@@ -41,13 +42,30 @@ def _read() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], frozenset[s
         # Of a variable of several entry points, main says most.
         for _name, entry in sorted(roles[path.parts[-3]].items(), key=lambda each: each[0] == "main"):
             specs.update(entry.get("options") or {})
-    return specs, dict(own["options"]), roles, frozenset(own["facts"])
+    return specs, dict(own["options"]), roles
 
 
+_OWN = _load(_ROOT / "meta" / "inventory_variables.yml")
+FACTS = frozenset(_OWN["facts"])
 # All variables, those that belong to no role, and those of each role.
-SPECS, OWN, _ROLES, FACTS = _read()
+SPECS, OWN, _ROLES = _read(_OWN)
 GROUPS = {"acrn_hosts": "the Service VMs", "acrn_builders": "where the ACRN trees are", "acrn_guests": "the VMs"}
+_BUILDS_HERE: Mapping[str, Sequence[str]] = {"acrn_builders": ["localhost"]}
 KNOWN = frozenset({*SPECS, *FACTS})
+
+
+def _readers() -> dict[str, list[str]]:
+    """The groups of hosts of which a variable is read."""
+    found: dict[str, list[str]] = {}
+    for group, own in _OWN["readers"].items():
+        entries = [_ROLES[role][entry] for role, names in own["roles"].items() for entry in names]
+        for name in {*own["variables"], *(name for entry in entries for name in entry.get("options") or {})}:
+            found.setdefault(name, []).append(group)
+    return found
+
+
+READERS = _readers()
+COMMAND_LINE = frozenset(_OWN["command_line"])
 
 
 def word(value: Any, name: str) -> Any:
@@ -156,6 +174,33 @@ def unread(hosts: Mapping[str, Iterable[str]], groups: Mapping[str, Any]) -> lis
     return [*told, *misspelt_groups(groups)]
 
 
+def misplaced(hosts: Mapping[str, Iterable[str]], groups: Mapping[str, Any], extra: Collection[str]) -> list[str]:
+    """A sentence for each variable of the collection that is set for hosts of which nobody reads it, and for no other.
+
+    ``hosts`` have the names of their variables; ``extra`` are those of the command line, which all hosts have.
+    """
+    names = {host: {*own} - {*extra} for host, own in hosts.items()}
+    told = []
+    for name, among in sorted(READERS.items()):
+        # Without builders the controller builds.
+        reading = [host for group in among for host in groups.get(group) or _BUILDS_HERE.get(group) or ()]
+        having = [host for host in names if name in names[host]]
+        if having and reading and not {*having} & {*reading}:
+            where = " or ".join(f"{group} ({GROUPS[group]})" for group in among)
+            told.append(
+                f"{some(sorted(having))}: {name} is set and does nothing there, since it is read of {where}; set it "
+                f"for {some(sorted(reading))}"
+            )
+    for name in sorted(COMMAND_LINE):
+        having = [host for host in names if name in names[host]]
+        if having:
+            told.append(
+                f"{some(sorted(having))}: {name} is set and does nothing there, since it is read of the command line "
+                f"alone: -e {name}=..."
+            )
+    return told
+
+
 # What a look at a variable may end with; newer versions of ansible-core say of an undefined one what Jinja says.
 UNKNOWN = (AnsibleError, TemplateError)
 
@@ -176,11 +221,13 @@ def unclear(raw: Mapping[str, Mapping[str, Any]], read: Callable[[str, str], Any
     ``default()`` would take it for unset, or it is no boolean, no number or none of the words that it can be.
 
     ``raw`` has the variables of hosts as they stand; ``read`` gives what one of them comes to. What is made of the
-    facts that plays of the collection leave is known later. Lists and mappings are judged by who reads them, with
-    the place of each mistake. Of each, ``who`` are the hosts, ``error`` is why, and ``told`` both in a sentence.
+    facts that plays of the collection leave is known later, and what a list of regions has is judged by who knows the
+    scenario. Of each, ``who`` are the hosts, ``error`` is why, and ``told`` both in a sentence.
     """
     seen: dict[str, list[str]] = {}
     for host, own in raw.items():
+        if unfit_name(host):
+            seen.setdefault(unfit_name(host), []).append(host)
         for name in set(own) & set(SPECS):
             value = own[name]
             if not made_of_others(value):
@@ -199,25 +246,53 @@ def unclear(raw: Mapping[str, Mapping[str, Any]], read: Callable[[str, str], Any
 
 def _unreadable(name: str, value: Any, read: Callable[[], Any]) -> str:
     try:
-        why = "a name in it is undefined" if read() == value else ""
+        found = read()
+        # Working one out may leave the same in parts of it.
+        why = "a name in it is undefined" if found == value else ""
     except UNKNOWN as exc:
         why = said(exc)
-    return f"{name} cannot be worked out: {why}" if why else ""
+        if "'hostvars' is undefined" in why:
+            why += ", which Ansible has in plays alone; write the value, or a variable of a group"
+    return f"{name} cannot be worked out: {why}" if why else _senseless(name, found)
+
+
+def _batches(value: Any) -> None:
+    """Refuse what ``serial`` of a play cannot be."""
+    every = value if isinstance(value, (list, tuple)) else str(value).split(",")
+    if not every or not all(re.fullmatch(r"\s*[0-9]{1,9}%?\s*", str(each)) for each in every):
+        raise IvshmemError(f"acrn_batch is {value!r}: write how many hosts at a time, as in 2, 10% or [1, 10%, 100%]")
+
+
+# What the type of a variable does not say, by who reads it.
+_READERS: dict[str, Callable[[Any], Any]] = {"acrn_batch": _batches, "verify_write": _verify.mode}
 
 
 def _senseless(name: str, value: Any) -> str:
-    """Why a plain value of a variable is none that it can have."""
+    """Why a value of a variable is none that it can have."""
     spec = SPECS[name]
-    if value in (None, "") or spec.get("type", "str") in ("list", "dict", "raw"):
-        return ""
+    kind = spec.get("type", "str")
+    if value is None or (value == "" and (kind in ("bool", "int", "float", "dict") or spec.get("choices"))):
+        # Where there is no default, it is unset. Else a role would have this in the place of its default.
+        said = "null" if value is None else "empty"
+        return f"{name} is {said}, which says nothing: write a value, or leave it out" if "default" in spec else ""
     try:
         value = word(value, name)
+        if name in _READERS:
+            _READERS[name](value)
     except IvshmemError as exc:
         return str(exc)
-    choices = spec.get("choices")
-    if choices and str(value) not in map(str, choices):
-        return f"{name} is {value!r}: write one of {', '.join(map(str, choices))}{_words.meant(str(value), choices)}"
     return ""
+
+
+# What takes a pattern of hosts apart, or is more than a name there.
+_PATTERN = re.compile(r"[\s,*?\[\]]|^[!&~@]")
+
+
+def unfit_name(host: str) -> str:
+    """Why a host cannot be had by its name, so that a play that names its hosts would leave it out."""
+    if split_host_pattern(host) == [host] and not _PATTERN.search(host):
+        return ""
+    return f"the name {host!r} is none by which Ansible finds a host: write it with letters, digits, - and _"
 
 
 def said(exc: Exception) -> str:

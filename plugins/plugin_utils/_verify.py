@@ -134,7 +134,7 @@ def mode(value: Any, read_only: bool = False, check: bool = False) -> str:
     elif word in ("false", "no", "off", "0", "n", "f", "0.0"):
         found = READ_ONLY
     else:
-        raise IvshmemError(f"verify_write is idle, true or false, not '{value}'")
+        raise IvshmemError(f"verify_write is {value!r}: write idle, true or false")
     return READ_ONLY if read_only or check else found
 
 

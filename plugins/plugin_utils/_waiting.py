@@ -190,7 +190,7 @@ class Host:
         key = self.build.get("key")
         if self.info.get("reboot_needed") and not key and not self.look:
             return self._installed()
-        if self.look and self.look["hypervisor"].get("told") and not self.install:
+        if self._told() and not self.install:
             return None
         if self.build:
             # In check mode, before there is a tree, there is no key yet.
@@ -212,6 +212,12 @@ class Host:
             return NOT_BUILT, "not built in this run", "a run with the phase build"
         end = "acrn_source, to build it; once it runs: -e launch_hypervisor_manifest="
         return ELSEWHERE, f"not built, acrn_source not set: {told}", end
+
+    def _told(self) -> bool:
+        """Whether somebody has said that what runs has all regions."""
+        if self.look:
+            return bool(self.look["hypervisor"].get("told"))
+        return self.values.get("launch_hypervisor_manifest") == ""
 
     def _installed(self) -> tuple[str, str, str]:
         allow = "" if self.install else "-e hypervisor_install=true "

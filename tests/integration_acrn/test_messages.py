@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import pytest
@@ -240,10 +241,22 @@ def test_an_inventory_without_the_group_of_hosts_is_refused_by_each_playbook(tmp
     )
 
 
+def test_a_guest_that_cannot_be_reached_is_told_once_and_the_proof_is_kept_all_the_same(tmp_path):
+    away = {"acrn_host": "line-1", "acrn_vm": "VM1", "ansible_host": "127.0.0.1", "ansible_port": 9}
+    inventory = {
+        "acrn_hosts": {"hosts": {"line-1": {**sample(tmp_path), "ivshmem_regions": [region()]}}},
+        "acrn_guests": {"hosts": {"panel": {**away, "ansible_connection": "ssh", "ansible_ssh_retries": 0}}},
+    }
+    done = plan(tmp_path, inventory, "-e", "verify_json=out/proof/verify.json", playbook="verify")
+    assert done.returncode == 2 and done.stdout.count("UNREACHABLE!") == 1, done.stdout
+    (told,) = json.loads((tmp_path / "out/proof/verify.json").read_text())["regions"]
+    assert told["state"] == "nobody"
+
+
 @pytest.mark.parametrize("playbook", PLAYBOOKS)
 def test_what_nobody_reads_is_told_by_each_playbook(tmp_path, playbook):
     # A host without a scenario ends most of them early; nothing is touched.
-    own = {**sample(tmp_path), "acrn_scenario": None, "acrn_scenaro": "scenario.xml"}
+    own = {**sample(tmp_path), "acrn_scenario": None, "acrn_scenaro": "scenario.xml", "hypervisor_repo": "acrn.git"}
     guest = {"acrn_host": "line-1", "acrn_vm": "VM1", "guest_drivr": "vfio-pci", "ansible_connection": "local"}
     inventory = {"acrn_hosts": {"hosts": {"line-1": own}}, "acrn_guest": {"hosts": {"panel": guest}}}
     switches = [f"remove_{phase}=false" for phase in ("guests", "launch", "hypervisor", "builder", "controller")]
@@ -251,3 +264,29 @@ def test_what_nobody_reads_is_told_by_each_playbook(tmp_path, playbook):
     flat = " ".join(done.stdout.split())
     assert flat.count("line-1: acrn_scenaro is no variable of this collection; did you mean acrn_scenario?") == 1
     assert flat.count("acrn_guest is no group of this collection; did you mean acrn_guests") == 1
+    told = "line-1: hypervisor_repo is set and does nothing there, since it is read of acrn_builders"
+    assert flat.count(told) == 1
+
+
+@pytest.mark.parametrize("playbook", PLAYBOOKS)
+def test_a_value_that_means_nothing_is_told_by_name_before_anything_else(tmp_path, playbook):
+    own = {**sample(tmp_path), "ivshmem_regions": [region()], "launch_units": None}
+    guest = {"acrn_host": "line-1", "acrn_vm": "VM1", "verify_write": "{{ much }}", "ansible_connection": "local"}
+    builder = {"hypervisor_make_args": {"CC": "gcc-11"}, "ansible_connection": "local"}
+    inventory = {
+        "acrn_hosts": {"hosts": {"line-1": own}},
+        "acrn_guests": {"hosts": {"panel": guest}},
+        "acrn_builders": {"hosts": {"builder": builder}},
+    }
+    done = plan(tmp_path, inventory, "--check", "-e", "much=sometimes", playbook=playbook)
+    # The table of a plan is a list of lines.
+    flat = " ".join(re.sub(r'",\s*"', " ", done.stdout).split())
+    assert done.returncode == (0 if playbook == "report" else 2), done.stdout
+    for told in (
+        "launch_units is null, which says nothing: write a value, or leave it out",
+        "verify_write is 'sometimes': write idle, true or false",
+        "hypervisor_make_args is {'CC': 'gcc-11'}: it must be a list",
+    ):
+        assert told in flat, done.stdout
+    if playbook not in ("plan", "report"):
+        assert "PLAY [Guests]" not in done.stdout and "changed=0" in done.stdout

@@ -64,6 +64,9 @@ def _existing(value: str, candidates: Sequence[str], what: str) -> str:
         for candidate in candidates:
             if os.path.isfile(candidate):
                 return candidate
+    if not value:
+        where = f"name its XML file, or one that the ACRN tree has (acrn_{what} in an inventory)"
+        raise IvshmemError(f"no {what} is given; {where}")
     tried = [value, *candidates] if _PLAIN_NAME.fullmatch(value) else [value]
     raise IvshmemError(f"{what} '{value}': there is no such file (looked for {', '.join(tried)})")
 

@@ -92,6 +92,22 @@ def test_vms_that_a_run_starts_and_restarts_and_those_that_it_leaves():
     assert plan_of()["vms"] is None
 
 
+def test_of_a_host_that_was_asked_and_launches_nothing_all_is_known():
+    asked = {"running_key": None, "builds": []}
+    still = {"restarted": [], "started": [], "outdated": []}
+    assert plan_of(plan_hypervisor=asked)["vms"] == still
+    assert plan_of(plan_hypervisor=asked, launch_vms=[{"name": "PLC"}])["vms"] is None
+    assert plan_of(plan_hypervisor=asked, launch_mode="generate")["vms"] is None
+
+
+def test_a_key_that_is_not_known_is_no_host_that_did_not_answer():
+    asked = {"running_key": None, "builds": []}
+    host = planned(plan_hypervisor=asked, scenario_plan={**PLAN, "before": []})
+    result = {"directory": "", "key": None, "manifest": {}, "hosts": [host["inventory_hostname"]]}
+    text = "\n".join(filters.plan_table(fleet_of(host, one={"hypervisor_build_results": [result]})))
+    assert "key not known" in text and "did not answer" not in text
+
+
 def test_a_mistake_of_several_hosts_is_told_once_with_all_of_them():
     hosts = [
         {"inventory_hostname": "a", "scenario_error": "size 3"},
@@ -266,7 +282,7 @@ def moved(now, then=None):
         ({"launch_restarted": ["HMI"]}, "other VMs: restart HMI; then as they are"),
         ({"plan_launch": {**LOOK, "files": {"/opt/HMI.sh": "d2"}}}, "other files on the host: /opt/HMI.sh"),
         ({"plan_launch": {**LOOK, "differences": []}}, "what changes in files is something else"),
-        ({"plan_launch": {}}, "nobody has asked the host"),
+        ({"plan_launch": {}, "launch_vms": [{"name": "HMI"}]}, "nobody has asked the host"),
         ({"plan_unasked": "Connection refused"}, "cannot be asked: Connection refused"),
         ({"plan_error": "its size is 3 MB"}, "there is an error now: its size is 3 MB"),
     ],

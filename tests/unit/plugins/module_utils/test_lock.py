@@ -397,7 +397,7 @@ def test_the_directory_of_a_user(tmp_path, monkeypatch, user, home):
     uid = os.geteuid()
     monkeypatch.setattr(_lock, "_RUN", str(tmp_path / "no-run"))
     if home == "missing":
-        user.pw_dir = "/nonexistent"
+        user.pw_dir = str(tmp_path / "gone")
     elif home == "relative":
         user.pw_dir = "home"
     elif home == "foreign":

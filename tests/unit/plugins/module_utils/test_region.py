@@ -60,6 +60,7 @@ def mapping(**changes):
 @pytest.mark.parametrize(
     ("value", "words"),
     [
+        ({"name": "r", "size": 2}, ["'r'", "vms is missing; list two VMs or more"]),
         (None, ["mapping or a string", "None"]),
         (7, ["mapping or a string"]),
         ([], ["mapping or a string"]),

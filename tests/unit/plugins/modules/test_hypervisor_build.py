@@ -305,6 +305,8 @@ def test_board_and_scenario_by_name(bench):
     assert bench.run(board="bench", scenario="tree_line")["name"] == "tree_line"
     failed = bench.run(board="wench")
     assert "board 'wench': there is no such file" in failed["msg"]
+    failed = bench.run(board="")
+    assert "no board is given" in failed["msg"] and "acrn_board" in failed["msg"]
 
 
 @pytest.mark.parametrize(

@@ -248,7 +248,7 @@ def test_what_cannot_be_a_file_is_refused(capsys, tmp_path, path):
         ),
         (
             {"regions": ["junk", {"name": "b"}]},
-            ["3 mistakes", "regions[0]: region 'junk'", "regions[1].vms: region 'b'"],
+            ["3 mistakes", "regions[0]: region 'junk'", "regions[1]: region 'b'"],
         ),
         ({"regions": [A], "acrn_version": "2.7"}, ["[docs/rules.md#version-dialect]"]),
         ({"regions": [A], "acrn_version": "latest"}, ["acrn_version 'latest'"]),

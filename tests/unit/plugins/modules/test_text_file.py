@@ -56,7 +56,12 @@ def test_a_text_is_kept_once(run, tmp_path):
 def test_in_check_mode_the_directory_may_be_still_to_come(run, tmp_path):
     assert run(tmp_path / "pages" / "report.html", "a", _ansible_check_mode=True)["changed"]
     assert not (tmp_path / "pages").exists()
-    assert "pages" in run(tmp_path / "pages" / "report.html", "a")["msg"]
+
+
+def test_directories_on_the_way_are_made(run, tmp_path):
+    path = tmp_path / "out" / "pages" / "report.html"
+    assert run(path, "a")["changed"] and not run(path, "a")["changed"]
+    assert path.read_text() == "a" and os.listdir(path.parent) == [path.name]
 
 
 def test_what_is_no_text_is_json(run, tmp_path):
@@ -89,5 +94,6 @@ def test_an_error_names_the_file_and_leaves_it(run, tmp_path, monkeypatch, numbe
 
 
 def test_a_place_that_cannot_be(run, tmp_path):
-    assert "/no: this directory cannot be opened: No such file or directory" in run(tmp_path / "no/page", "x")["msg"]
+    (tmp_path / "no").write_text("")
+    assert run(tmp_path / "no/page", "x")["msg"] == f"{tmp_path}/no/page: its directory cannot be made: File exists"
     assert "is not a regular file" in run(tmp_path, "x")["msg"]

@@ -70,7 +70,7 @@ def test_every_documented_boolean_refuses_other_words_by_its_name(path, text):
 @pytest.mark.parametrize("path", [*documented("int"), *documented("float")])
 def test_every_documented_number_is_the_same_as_text(path):
     assert meaning(path, "60") == meaning(path, 60) == 60
-    for wrong in ("sixty", "", "1_0", "0x10", True, [60], "٣"):
+    for wrong in ("sixty", "", "1_0", "0x10", True, [60], "٣", -1, "-5"):
         with pytest.raises(IvshmemError, match=f"{path[-1][0]} is .*: write a .*number"):
             meaning(path, wrong)
 
@@ -78,13 +78,14 @@ def test_every_documented_number_is_the_same_as_text(path):
 @pytest.mark.parametrize("path", [path for path in documented("list") if not path.values[0][-1][1].get("options")])
 def test_every_documented_list_is_json_or_refused_by_its_name(path):
     elements = path[-1][1].get("elements", "raw")
-    value = {"int": [1, 2], "dict": [{"name": "a"}]}.get(elements, ["a", "b"])
+    choices = path[-1][1].get("choices")
+    value = choices or {"int": [1, 2], "dict": [{"name": "a"}]}.get(elements, ["a", "b"])
     assert meaning(path, json.dumps(value)) == meaning(path, value) == value
     for wrong in ("acrnctl start {name}", "[a, b", 7, True, {"a": 1}):
         with pytest.raises(IvshmemError, match=f"{path[-1][0]} is .*must be a list"):
             meaning(path, wrong)
     if elements == "str":
-        assert meaning(path, "a, b") == ["a", "b"]
+        assert meaning(path, ", ".join(value)) == value
 
 
 @pytest.mark.parametrize("path", documented("dict"))
@@ -182,6 +183,10 @@ def test_only_a_list_says_which_regions_a_host_shall_have():
     regions, unset, _places = joined(ivshmem_regions=["a"], ivshmem_host_regions=None)
     assert regions == ["a"] and unset == "ivshmem_host_regions is empty (null), which says nothing"
     assert joined(ivshmem_regions='["a"]')[:2] == (["a"], "")
+    # What -e and INI have in the place of null.
+    for nothing in ("", "  "):
+        assert joined(ivshmem_regions=nothing)[1] == "ivshmem_regions is empty (null), which says nothing"
+    assert joined(ivshmem_regions="[]") == ([], "", [])
     with pytest.raises(IvshmemError, match=r"ivshmem_regions is .*must be a list"):
         joined(ivshmem_regions={"name": "a"})
 
@@ -247,16 +252,113 @@ def test_what_cannot_be_worked_out_is_told_with_its_hosts():
         ("acrn_board", ["a.xml"], "['a.xml']: write text, and no list or mapping"),
         *(
             (name, value, "")
-            for name, value in [("hypervisor_install", "no"), ("verify_timeout", "30"), ("guest_os", None)]
+            for name, value in [("hypervisor_install", "no"), ("verify_timeout", "30"), ("guest_os", "linux")]
         ),
-        # Those of these have places of their own, which are told by who reads them.
-        *((name, "x", "") for name in ("ivshmem_regions", "launch_vms", "acrn_build", "verify_write")),
-        *((name, "", "") for name in ("hypervisor_keep", "verify_window_offset", "launch_mode")),
+        ("launch_vms", "x", "'x': it must be a list"),
+        ("acrn_build", "x", "'x': it must be a mapping"),
+        ("verify_write", "sometimes", "'sometimes': write idle, true or false"),
+        ("verify_write", "no", ""),
+        ("acrn_batch", "many", "'many': write how many hosts at a time, as in 2, 10% or [1, 10%, 100%]"),
+        *(("acrn_batch", value, "") for value in (1, "30%", [1, "10%"], "1,5")),
+        ("launch_restart_policy", False, "False: write one of no, on-success"),
+        ("launch_restart", None, "null, which says nothing: write a value, or leave it out"),
+        ("launch_units", "", "empty, which says nothing"),
+        ("launch_mode", "", "empty, which says nothing"),
+        ("hypervisor_keep", "", "empty, which says nothing"),
+        # These have no default, so they are left to nothing.
+        *((name, None, "") for name in ("acrn_board", "hypervisor_install", "verify_window_offset")),
+        ("verify_window_offset", "", ""),
+        ("hypervisor_kernel", "", ""),
     ],
 )
 def test_a_value_that_means_nothing_is_told_with_its_hosts(name, value, told):
     raw = {"a": {name: value}, "b": {name: value}, "c": {}}
-    assert unclear(raw, None) == ([f"a, b: {name} is {told}"] if told else [])
+    found = unclear(raw, None)
+    assert [text[: len(f"a, b: {name} is {told}")] for text in found] == ([f"a, b: {name} is {told}"] if told else [])
+
+
+def test_what_a_key_and_an_element_can_be_is_held_against_the_choices():
+    raw = {"a": {"hypervisor_proofs": ["device", "regoins"]}}
+    assert unclear(raw, None) == [
+        "a: hypervisor_proofs[1] is 'regoins': write one of hypervisor, device, regions; did you mean regions?"
+    ]
+    assert (
+        "launch_vms[0].memory is '2G': write a whole number"
+        in unclear({"a": {"launch_vms": [{"name": "VM1", "memory": "2G"}]}}, None)[0]
+    )
+
+
+def test_a_value_that_is_made_of_others_or_in_a_vault_is_judged_as_any_other():
+    raw = {"a": {"verify_require": "{{ much }}"}}
+    assert unclear(raw, lambda _host, _name: "some") == [
+        "a: verify_require is 'some': write one of all, reachable, any"
+    ]
+
+
+@pytest.mark.parametrize("host", ["line 1", "a,b", "!a", "~a", "press*", "a[1]", "@a"])
+def test_a_name_by_which_no_play_would_have_its_host_is_told(host):
+    assert unclear({host: {}, "line-1": {}, "10.0.0.1": {}, "fe80::1": {}, "lïne_1.plant": {}}, None) == [
+        f"{host}: the name {host!r} is none by which Ansible finds a host: write it with letters, digits, - and _"
+    ]
+
+
+def test_hostvars_in_a_variable_is_told_as_what_plays_alone_have():
+    def read(_host, _name):
+        raise AnsibleError("'hostvars' is undefined")
+
+    (told,) = unclear({"a": {"acrn_source": "{{ hostvars['b'].tree }}"}}, read)
+    assert told == (
+        "a: acrn_source cannot be worked out: 'hostvars' is undefined, which Ansible has in plays alone; write the "
+        "value, or a variable of a group"
+    )
+
+
+def misplaced(hosts, extra=(), **groups):
+    every = {"acrn_hosts": ["line-1", "line-2"], "acrn_guests": ["g"], **groups}
+    return _variables.misplaced(hosts, every, extra)
+
+
+@pytest.mark.parametrize(
+    ("host", "name", "group", "mend"),
+    [
+        ("line-1", "hypervisor_repo", "acrn_builders (where the ACRN trees are)", "set it for localhost"),
+        ("g", "acrn_source", "acrn_hosts (the Service VMs)", "set it for line-1, line-2"),
+        ("g", "ivshmem_host_regions", "acrn_hosts (the Service VMs)", "set it for line-1, line-2"),
+        ("line-2", "guest_driver", "acrn_guests (the VMs)", "set it for g"),
+        ("line-1", "verify_write", "acrn_guests (the VMs)", "set it for g"),
+        ("localhost", "acrn_source", "acrn_hosts (the Service VMs)", "set it for line-1, line-2"),
+    ],
+)
+def test_a_variable_of_hosts_that_are_not_asked_for_it_is_told(host, name, group, mend):
+    assert misplaced({host: [name, "mine"], "other": []}) == [
+        f"{host}: {name} is set and does nothing there, since it is read of {group}; {mend}"
+    ]
+
+
+def test_a_variable_that_all_hosts_have_or_that_nobody_can_have_yet_is_left_alone():
+    everywhere = {host: ["hypervisor_repo", "guest_driver"] for host in ("line-1", "g", "localhost")}
+    assert misplaced(everywhere) == []
+    assert misplaced({"line-1": ["guest_driver"]}, acrn_guests=[]) == []
+    assert misplaced({"line-1": ["hypervisor_repo"]}, acrn_builders=["line-1"]) == []
+
+
+def test_a_variable_that_counts_on_the_command_line_alone_is_told():
+    (told,) = misplaced({"line-1": ["acrn_batch"]})
+    assert told.startswith("line-1: acrn_batch is set and does nothing there") and told.endswith("-e acrn_batch=...")
+    assert misplaced({"line-1": ["acrn_batch"]}, ["acrn_batch"]) == []
+
+
+def test_each_entry_point_of_a_role_and_each_variable_is_read_of_hosts_that_are_known():
+    entries = {(role, entry) for role, own in _variables._ROLES.items() for entry in own}
+    listed = [
+        (role, entry)
+        for own in _variables._OWN["readers"].values()
+        for role, names in own["roles"].items()
+        for entry in names
+    ]
+    assert sorted(listed) == sorted(entries)
+    own = {name for each in _variables._OWN["readers"].values() for name in each["variables"]}
+    assert own <= set(_variables.SPECS) and set(_variables.COMMAND_LINE) <= set(_variables.SPECS)
 
 
 def test_text_is_no_list_and_a_key_that_nobody_knows_is_told():

@@ -224,7 +224,7 @@ def test_the_mode_is_what_the_word_says(value, expected):
 
 @pytest.mark.parametrize("value", ["", None, "maybe", 2, [], "idel"])
 def test_another_word_is_no_mode(value):
-    with pytest.raises(IvshmemError, match="verify_write is idle, true or false, not"):
+    with pytest.raises(IvshmemError, match=r"verify_write is .*: write idle, true or false"):
         _verify.mode(value)
 
 

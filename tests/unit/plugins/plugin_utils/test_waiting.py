@@ -123,6 +123,15 @@ def test_a_host_that_waits_for_its_hypervisor(values, state, end, guests):
         {"build": None},  # a run of other phases, where nothing is missing
         {"build": None, "scenario_build_inputs": {}, "looked": look(None, [])},
         {"looked": TOLD},  # that the hypervisor has all of them
+        # The same of a host on which nothing is launched, so that it was not compared.
+        {
+            "looked": {},
+            "build": None,
+            "scenario_build_inputs": {},
+            "launch_hypervisor_manifest": "",
+            "launch_vms": RUNS,
+            "plan_hypervisor": {"running_key": None, "builds": []},
+        },
     ],
 )
 def test_a_host_that_does_not_wait(values):

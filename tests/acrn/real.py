@@ -31,6 +31,7 @@ import frame
 import image
 import yaml
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils import _region
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import _entries, _grub
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._host import IMAGE, Artifact
 from ansible_collections.acrn.ivshmem.plugins.modules import guest_device, guest_probe, launch_state
@@ -270,14 +271,15 @@ def made(wanted: Wanted, folder: Path) -> Built:
 def job(built: Built) -> dict[str, Any]:
     """What the guests are told: each region with its VMs, and where its function is to be found in each of them."""
     regions: list[dict[str, Any]] = []
+    # Where ACRN's build chose the addresses, order alone tells regions of one size apart.
+    order = _region.alike(built.regions)
     for region in built.regions:
         vms = {vm["id"]: vm for vm in region["vms"]}
+        prefixed = _region.PREFIXES[region["provided_by"]] + region["name"]
         devices = {}
         for number, vm in vms.items():
             device = {"name": region["name"], "vbdf": vm["vbdf"], "size": region["size"]}
-            if vm["vbdf"] is None:
-                # ACRN's build chose the address: the n-th region of a VM is its n-th function.
-                device["function"] = sum(number in other["vms"] for other in regions)
+            device.update(order.get((prefixed, number), {}))
             if region.get("region_id"):
                 device["region_id"] = region["region_id"]
             devices[str(number)] = device

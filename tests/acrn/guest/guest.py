@@ -351,15 +351,6 @@ def stray(probe, region):
     return {"counts": found.get("counts"), "problems": armed["problems"] + found["problems"]}
 
 
-def placed(device, probe_module):
-    """The device with its address where only its place among the functions of the VM tells which one it is."""
-    number = device.pop("function", None)
-    if number is not None:
-        kernel = probe_module._kernel.Kernel()
-        device["vbdf"] = sorted(each.bdf for each in probe_module._probe._functions.scan(kernel))[number]
-    return device
-
-
 def bind(device, own, **how):
     """Bind the functions of all regions. Returns the answer of guest_device."""
     answer = device(devices=[facts["device"] for facts in own], persist=False, **how)
@@ -381,8 +372,7 @@ def work():
     loaded = modules("guest_device", "guest_probe")
     device = Module(*loaded["guest_device"])
     probe = Module(*loaded["guest_probe"])
-    own = [facts for facts in JOB["regions"] if ME in facts["vms"]]
-    own = [dict(facts, device=placed(facts["devices"][str(ME)], loaded["guest_probe"][1])) for facts in own]
+    own = [dict(facts, device=facts["devices"][str(ME)]) for facts in JOB["regions"] if ME in facts["vms"]]
     # uio_pci_generic shares memory and rings; for what it cannot do, receive, the functions go to vfio-pci then.
     answer = bind(device, own)
     regions = [Region(loaded["guest_probe"][1], facts, found["bdf"]) for facts, found in zip(own, answer["devices"])]

@@ -28,6 +28,8 @@ CONTROL = """\
 cd "$(dirname "$0")"
 echo "$1 $2" >> order
 if [ "$1" = start ]; then
+    # Here, since the shell behind & may be late, and what an earlier start said is no answer.
+    : > "$2.log"
     setsid "$3" > "$2.log" 2>&1 < /dev/null &
     echo $! > "$2.pid"
     until grep -q . "$2.log"; do sleep 0.05; done

@@ -17,13 +17,15 @@ from ansible_collections.acrn.ivshmem.plugins.plugin_utils._fleet import Fleet
 def waiting(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Any]) -> dict[str, Any]:
     """Who waits for what after the plays of a playbook, the guests that are left alone, and the table."""
     fleet = Fleet(groups, hostvars)
-    values = [wait for host in fleet.hosts for wait in fleet.waits(host)]
-    later = [guest for host in fleet.hosts for guest in fleet.later(host)]
+    hosts = [fleet.after(host) for host in fleet.hosts]
+    values = _waiting.as_values(wait for host in hosts for wait in host.waits())
+    later = [guest for host in hosts for guest in host.later()]
     left = [guest for wait in values for guest in wait["guests"]]
     return {
         "waits": values,
         "guests": list(dict.fromkeys([*left, *later])),
         "later": later,
+        "told": bool(values or later),
         "table": _waiting.table(values),
         "away": _told(fleet.away),
     }

@@ -38,17 +38,14 @@ class Fleet:
     def _of(self, host: str) -> Callable[[], list[Any]]:
         return lambda: self._guests.get(host, [])
 
-    def _after(self, host: str) -> _waiting.Host:
+    def after(self, host: str) -> _waiting.Host:
+        """A host after the plays."""
         away = self.away.get(host, {}).get("builder", "")
         return _waiting.Host(self.hostvars[host], self._of(host), self.built.get(host), self.builders, away)
 
     def waits(self, host: str) -> list[dict[str, Any]]:
         """What a host and its VMs wait for."""
-        return _waiting.as_values(self._after(host).waits())
-
-    def later(self, host: str) -> tuple[str, ...]:
-        """Guests that a check cannot ask, since the run itself would start their VMs."""
-        return self._after(host).later()
+        return _waiting.as_values(self.after(host).waits())
 
     def plan(self, guests: Iterable[str], now: float, unclear: Iterable[Mapping[str, Any]] = ()) -> dict[str, Any]:
         """What a run of site would do. An error of one host or guest is its own.

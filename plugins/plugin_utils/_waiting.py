@@ -160,11 +160,8 @@ class Host:
 
     def later(self) -> tuple[str, ...]:
         """In check mode the guests of VMs that the run itself would start: until then they have not what it binds."""
-        if not self.values.get("ansible_check_mode"):
-            return ()
-        return self.of_vm(
-            *(vm for key in ("launch_just_started", "launch_restarted") for vm in self.values.get(key) or [])
-        )
+        vms = [vm for key in ("launch_just_started", "launch_restarted") for vm in self.values.get(key) or []]
+        return self.of_vm(*vms) if vms and self.values.get("ansible_check_mode") else ()
 
     def _left(self, wait: Wait) -> bool:
         """Whether launch scripts and VMs are as they were for the sake of the hypervisor."""

@@ -72,13 +72,17 @@ def known_group(groups: Mapping[str, Any], name: str) -> str:
         raise AnsibleFilterError(str(exc)) from None
 
 
-def unread(hosts: Iterable[str], hostvars: Mapping[str, Any], groups: Mapping[str, Any]) -> list[str]:
+def unread(hosts: Iterable[str], hostvars: Any, groups: Mapping[str, Any]) -> list[str]:
     """What of an inventory nobody reads, because it is misspelt or set for the wrong hosts."""
     # The controller builds where nobody else does, and need not be in the inventory.
-    names = {host: list(hostvars[host]) for host in {**dict.fromkeys(hosts), "localhost": None}}
-    named = {host: names[host] for host in hosts}
+    values = {host: hostvars.raw_get(host) for host in {**dict.fromkeys(hosts), "localhost": None}}
+    named = {host: values[host] for host in hosts}
     extra = load_extra_vars(DataLoader())
-    return [*_variables.unread(named, groups), *_variables.misplaced(names, groups, extra)]
+    return [
+        *_variables.unread(named, groups),
+        *_variables.misplaced(values, groups, extra),
+        *_variables.overruled(values, groups, extra),
+    ]
 
 
 def unclear(hosts: Iterable[str], hostvars: Any) -> list[dict[str, Any]]:

@@ -201,6 +201,29 @@ def misplaced(hosts: Mapping[str, Iterable[str]], groups: Mapping[str, Any], ext
     return told
 
 
+def overruled(values: Mapping[str, Mapping[str, Any]], groups: Mapping[str, Any], extra: Collection[str]) -> list[str]:
+    """A sentence for each variable that is set for hosts of which nobody reads it, and otherwise for those that count.
+
+    ``values`` are the raw variables of hosts. What all hosts have that do not count is a default for the whole
+    inventory, which those that count may well overrule.
+    """
+    told = []
+    for name, among in sorted(READERS.items()):
+        reading = [host for group in among for host in groups.get(group) or _BUILDS_HERE.get(group) or ()]
+        counting = [values[host][name] for host in reading if name in values.get(host, ())]
+        others = [host for host in values if host not in reading]
+        having = [host for host in others if name in values[host] and values[host][name] not in counting]
+        if name in extra or not counting or not having or all(name in values[host] for host in others):
+            continue
+        where = " or ".join(f"{group} ({GROUPS[group]})" for group in among)
+        count = some(sorted(host for host in reading if name in values.get(host, ())))
+        told.append(
+            f"{some(sorted(having))}: {name} is set and does nothing there, since it is read of {where}; the other value, "
+            f"of {count}, counts"
+        )
+    return told
+
+
 # What a look at a variable may end with; newer versions of ansible-core say of an undefined one what Jinja says.
 UNKNOWN = (AnsibleError, TemplateError)
 

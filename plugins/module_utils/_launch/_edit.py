@@ -53,6 +53,11 @@ if TYPE_CHECKING:
 
 
 STATES = ("exact", "present", "absent")
+# The role launch has no such option as state: there it is launch_vms that says whose scripts are edited.
+LEFT_ALONE = (
+    ", or leave the script as it is: take its VM out of launch_vms (with the module alone: state: present leaves "
+    "alone what it is not given)"
+)
 
 
 def _encode(text: str) -> bytes:
@@ -233,7 +238,7 @@ class _Edit:
             raise IvshmemError(
                 "\n".join(
                     f"{self.where}: line {line}: {text}; write the arguments in the acrn-dm command itself"
-                    + (", or set state to present, which leaves them alone" if self.state == "exact" else "")
+                    + (LEFT_ALONE if self.state == "exact" else "")
                     for line, text in dict.fromkeys(problems)
                 )
             )

@@ -342,6 +342,22 @@ def test_a_variable_that_all_hosts_have_or_that_nobody_can_have_yet_is_left_alon
     assert misplaced({"line-1": ["hypervisor_repo"]}, acrn_builders=["line-1"]) == []
 
 
+def test_a_value_that_another_one_overrules_is_told_unless_it_is_a_default_for_all():
+    def overruled(values, extra=()):
+        groups = {"acrn_hosts": ["line-1"], "acrn_builders": ["b"], "acrn_guests": ["g"]}
+        return _variables.overruled({"localhost": {}, "g": {}, **values}, groups, extra)
+
+    own, other = {"hypervisor_repo": "/srv/own.git"}, {"hypervisor_repo": "/srv/other.git"}
+    assert overruled({"line-1": own, "b": other}) == [
+        "line-1: hypervisor_repo is set and does nothing there, since it is read of acrn_builders (where the ACRN trees "
+        "are); the other value, of b, counts"
+    ]
+    assert overruled({"line-1": own, "b": own}) == []
+    assert overruled({"line-1": own, "b": {}}) == []  # misplaced: told already
+    assert overruled({"line-1": own, "g": own, "localhost": own, "b": other}) == []
+    assert overruled({"line-1": own, "b": other}, ["hypervisor_repo"]) == []
+
+
 def test_a_variable_that_counts_on_the_command_line_alone_is_told():
     (told,) = misplaced({"line-1": ["acrn_batch"]})
     assert told.startswith("line-1: acrn_batch is set and does nothing there") and told.endswith("-e acrn_batch=...")

@@ -218,8 +218,8 @@ def overruled(values: Mapping[str, Mapping[str, Any]], groups: Mapping[str, Any]
         where = " or ".join(f"{group} ({GROUPS[group]})" for group in among)
         count = some(sorted(host for host in reading if name in values.get(host, ())))
         told.append(
-            f"{some(sorted(having))}: {name} is set and does nothing there, since it is read of {where}; the other value, "
-            f"of {count}, counts"
+            f"{some(sorted(having))}: {name} is set and does nothing there, since it is read of {where}; the other "
+            f"value, of {count}, counts"
         )
     return told
 

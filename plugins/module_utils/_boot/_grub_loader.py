@@ -36,6 +36,8 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Ivshme
 
 # File systems that GRUB reads but does not write (Debian's /etc/grub.d/00_header check_writable).
 _READ_ONLY = ("btrfs", "cpiofs", "newc", "odc", "romfs", "squash4", "tarfs", "zfs")
+# As long as the name of an entry: a build's key, and a digest of its text.
+_LONGEST = 32 * "0" + ".00000000"
 
 
 class Grub:
@@ -179,6 +181,10 @@ class Grub:
         if the next boot belongs to somebody else.
         """
         folder = os.path.dirname(os.path.realpath(self._grubenv))
+        for wanted, why in ((folder, "grubenv"), (os.path.dirname(self._script), "GRUB's scripts")):
+            if not os.path.isdir(wanted):
+                raise IvshmemError(f"{wanted}, the place of {why}, is no directory on this host; mount or make it")
+        self._check_room()
         abstraction = self._root.ask(self._tool("probe"), "--target=abstraction", folder)
         kind = self._root.ask(self._tool("probe"), "--target=fs", folder)
         if abstraction or kind in _READ_ONLY:
@@ -193,6 +199,15 @@ class Grub:
                 f"{self._grubenv}: the next boot is set to {other!r} already ({self._tool('reboot')}), and a trial "
                 f"would take its place; reboot first, or take it back: {self._tool('editenv')} - unset {_grub.NEXT}"
             )
+
+    def _check_room(self) -> None:
+        """Raise IvshmemError if grubenv could not hold all that a trial and a default write into it."""
+        try:
+            block = read_file(self._grubenv, _grub.ENV_LIMIT, b"") or _grub.NEW_ENV
+            most = {_grub.NEXT: ID_PREFIX + _LONGEST, _grub.DEFAULT: _LONGEST, _grub.TRIED: _LONGEST}
+            _grub.change_env(block, most)
+        except IvshmemError as exc:
+            raise IvshmemError(f"{self._grubenv}: {exc}") from exc
 
     # ---- writing; each of these is a whole step, and does nothing in check mode but say that it would ----
 

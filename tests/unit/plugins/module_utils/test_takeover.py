@@ -78,6 +78,8 @@ def test_what_cannot_be_declared_is_told_with_its_line(name, tmp_path):
     devices, problems = read(text)
     assert devices == {}
     assert problems[0].startswith(f"x.sh: {told}"), problems
+    # What the module alone has is no way out of the role.
+    assert "set state" not in problems[0], problems
     # It is a script that starts something.
     assert run(text, tmp_path)
 

@@ -882,6 +882,33 @@ def test_grub_that_cannot_write_is_no_place_for_a_trial(machine, artifact):
     assert tree(machine.root) == before
 
 
+def full(root):
+    block = b"# GRUB Environment Block\nx=" + b"y" * 900 + b"\n"
+    (root / "boot/grub/grubenv").write_bytes(block.ljust(1024, b"#"))
+
+
+def dangling(root):
+    (root / "boot/grub/grubenv").unlink()
+    (root / "boot/grub/grubenv").symlink_to("../efi/EFI/debian/grubenv")
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (full, r"/boot/grub/grubenv: grubenv: \d+ bytes do not fit in its 1024"),
+        (dangling, r"/boot/efi/EFI/debian, the place of grubenv, is no directory"),
+        (lambda root: (root / "etc/grub.d").rmdir(), r"/etc/grub\.d, the place of GRUB's scripts, is no directory"),
+    ],
+)
+def test_what_a_trial_writes_has_its_place_before_anything_is_written(machine, artifact, break_it, message):
+    break_it(machine.root)
+    before = tree(machine.root)
+    for trial in (True, False):
+        with pytest.raises(IvshmemError, match=message):
+            machine.call(artifact=artifact("aaaa" if trial else "bbbb"), trial=trial)
+    assert tree(machine.root) == before
+
+
 # ---- the host's own boot loader ----
 
 

@@ -349,8 +349,8 @@ def test_a_value_that_another_one_overrules_is_told_unless_it_is_a_default_for_a
 
     own, other = {"hypervisor_repo": "/srv/own.git"}, {"hypervisor_repo": "/srv/other.git"}
     assert overruled({"line-1": own, "b": other}) == [
-        "line-1: hypervisor_repo is set and does nothing there, since it is read of acrn_builders (where the ACRN trees "
-        "are); the other value, of b, counts"
+        "line-1: hypervisor_repo is set and does nothing there, since it is read of acrn_builders (where the ACRN "
+        "trees are); the other value, of b, counts"
     ]
     assert overruled({"line-1": own, "b": own}) == []
     assert overruled({"line-1": own, "b": {}}) == []  # misplaced: told already

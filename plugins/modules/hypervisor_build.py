@@ -50,8 +50,8 @@ attributes:
     platforms: linux
     support: full
 requirements:
-  - C(make), GCC, binutils, C(iasl), C(xsltproc) and C(xmllint); on Debian the packages make, gcc, acpica-tools,
-    xsltproc and libxml2-utils
+  - C(make), GCC, binutils, C(iasl), C(xsltproc) and C(xmllint); on Debian the packages make, gcc, libc6-dev,
+    acpica-tools, xsltproc and libxml2-utils
   - GCC 11 or older for ACRN v3.1 and older
   - lxml, defusedxml, elementpath and xmlschema in the Python that O(python) names, at versions that suit the ACRN
     version

@@ -124,7 +124,8 @@ def find_programs(tree: Tree, cc: str, variables: Mapping[str, str], environment
     if tree.compiles:
         words = shlex.split(cc)
         compiler = next((word for word in words if os.path.basename(word) not in ("ccache", "env")), "cc")
-        wanted["cc"] = (compiler, "gcc" if compiler == "cc" else os.path.basename(compiler))
+        # Without recommended packages, GCC comes without the headers that ACRN's own checks include.
+        wanted["cc"] = (compiler, f"{'gcc' if compiler == 'cc' else os.path.basename(compiler)} libc6-dev")
         objcopy = variables.get("OBJCOPY") or environment.get("OBJCOPY") or "objcopy"
         wanted["objcopy"] = (shlex.split(objcopy)[0], "binutils")
         wanted["bash"] = ("bash", "bash")

@@ -333,7 +333,7 @@ def test_missing_programs_are_named_together_with_their_packages(bench):
     (programs / "make").symlink_to(shutil.which("make"))
     message = bench.run(environment={"PATH": str(programs)}, make_args=["CC=gcc-11"])["msg"]
     assert "iasl, xsltproc, gcc-11, objcopy, bash: not found" in message
-    assert "apt-get install acpica-tools xsltproc gcc-11 binutils bash" in message
+    assert "apt-get install acpica-tools xsltproc gcc-11 libc6-dev binutils bash" in message
 
 
 def test_a_v2_scenario_of_another_board_is_refused(bench):

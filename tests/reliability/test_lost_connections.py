@@ -56,6 +56,11 @@ def named(name, said):
     return re.search(rf"^(fatal|failed): \[(\S+ -> )?{name}[\] ]", said, re.M)
 
 
+def spared(name, said):
+    """Whether it was lost in the look of a Service VM, without which regions are proved all the same, by reading."""
+    return re.search(rf"^fatal: \[({name} -> \S+|\S+ -> {name})\]: UNREACHABLE!.*\n\.\.\.ignoring", said, re.M)
+
+
 def recap(said):
     """Machine -> its numbers at the end of a run."""
     lines = re.findall(r"^(\S+) +: (ok=.*)", said.rpartition("PLAY RECAP")[2], re.M)
@@ -78,7 +83,7 @@ def flaky(place, weather, run=1):
     for name in away:
         # What a guest has its Service VM asked is that guest's failure.
         own = [each for each in failed if each == name or (name in place.acrn_hosts and each.startswith(f"{name}-"))]
-        assert own, f"{name} counts as done: {story}"
+        assert own or spared(name, done.stdout), f"{name} counts as done: {story}"
     # A machine whose whole host is well has nothing to do with it.
     ill = {name.partition("-")[0] for name in weather}
     assert not [name for name in failed if name.partition("-")[0] not in ill], story

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._request import find_version
+from ansible_collections.acrn.ivshmem.tests.integration_acrn.test_memory_oracle import PYTHON, able, trees
 from ansible_collections.acrn.ivshmem.tests.integration_acrn.test_waiting import (
+    MEMORY,
     Fleet,
     changed,
     dm_region,
@@ -29,6 +34,15 @@ def _fleet(tmp_path):
         # Of a host that is refused, guests are left alone too.
         del fleet.guests["still-guest"], fleet.guests["edited-guest"]
         yield fleet
+
+
+@pytest.fixture(name="generator")
+def _generator():
+    """An ACRN tree of v3.3, whose launch_cfg_gen.py can run."""
+    for root in trees():
+        if isinstance(root, Path) and find_version(str(root / "VERSION")) == (3, 3):
+            return able(root)
+    return pytest.skip("ACRN_SRC names no tree of ACRN v3.3")
 
 
 def test_site_does_what_was_approved_and_refuses_what_has_moved(fleet):
@@ -73,24 +87,79 @@ def test_what_is_no_approved_plan_is_refused_before_anything_is_touched(fleet, t
     assert [fleet.scripts(name) for name in fleet.hosts] == [{}, {}, {}]
 
 
+def same_words(fleet):
+    """The hosts with something to do, and the rows of the plan; what a dry run of site says is held against them."""
+    plan, planned = fleet.play("plan", "-e", "plan_json=plan.json")
+    dry, told = fleet.play("site", "--check")
+    assert (plan.returncode, dry.returncode) == (0, 0), plan.stdout + dry.stdout
+    rows = {row["host"]: row for row in json.loads((fleet.folder / "plan.json").read_text())["hosts"]}
+    counts = {name: int(number) for name, number in re.findall(r"^(\S+) +: .*changed=(\d+)", dry.stdout, re.M)}
+    to_do = {
+        name for name, row in rows.items() if row["scenario_changed"] or row["diff"] or any((row["vms"] or {}).values())
+    }
+    assert ({name for name in rows if counts[name]}, told) == (to_do, planned)
+    return to_do, rows, planned
+
+
 def test_a_plan_says_what_a_dry_run_of_site_says(fleet):
     """One notion of check mode: the hosts with something to do, the VMs, and who waits are the same in both."""
     # One host has all, one a script to change and a VM that runs the old one, one has not begun.
     fleet.guests.clear()
     for name in ("declared", "still"):
         fleet.hosts[name]["launch_started"] = True
+    # One has scripts that somebody wrote, one those of a template of its own.
+    by_hand = fleet.add("hand", launch_mode="edit", launch_started=False)
+    fleet.hosts["hand"]["ivshmem_regions"] = dm_region(fleet, 2)
+    (by_hand / "launch").mkdir()
+    for vm in fleet.vms:
+        (by_hand / "launch" / f"{vm}.sh").write_text(f"#!/bin/sh\nacrn-dm -m 256M -s 0:0,hostbridge {vm}\n")
+    fleet.add("own", launch_started=False, launch_template=str(fleet.folder / "own.sh.j2"))
+    (fleet.folder / "own.sh.j2").write_text("{% extends 'vm.sh.j2' %}\n")
+    fleet.hosts["own"]["ivshmem_regions"] = dm_region(fleet, 2)
+    fleet.guests.clear()
     done, _steps = fleet.play("site", "--limit", "declared,still")
     assert done.returncode == 0, done.stdout
+    # One is to get a region of a hypervisor that nobody has built, and one of a hypervisor that nobody will install.
+    fleet.add("waits")
+    fleet.add("builds", acrn_source=str(fleet.folder / "tree"))
+    fleet.guests.clear()
     fleet.hosts["declared"]["launch_vms"][0]["memory"] = 256
     fleet.hosts["declared"]["launch_restart"] = True
+    to_do, rows, steps = same_words(fleet)
+    assert to_do == {"declared", "edited", "hand", "own", "waits", "builds"}
+    assert rows["declared"]["vms"]["restarted"] == ["DECLARED_1"]
+    assert [name for name in ("waits", "builds") if any(name in line for line in steps)] == ["waits", "builds"]
+    # And where all that may be done has been done.
+    done, _steps = fleet.play("site")
+    assert done.returncode == 0, done.stdout
+    to_do, _rows, after = same_words(fleet)
+    assert (to_do, bool(after)) == (set(), True)
 
-    plan, planned = fleet.play("plan", "-e", "plan_json=plan.json")
-    dry, told = fleet.play("site", "--check")
-    assert (plan.returncode, dry.returncode) == (0, 0), plan.stdout + dry.stdout
-    rows = {row["host"]: row for row in json.loads((fleet.folder / "plan.json").read_text())["hosts"]}
-    counts = {name: int(number) for name, number in re.findall(r"^(\w+) +: .*changed=(\d+)", dry.stdout, re.M)}
-    to_do = {
-        name for name, row in rows.items() if row["scenario_changed"] or row["differences"] or any(row["vms"].values())
-    }
-    assert {name for name in rows if counts[name]} == to_do == {"declared", "edited"}
-    assert (rows["declared"]["vms"]["restarted"], planned) == (["DECLARED_1"], told)
+
+def test_a_plan_says_what_a_dry_run_of_site_says_of_generated_scripts(fleet, generator):
+    names = ["POST_STD_VM1", "POST_STD_VM2"]
+    data = generator / "misc/config_tools/data/whl-ipc-i5"
+    fleet.hosts.clear()
+    fleet.guests.clear()
+    place = fleet.add(
+        "made",
+        acrn_board=str(data / "whl-ipc-i5.xml"),
+        launch_mode="generate",
+        launch_source=str(generator),
+        launch_python=PYTHON,
+        launch_started=False,
+        launch_vms=[{"name": name} for name in names],
+    )
+    shutil.copy(data / "shared.xml", place / "scenario.xml")
+    fleet.hosts["made"]["ivshmem_regions"] = [
+        {"name": MEMORY, "provided_by": "device_model", "size": 2, "vms": names},
+    ]
+    fleet.guests.clear()
+    to_do, rows, _steps = same_words(fleet)
+    assert to_do == {"made"}
+    assert any("POST_STD_VM1.sh" in line for line in rows["made"]["diff"])
+    done, _steps = fleet.play("site")
+    assert done.returncode == 0, done.stdout
+    assert fleet.scripts("made").keys() >= {f"{name}.sh" for name in names}
+    to_do, _rows, _steps = same_words(fleet)
+    assert to_do == set()

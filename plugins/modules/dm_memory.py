@@ -68,6 +68,11 @@ options:
           - The name of the VM.
         type: str
         required: true
+      uuid:
+        description:
+          - Its UUID, by which C(acrn-dm) is told of it (C(-U)) up to ACRN v2.6.
+        type: str
+        version_added: 1.0.0
       devices:
         description:
           - Its ivshmem devices, as for M(acrn.ivshmem.launch_script).
@@ -213,6 +218,7 @@ def main():
                 "default": [],
                 "options": {
                     "name": {"type": "str", "required": True},
+                    "uuid": {"type": "str"},
                     "devices": {"type": "list", "elements": "dict", "default": []},
                 },
             },

@@ -121,7 +121,8 @@ units:
   elements: dict
   contains: *script
 running:
-  description: The VMs that run, with C(name), C(pid) and C(devices) as in RV(scripts[].vms[].devices), without lines.
+  description:
+    - The VMs that run, with C(name), C(uuid), C(pid) and C(devices) as in RV(scripts[].vms[].devices), without lines.
   returned: success
   type: list
   elements: dict

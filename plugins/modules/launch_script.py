@@ -67,6 +67,12 @@ options:
       - A call of C(acrn-dm) that can start more than one VM, because its name comes from arguments, a loop, a branch or
         another program, is refused with its line. So is a call that is run by C(xargs), C(eval) or a text for a shell.
     type: str
+  uuid:
+    description:
+      - The UUID of O(vm). Up to ACRN v2.6 the hypervisor knows a VM by it (C(acrn-dm -U)), whatever its name is there,
+        and a call that has it is the VM's. Default is that of O(scenario_path). Not read from v2.7 on.
+    type: str
+    version_added: 1.0.0
   state:
     description:
       - V(exact) makes these the only ivshmem devices of the VM.
@@ -251,6 +257,7 @@ def main():
             "devices": {"type": "list", "elements": "dict", "options": DEVICE_OPTIONS},
             "scenario_path": {"type": "path"},
             "vm": {"type": "str"},
+            "uuid": {"type": "str"},
             "state": {"type": "str", "choices": list(STATES), "default": "exact"},
             "acrn_version": {"type": "str"},
             "hypervisor_manifest": {"type": "path"},

@@ -55,6 +55,10 @@ options:
           vm:
             description: Name of the VM.
             type: str
+          uuid:
+            description: As for M(acrn.ivshmem.launch_script).
+            type: str
+            version_added: 1.0.0
           acrn_version:
             description: ACRN version, for example C(3.3).
             type: str
@@ -131,6 +135,10 @@ options:
             description: Name of the VM.
             type: str
             required: true
+          uuid:
+            description: As for M(acrn.ivshmem.launch_script).
+            type: str
+            version_added: 1.0.0
           devices:
             description: Its ivshmem devices.
             type: list
@@ -161,6 +169,10 @@ options:
             description: Name of the VM.
             type: str
             required: true
+          uuid:
+            description: As for M(acrn.ivshmem.launch_script).
+            type: str
+            version_added: 1.0.0
           devices:
             description: Its ivshmem devices.
             type: list
@@ -461,6 +473,7 @@ ARGUMENTS: dict[str, Any] = {
                         "devices": {"type": "list", "elements": "dict", "default": []},
                         "scenario_path": {"type": "path"},
                         "vm": {"type": "str"},
+                        "uuid": {"type": "str"},
                         "acrn_version": {"type": "str"},
                         "hypervisor_manifest": {"type": "path"},
                         "exclusive": {"type": "bool", "default": True},
@@ -494,6 +507,7 @@ ARGUMENTS: dict[str, Any] = {
                     "default": [],
                     "options": {
                         "name": {"type": "str", "required": True},
+                        "uuid": {"type": "str"},
                         "devices": {"type": "list", "elements": "dict", "default": []},
                     },
                 },
@@ -506,6 +520,7 @@ ARGUMENTS: dict[str, Any] = {
                     "default": [],
                     "options": {
                         "name": {"type": "str", "required": True},
+                        "uuid": {"type": "str"},
                         "devices": {"type": "list", "elements": "dict", "default": []},
                     },
                 },

@@ -16,7 +16,12 @@ from collections.abc import Sequence
 from typing import Any, Mapping
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._linux import own_arguments
-from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import REGION_IDS_SINCE
+from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import (
+    REGION_IDS_SINCE,
+    VM_NAMES_SINCE,
+    spelt,
+)
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import known_as, uuid_of
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._takeover import places_in_use
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     DEVICE_MODEL,
@@ -40,10 +45,13 @@ class Adoption:
         self.found = found
         self.notes: list[str] = []
         self.vms = {vm["name"]: vm for vm in scenario["vms"]}
+        version = scenario.get("acrn_version")
+        self.version = parse_version(version) if version else None
+        self.known = [{"name": vm["name"], "uuid": uuid_of(vm, self.version)} for vm in scenario["vms"]]
         self.scripts = self._scripts()
         self.others = self._others()
         users = [{"vms": [{**vm, "name": name} for name, vm in self._users()]}]
-        self.places = places_in_use({"scripts": users, "running": found.get("running") or []})
+        self.places = places_in_use({"scripts": users, "running": found.get("running") or []}, self.known)
         self.regions = self._regions()
         self.variables = self._variables()
         _refuse_templates(self.variables)
@@ -53,13 +61,9 @@ class Adoption:
     # What scripts have
 
     def _name(self, vm: Values) -> str | None:
-        """The scenario's name of a VM that a script starts; up to v2.6 its UUID tells."""
-        by_uuid = [
-            name
-            for name, own in self.vms.items()
-            if vm.get("uuid") and own.get("uuid") and own["uuid"].lower() == vm["uuid"].lower()
-        ]
-        return vm["name"] if vm["name"] in self.vms else by_uuid[0] if by_uuid else None
+        """The scenario's name of a VM that a script starts, or that runs; up to v2.6 its UUID tells."""
+        name = known_as(vm["name"], vm.get("uuid"), self.known)
+        return name if name in self.vms else None
 
     def _scripts(self) -> dict[str, tuple[str, Values]]:
         """The script and its part for each VM of the scenario."""
@@ -68,7 +72,9 @@ class Adoption:
             for vm in script["vms"]:
                 name = self._name(vm)
                 if name is None:
-                    self.notes.append(f"{script['path']}: starts {vm['name']}, which is no VM of the scenario")
+                    self.notes.append(
+                        f"{script['path']}: starts {vm['name']}, which is no VM of the scenario{self._like(vm)}"
+                    )
                 elif name in found and found[name][0] != script["path"]:
                     self.notes.append(
                         f"{script['path']}: starts {name} as {found[name][0]} does, which is taken; name the "
@@ -77,6 +83,16 @@ class Adoption:
                 else:
                     found[name] = (script["path"], vm)
         return found
+
+    def _like(self, vm: Values) -> str:
+        """Which VM a script means that was made for an older release."""
+        name = known_as(None, vm.get("uuid"), [{**own, "uuid": own.get("uuid")} for own in self.vms.values()])
+        if name is None:
+            return ""
+        return (
+            f"; its -U is that of {name}, but from ACRN {spelt(VM_NAMES_SINCE)} on the last argument of acrn-dm "
+            "counts, so that hv-land regions are refused to it: write that name there, and run this again"
+        )
 
     def _others(self) -> dict[str, Values]:
         """The VMs of the scenario that something else than a script starts: a service itself, or nobody knows what."""
@@ -91,8 +107,8 @@ class Adoption:
                         "are, but a service is not edited; have it start a script, and name that in launch_vms"
                     )
         for vm in self.found.get("running") or []:
-            name = vm["name"]
-            if name in self.vms and name not in self.scripts and name not in found:
+            name = self._name(vm)
+            if name is not None and name not in self.scripts and name not in found:
                 found[name] = {**vm, "devices": [{**device, "line": 0} for device in vm["devices"]]}
                 self.notes.append(
                     f"{name} runs (process {vm['pid']}), and no script that starts it could be read. Its devices are "
@@ -253,8 +269,7 @@ class Adoption:
         return {**entry, "devices": devices}
 
     def _written_id(self, region: Values) -> int | None:
-        version = self.scenario.get("acrn_version")
-        if version and parse_version(version) < REGION_IDS_SINCE:
+        if self.version and self.version < REGION_IDS_SINCE:
             return None
         return region.get("region_id") or None
 

@@ -74,6 +74,12 @@ dm_params=(
 )
 acrn-dm "${dm_params[@]}"
 """
+# Up to v2.6 a VM is known by its UUID, and can have any name: ACRN's scripts of that time name it so.
+UUIDS = {1: "d2795438-25d6-11e8-864e-cb7a18b34643", 2: "615db82a-e189-4b4f-8dbb-d321343e4ab3"}
+BY_UUID = {
+    "vm1.sh": [("vm_name=VM$1", "vm_name=post_vm_id$1"), ("-m 1024M", f"-m 1024M -U {UUIDS[1]}")],
+    "vm2.sh": [("    VM2\n", f"    -U {UUIDS[2]}\n    post_vm_id2\n")],
+}
 
 
 class Host:
@@ -84,10 +90,13 @@ class Host:
         self.version = version
         self.launch = folder / "scripts"
         self.launch.mkdir()
-        (folder / "scenario.xml").write_text(V2 if version == "2.7" else V3)
+        (folder / "scenario.xml").write_text(V3 if version == "3.3" else V2)
         for name, text in (("vm1.sh", CLASSIC), ("vm2.sh", GENERATED)):
             path = self.launch / name
-            path.write_text(text.replace("@ID@", "" if version == "2.7" else ",4097"))
+            text = text.replace("@ID@", ",4097" if version == "3.3" else "")
+            for old, new in BY_UUID[name] if version == "2.6" else ():
+                text = text.replace(old, new)
+            path.write_text(text)
             path.chmod(0o755)
         self.inventory()
 
@@ -126,7 +135,7 @@ class Host:
         return done.returncode, re.sub(r"\s+", " ", done.stdout)
 
 
-@pytest.fixture(name="host", params=["2.7", "3.3"])
+@pytest.fixture(name="host", params=["2.6", "2.7", "3.3"])
 def _host(request, tmp_path):
     return Host(tmp_path, request.param)
 
@@ -198,7 +207,7 @@ def test_a_host_is_taken_over_and_nothing_changes(host):
     vms = [{"name": "VM1", "vbdf": "00:04.0"}, {"name": "VM2", "vbdf": "00:09.0"}]
     dm = {"name": "takeover_test", "provided_by": "device_model", "size": 2}
     dm_vms = [{"name": "VM1", "vbdf": "00:05.0"}, {"name": "VM2", "vbdf": "00:0c.0"}]
-    ids = {} if host.version == "2.7" else {"region_id": 4097}
+    ids = {"region_id": 4097} if host.version == "3.3" else {}
     assert variables["ivshmem_regions"] == [{**plc, "vms": vms, **ids}, {**dm, "vms": dm_vms}]
     assert (variables["launch_mode"], variables["launch_units"]) == ("edit", False)
     assert variables["launch_vms"] == [

@@ -117,12 +117,26 @@ def ivshmem_options(options: str | None) -> tuple[str | None, int | None, int | 
     return fields[0], size, region_id
 
 
-def read_arguments(arguments: Sequence[str]) -> tuple[str | None, tuple[PciArgument, ...]]:
-    """The VM's name and the PCI devices of acrn-dm's arguments, without the command itself, as a process has them.
+def uuid_of(vm: Mapping[str, Any], version: tuple[int, int] | None) -> str | None:
+    """What acrn-dm's -U has for a VM, where the hypervisor knows a VM by that and by no name: before VM_NAMES_SINCE
+    (hypervisor/arch/x86/guest/vmcall.c)."""
+    uuid = vm.get("uuid")
+    return str(uuid).lower() if uuid and (version is None or version < VM_NAMES_SINCE) else None
 
-    Devices that cannot be read are left out; the name is None where there is none.
+
+def known_as(name: str | None, uuid: str | None, vms: Iterable[Mapping[str, Any]]) -> str | None:
+    """The name that one of some VMs has, of what acrn-dm was given: by its ``uuid``, if it has one, else as it is."""
+    own = (str(vm["name"]) for vm in vms if uuid and vm.get("uuid") and str(vm["uuid"]).lower() == uuid.lower())
+    return next(own, name)
+
+
+def read_arguments(arguments: Sequence[str]) -> tuple[str | None, str | None, tuple[PciArgument, ...]]:
+    """The VM's name, its UUID and the PCI devices of acrn-dm's arguments, without the command itself, as a process has
+    them.
+
+    Devices that cannot be read are left out; name and UUID are None where there is none.
     """
-    name = None
+    name = uuid = None
     devices = []
     index = 0
     while index < len(arguments):
@@ -137,7 +151,7 @@ def read_arguments(arguments: Sequence[str]) -> tuple[str | None, tuple[PciArgum
                 value = given
             elif option in LONG_WITH_VALUE and index < len(arguments):
                 value, index = arguments[index], index + 1
-            option = "s" if option == "pci_slot" else ""
+            option = {"pci_slot": "s", "uuid": "U"}.get(option, "")
         elif argument.startswith("-") and len(argument) > 1:
             # Letters without a value may stand before the one that has it.
             at = next((at for at, letter in enumerate(argument) if at and letter in SHORT_WITH_VALUE), 0)
@@ -149,12 +163,14 @@ def read_arguments(arguments: Sequence[str]) -> tuple[str | None, tuple[PciArgum
         else:
             name = argument
             continue
-        if option == "s" and value is not None:
+        if option == "U":
+            uuid = value
+        elif option == "s" and value is not None:
             try:
                 devices.append(parse_pci(value))
             except IvshmemError:
                 continue
-    return name, tuple(devices)
+    return name, uuid, tuple(devices)
 
 
 def options_of(device: Device) -> str:

@@ -18,8 +18,9 @@ import stat
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import options_of, read_arguments
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import known_as, options_of, read_arguments
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import DEVICE_MODEL, PREFIXES, Device, IvshmemError
 
 MB = 1 << 20
@@ -62,6 +63,7 @@ class RunningVm:
     pid: int
     vm: str
     devices: frozenset[tuple[int, str]]
+    uuid: str | None = None  # what -U has
 
     def dm_regions(self) -> set[str]:
         """The names of its dm-land regions."""
@@ -128,14 +130,15 @@ class Processes:
             pid = int(match.group(1)) if match else 0
         return None
 
-    def vms(self) -> tuple[RunningVm, ...]:
-        """The device models that run, one for each VM, by PID."""
+    def vms(self, known: Sequence[Mapping[str, Any]] = ()) -> tuple[RunningVm, ...]:
+        """The device models that run, one for each VM, by PID. What has a UUID of the ``known`` has their name."""
         found: dict[str, RunningVm] = {}
         for pid in sorted(self._commands):
             arguments = self._arguments(pid)
             if arguments is None:
                 continue
-            name, devices = read_arguments(arguments)
+            given, uuid, devices = read_arguments(arguments)
+            name = known_as(given, uuid, known)
             if name is None or name in found:
                 continue
             ours = frozenset(
@@ -143,7 +146,7 @@ class Processes:
                 for device in devices
                 if device.device == "ivshmem" and not device.bdf.bus and not device.bdf.function
             )
-            found[name] = RunningVm(pid, name, ours)
+            found[name] = RunningVm(pid, name, ours, uuid)
         return tuple(found.values())
 
     def holders(self, files: Mapping[tuple[int, int], str]) -> dict[str, list[Process]]:

@@ -21,7 +21,6 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import (
     OTHERS_SLOT_ORDER,
     RESERVED_SLOTS,
     V3_FIRST,
-    VM_NAMES_SINCE,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import (
     argument_of,
@@ -29,9 +28,11 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm impo
     check_vm_name,
     devices_of_vm,
     format_slot,
+    known_as,
     make_devices,
     options_of,
     place,
+    uuid_of,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._view import (
     OBSOLETE,
@@ -163,7 +164,9 @@ class _Edit:
 
     def run(self) -> Edited:
         calls = calls_of(self.view, self.vm, self.uuid)
-        name = calls[0].name or self.vm
+        # By its UUID it is the VM that was asked for, whatever it is called there.
+        by_uuid = bool(self.uuid and self.uuid in (each.lower() for each in calls[0].uuids))
+        name = (by_uuid and self.vm) or calls[0].name or self.vm
         for known in filter(None, {name, *(call.name for call in calls)}):
             try:
                 check_vm_name(known, self.version)
@@ -517,6 +520,7 @@ def launch(
     *,
     scenario: Scenario | None = None,
     vm: str | None = None,
+    uuid: str | None = None,
     state: str = "exact",
     version: tuple[int, int] | None = None,
     hints: Mapping[str, int] | None = None,
@@ -525,16 +529,15 @@ def launch(
     """All that the module decides: which VM, which devices, whether they can work, and the script with them.
 
     Without ``devices`` they follow from the scenario. ``vm`` is a name, or an ID of the scenario; without it the script
-    says which VM it starts. Raises IvshmemError; then nothing is to be written.
+    says which VM it starts. ``uuid`` is the VM's for acrn-dm's -U, which counts before its name where that release does
+    so; a scenario tells it as well. Raises IvshmemError; then nothing is to be written.
     """
-    name, uuid = vm, None
+    name, uuid = vm, uuid_of({"uuid": uuid}, version)
     wanted: Sequence[Mapping[str, Any]] = devices or ()
     entry = None
     if scenario is not None:
-        entry = _scenario_vm(data, where, scenario, vm)
-        name = entry.name
-        # Before, the hypervisor knows a VM by acrn-dm's -U (arch/x86/guest/vmcall.c).
-        uuid = entry.uuid if version is None or version < VM_NAMES_SINCE else None
+        entry = _scenario_vm(data, where, scenario, vm, version)
+        name, uuid = entry.name, uuid_of(entry.as_dict(), version) or uuid
         if devices is None:
             wanted = devices_of_vm(scenario, entry)
             hints = {**_chosen_slots(scenario, entry, version), **(hints or {})}
@@ -576,22 +579,22 @@ def _place_of(data: bytes, where: str, vm: str | None, uuid: str | None) -> str:
         return where
 
 
-def _scenario_vm(data: bytes, where: str, scenario: Scenario, vm: str | None) -> Vm:
+def _scenario_vm(data: bytes, where: str, scenario: Scenario, vm: str | None, version: tuple[int, int] | None) -> Vm:
     """The VM of the scenario that is given, or that the script starts."""
     if vm is not None:
         return scenario.vm(vm)
     found = {}
     calls = script_vms(data, where)
+    known = [{"name": entry.name, "uuid": uuid_of(entry.as_dict(), version)} for entry in scenario.vms]
     for call in calls:
-        for entry in scenario.vms:
-            if (call.uuid and entry.uuid and call.uuid.lower() == entry.uuid.lower()) or call.name == entry.name:
-                found[entry.id] = entry
+        name = known_as(call.name, call.uuid, known)
+        found.update({entry.id: entry for entry in scenario.vms if entry.name == name})
     if len(found) == 1:
         return next(iter(found.values()))
     there = ", ".join(call.name or f"not readable (line {call.line})" for call in calls) or "none"
-    known = ", ".join(f"{entry.name} ({entry.id})" for entry in scenario.vms)
+    told = ", ".join(f"{entry.name} ({entry.id})" for entry in scenario.vms)
     raise IvshmemError(
         f"{where}: which VM of {scenario.where} it starts is not clear (in the script: {there}; in the "
-        f"scenario: {known}); "
+        f"scenario: {told}); "
         "say it with vm, and make the last argument of acrn-dm the VM's name in the scenario"
     )

@@ -28,10 +28,12 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._files import (
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import (
     check_manifest,
     ivshmem_options,
+    known_as,
     lacking,
     make_devices,
     manifest_regions,
     sizes_of,
+    uuid_of,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._dm_memory import (
     Memory,
@@ -139,7 +141,7 @@ def set_script(module: Module) -> dict[str, Any]:
     ours = os.path.lexists(original_of(path)) or OWN in (edited.data if before is None else before)
     if changed and not ours and before is not None and params["state"] == "exact" and not params["exclusive"]:
         wanted = (placed.device.prefixed for placed in edited.devices)
-        refuse_to_take(before, path, edited.vm or params["vm"], wanted)
+        refuse_to_take(before, path, edited.vm or params["vm"], wanted, _uuid(params))
     changed, kept = _write_script(module, edited.data, before, ours)
     for warning in edited.warnings:
         module.warn(warning)
@@ -154,13 +156,24 @@ def set_script(module: Module) -> dict[str, Any]:
         **kept,
     }
     if changed and params["state"] == "exact":
-        result["changes"] = changes(_devices_before(before, edited.vm), edited.devices, edited.vm)
+        result["changes"] = changes(_devices_before(before, edited.vm, _uuid(params)), edited.devices, edited.vm)
     if params.get("acrn_dm"):
         result["start_problems"] = start_problems(module, edited.data, path, params["acrn_dm"])
     if module._diff:
         old, new = (data.decode("utf-8", "replace") for data in (before or b"", edited.data))
         result["diff"] = unified(old, new, path)
     return result
+
+
+def _known(vms: Iterable[Mapping[str, Any]], version: tuple[int, int] | None) -> list[dict[str, Any]]:
+    """VMs with what acrn-dm is told of them."""
+    return [{"name": vm["name"], "uuid": uuid_of(vm, version)} for vm in vms]
+
+
+def _uuid(params: Mapping[str, Any]) -> str | None:
+    """What -U has for the VM of a script, where that counts."""
+    version = params["acrn_version"]
+    return uuid_of({"uuid": params.get("uuid")}, parse_version(version) if version else None)
 
 
 def _edited(params: Mapping[str, Any], before: bytes | None, fresh: bool) -> tuple[Edited, str]:
@@ -177,6 +190,7 @@ def _edited(params: Mapping[str, Any], before: bytes | None, fresh: bool) -> tup
         params["devices"],
         scenario=read_scenario(read_file(scenario_path), scenario_path) if scenario_path else None,
         vm=params["vm"],
+        uuid=params.get("uuid"),
         state=params["state"],
         version=parse_version(version) if version else None,
         hints=slots_of(before) if fresh and before is not None else None,
@@ -350,9 +364,9 @@ def _installed(folder: str | None, problems: list[str]) -> dict[str, Any] | None
     return {"path": path, "regions": [placed.as_dict() for placed in scenario.as_found()]}
 
 
-def _devices_before(before: bytes | None, vm: str | None) -> Sequence[Any]:
+def _devices_before(before: bytes | None, vm: str | None, uuid: str | None) -> Sequence[Any]:
     try:
-        return script_devices(before or b"", vm)
+        return script_devices(before or b"", vm, uuid=uuid)
     except IvshmemError:
         return ()
 
@@ -364,7 +378,7 @@ def clear_memory(module: Module, seen: Processes | None = None) -> dict[str, Any
     devices = {vm["name"]: make_devices(vm["devices"], version) for vm in params["vms"]}
     processes = seen or Processes()
     wanted = {region["name"]: region["size"] for region in params["regions"]}
-    running = processes.vms()
+    running = processes.vms(_known(params["vms"], version))
     memories = look(wanted, params["absent"], params["directory"], processes)
     free = [memory for memory in memories if memory.stale and not memory.holders] if params["remove"] else []
     room = lacks_room(memories, params["directory"])
@@ -427,8 +441,10 @@ def _shared_calls(scripts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """VMs that would get their devices in one call of acrn-dm, which has no name."""
     paths = [os.path.realpath(script["path"]) for script in scripts]
     for path in {path for path in paths if paths.count(path) > 1 and os.path.isfile(path)}:
-        named = {call.name for call in script_vms(read_file(path), path)}
-        vms = [script["vm"] for script, own in zip(scripts, paths) if own == path and script["vm"] not in named]
+        own = [script for script, real in zip(scripts, paths) if real == path]
+        known = [{"name": script["vm"], "uuid": _uuid(script)} for script in own]
+        named = {known_as(call.name, call.uuid, known) for call in script_vms(read_file(path), path)}
+        vms = [script["vm"] for script in own if script["vm"] not in named]
         if vms:
             told = ", ".join(map(str, vms))
             yield f"{path}: does not start {told} by name; give each VM a call of acrn-dm of its own"
@@ -571,7 +587,7 @@ def _hypervisor(params: Mapping[str, Any], running: Sequence[RunningVm]) -> dict
             has.update((name[4:], size) for name, size in map(_sized, vm.devices) if name[:4] == PREFIXES[HYPERVISOR])
     planned = make_devices(wish["planned"], version)
     found["missing"] = sorted({device.prefixed for device in planned if lacking([device], has)})
-    paths = {script["vm"]: script["path"] for script in params["scripts"]}
+    scripts = {script["vm"]: script for script in params["scripts"]}
     for vm in params["vms"]:
         wanted = [device for device in make_devices(vm["devices"], version) if lacking([device], has)]
         if not wanted:
@@ -579,7 +595,7 @@ def _hypervisor(params: Mapping[str, Any], running: Sequence[RunningVm]) -> dict
         found["unsure"].append(vm["name"])
         if not found["known"]:
             # A script that has the device already is none the worse for being written again.
-            own = _scripted(paths.get(vm["name"]), vm["name"])
+            own = _scripted(scripts.get(vm["name"]), vm["name"])
             wanted = [device for device in wanted if (device.prefixed, device.size) not in own]
         found["lacking"] = sorted({*found["lacking"], *(device.prefixed for device in wanted)})
     return found
@@ -590,10 +606,11 @@ def _sized(device: tuple[int, str]) -> tuple[str, Any]:
     return name or "", size
 
 
-def _scripted(path: str | None, vm: str) -> set[tuple[str | None, int | None]]:
-    if not path or not os.path.isfile(path):
+def _scripted(script: Mapping[str, Any] | None, vm: str) -> set[tuple[str | None, int | None]]:
+    if not script or not os.path.isfile(script["path"]):
         return set()
-    return {(device.name, device.size) for device in _devices_before(read_file(path), vm)}
+    devices = _devices_before(read_file(script["path"]), vm, _uuid(script))
+    return {(device.name, device.size) for device in devices}
 
 
 def _others(
@@ -638,7 +655,9 @@ def compare(module: Module) -> dict[str, Any]:
     own["absent"] = [*params["absent"], *sorted(gone - kept - set(params["absent"]))]
     processes = Processes()
     memory = clear_memory(Light({**own, "acrn_version": params["acrn_version"]}, check_mode=True), processes)
-    hypervisor = _hypervisor(params, processes.vms())
+    version = parse_version(params["acrn_version"]) if params["acrn_version"] else None
+    running = processes.vms(_known([*params["vms"], *params["others"]], version))
+    hypervisor = _hypervisor(params, running)
     told += [
         {
             "change": "drop",
@@ -666,7 +685,7 @@ def compare(module: Module) -> dict[str, Any]:
         "changes": told,
         "vms": memory["vms"],
         "launched": [vm["name"] for vm in params["vms"]],
-        "others": _others(params["others"], params["acrn_version"], processes.vms()),
+        "others": _others(params["others"], params["acrn_version"], running),
         "hypervisor": hypervisor,
         "waits": bool(hypervisor["lacking"]),
         "start": _start(params),

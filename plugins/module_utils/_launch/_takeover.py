@@ -14,14 +14,17 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import ivshmem_options, make_devices
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import (
+    ivshmem_options,
+    known_as,
+    make_devices,
+)
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._dm_memory import RunningVm
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._edit import PlacedDevice, check_exact
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._view import (
     FoundDevice,
-    hidden_calls,
+    script_calls,
     script_devices,
-    script_vms,
     unlike_calls,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import PREFIXES, Bdf, IvshmemError
@@ -54,14 +57,14 @@ def changes(before: Sequence[FoundDevice], after: Iterable[PlacedDevice], vm: st
     return found
 
 
-def refuse_to_take(before: bytes, where: str, vm: str | None, wanted: Iterable[str]) -> None:
+def refuse_to_take(before: bytes, where: str, vm: str | None, wanted: Iterable[str], uuid: str | None = None) -> None:
     """Raise IvshmemError where a script that nobody here has written has ivshmem devices that are not wanted.
 
     ``wanted`` are names with their prefix. One that cannot be read may be one of them or not, and is refused too.
     """
     way = "take them away with launch_exclusive: true (exclusive of the module)"
     try:
-        devices = script_devices(before, vm, where)
+        devices = script_devices(before, vm, where, uuid)
     except IvshmemError as exc:
         if b"ivshmem" not in before:
             return
@@ -70,7 +73,7 @@ def refuse_to_take(before: bytes, where: str, vm: str | None, wanted: Iterable[s
             f"declare them and write the script in a readable form, or {way}"
         ) from None
     names = set(wanted)
-    differ = unlike_calls(before, vm, where)
+    differ = unlike_calls(before, vm, where, uuid)
     odd = [differ] if differ else unlike_regions([device for device in devices if device.name in names], where)
     if odd:
         raise IvshmemError("\n".join(odd) + f"; write it so in the script, or {way}")
@@ -110,11 +113,9 @@ def _told(device: FoundDevice) -> str:
 
 def read_script(data: bytes, where: str) -> dict[str, Any]:
     """The VMs that a script starts, each with its ivshmem devices, and what of it cannot be read."""
-    problems: list[str] = []
     vms: list[dict[str, Any]] = []
     try:
-        problems += hidden_calls(data, where)
-        calls = script_vms(data, where)
+        calls, problems = script_calls(data, where)
     except IvshmemError as exc:
         return {"vms": [], "problems": str(exc).splitlines()}
     for call in calls:
@@ -231,12 +232,13 @@ def running_vm(vm: RunningVm) -> dict[str, Any]:
     for slot, options in sorted(vm.devices):
         name, size, region_id = ivshmem_options(options)
         devices.append({"name": name, "size": size, "region_id": region_id, "slot": slot})
-    return {"name": vm.vm, "pid": vm.pid, "devices": devices}
+    return {"name": vm.vm, "uuid": vm.uuid, "pid": vm.pid, "devices": devices}
 
 
-def places_in_use(found: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+def places_in_use(found: Mapping[str, Any], known: Sequence[Mapping[str, Any]] = ()) -> dict[str, dict[str, str]]:
     """The vBDFs that a host has in use, by prefixed region and VM, of what launch_info returns.
 
+    ``known`` are VMs of the scenario, with the UUIDs by which acrn-dm is told of them (_acrn_dm.uuid_of).
     What a script says counts before what still runs, and both before the scenario of the installed build. A host can
     answer what it likes, and stops nobody by it: what is no place is none.
     """
@@ -254,10 +256,12 @@ def places_in_use(found: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     files = [*_mappings(found.get("units")), *_mappings(found.get("scripts"))]
     scripted = [vm for file in files for vm in _mappings(file.get("vms"))]
     for vm in [*_mappings(found.get("running")), *scripted]:
+        uuid = vm.get("uuid")
+        name = known_as(vm.get("name"), uuid if isinstance(uuid, str) else None, known)
         for device in _mappings(vm.get("devices")):
             slot = device.get("slot")
             if isinstance(slot, int) and 0 <= slot < 32:
-                put(device.get("name"), vm.get("name"), str(Bdf(0, slot, 0)))
+                put(device.get("name"), name, str(Bdf(0, slot, 0)))
     return places
 
 

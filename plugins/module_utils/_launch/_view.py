@@ -663,13 +663,17 @@ def decode(data: bytes) -> str:
 
 def script_vms(data: bytes, where: str = "script") -> tuple[ScriptVm, ...]:
     """The acrn-dm calls of a script, in its order. Raises IvshmemError where quotes or brackets stay open."""
-    calls = View(decode(data), where).calls
-    return tuple(ScriptVm(call.name, call.uuid, call.line, call.style, call.told) for call in calls)
+    return _told(View(decode(data), where))
 
 
-def hidden_calls(data: bytes, where: str) -> list[str]:
-    """Where a script may run acrn-dm in a way that cannot be read, one sentence each."""
-    return _hidden(View(decode(data), where))
+def _told(view: View) -> tuple[ScriptVm, ...]:
+    return tuple(ScriptVm(call.name, call.uuid, call.line, call.style, call.told) for call in view.calls)
+
+
+def script_calls(data: bytes, where: str) -> tuple[tuple[ScriptVm, ...], list[str]]:
+    """The acrn-dm calls of a script, and where it may run acrn-dm in a way that cannot be read, one sentence each."""
+    view = View(decode(data), where)
+    return _told(view), _hidden(view)
 
 
 def binaries_of(data: bytes) -> tuple[str, ...]:
@@ -698,19 +702,21 @@ def found_device(device: PciDevice) -> FoundDevice:
     )
 
 
-def script_devices(data: bytes, vm: str | None = None, where: str = "script") -> tuple[FoundDevice, ...]:
+def script_devices(
+    data: bytes, vm: str | None = None, where: str = "script", uuid: str | None = None
+) -> tuple[FoundDevice, ...]:
     """The ivshmem devices of a script's calls for a VM (of its only VM without ``vm``), in its order, each once."""
     view = View(decode(data), where)
     found: dict[FoundDevice, FoundDevice] = {}
-    for call in calls_of(view, vm, None):
+    for call in calls_of(view, vm, uuid):
         for device in map(found_device, (each for each in call.devices if each.kind == "ivshmem")):
             found.setdefault(replace(device, line=0), device)
     return tuple(found.values())
 
 
-def unlike_calls(data: bytes, vm: str | None, where: str) -> str | None:
+def unlike_calls(data: bytes, vm: str | None, where: str, uuid: str | None = None) -> str | None:
     """Why the devices of a VM depend on which of its calls is run, or None."""
-    calls = calls_of(View(decode(data), where), vm, None)
+    calls = calls_of(View(decode(data), where), vm, uuid)
     every = [{(each.bdf, each.options) for each in call.devices if each.kind == "ivshmem"} for call in calls]
     other = next((call for call, found in zip(calls, every) if found != every[0]), None)
     if other is None:

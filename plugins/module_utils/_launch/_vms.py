@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Mapping
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import LONGEST_VM_NAME, OTHERS_SLOT_ORDER, VM_NAME
-from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import argument_of, make_device
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import argument_of, make_device, uuid_of
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import HYPERVISOR, Bdf, IvshmemError, read_place
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._version import parse_version
 from ansible_collections.acrn.ivshmem.plugins.module_utils._words import meant
@@ -278,6 +278,7 @@ def wish(
     result: dict[str, Any] = {"paths": paths, "devices": devices, "state": {"refused": refused}}
     if refused:
         return result
+    uuids = _uuids([*(plan.get("vms") or []), *vms], settings)
     result["state"].update(
         hypervisor=hypervisor(plan, settings),
         others=[
@@ -289,7 +290,17 @@ def wish(
     )
     if vms:
         result["state"].update(_launched(vms, plan, settings, result, texts))
+    for each in (each for key in ("others", "scripts", "vms") for each in result["state"].get(key, ())):
+        name = each.get("vm") or each["name"]
+        each.update({"uuid": uuids[name]} if name in uuids else {})
     return result
+
+
+def _uuids(vms: Iterable[Vm], settings: Settings) -> dict[str, str]:
+    """What acrn-dm's -U has for each VM, where that release of ACRN knows it by that."""
+    version = parse_version(settings.version) if settings.version else None
+    found = {str(vm["name"]): uuid_of(vm, version) for vm in vms if vm.get("uuid") is not None}
+    return {name: uuid for name, uuid in found.items() if uuid}
 
 
 def _launched(

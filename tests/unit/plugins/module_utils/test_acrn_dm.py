@@ -19,6 +19,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm impo
     format_pci,
     format_slot,
     free_slots,
+    known_as,
     make_device,
     make_devices,
     options_of,
@@ -26,6 +27,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm impo
     parse_slot,
     place,
     read_arguments,
+    uuid_of,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Bdf, Device, IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import read_scenario
@@ -350,8 +352,16 @@ def test_manifest_that_is_none(manifest):
     ],
 )
 def test_arguments_of_a_process(arguments, expected):
-    name, devices = read_arguments(arguments.split())
+    name, _uuid, devices = read_arguments(arguments.split())
     assert (name, [format_pci(device) for device in devices]) == expected
+
+
+@pytest.mark.parametrize("words", ["-U ABC vm1", "--uuid ABC vm1", "--uuid=ABC vm1", "-AUABC vm1"])
+def test_the_uuid_of_a_process_is_that_of_a_vm_up_to_v2_6(words):
+    name, uuid, _devices = read_arguments(words.split())
+    vm = {"name": "VM1", "uuid": "abc"}
+    for version, known in (((2, 6), "VM1"), (None, "VM1"), ((2, 7), "vm1")):
+        assert known_as(name, uuid, [{**vm, "uuid": uuid_of(vm, version)}]) == known
 
 
 @pytest.mark.parametrize(
@@ -364,6 +374,6 @@ def test_arguments_of_a_process(arguments, expected):
     ],
 )
 def test_a_process_is_read_as_getopt_reads_it(words):
-    name, devices = read_arguments(["-m", "512M", *words, "VM1"])
+    name, _uuid, devices = read_arguments(["-m", "512M", *words, "VM1"])
     assert name == "VM1"
     assert [(device.bdf.slot, device.device, device.options) for device in devices] == [(7, "ivshmem", "dm:/a,2")]

@@ -256,7 +256,7 @@ def test_bash_passes_what_was_asked_for(script, tmp_path):
     result = edit(script, wanted)
     assert result.vm == "VM1"
     after = run_bash(result.data, tmp_path)
-    name, devices = read_arguments(after)
+    name, _uuid, devices = read_arguments(after)
     assert name == "VM1"
     ours = [(device.bdf.device, device.options) for device in devices if device.device == "ivshmem"]
     assert ours == [(8, "dm:/a,2"), (29, "hv:/b,4")]
@@ -574,11 +574,11 @@ def test_arguments_gathered_by_set_are_read(tmp_path):
     ).replace('set -- "$@"', 'set -- "$@"')
     assert edit(script, [{"name": "dm:/alpha", "size": 2}], vm="plc").data == script.encode()
     result = edit(script, [{"name": "dm:/beta", "size": 2}], vm="plc")
-    devices = read_arguments(run_bash(result.data, tmp_path))[1]
+    devices = read_arguments(run_bash(result.data, tmp_path))[2]
     assert [(d.bdf.device, d.options) for d in devices if d.device == "ivshmem"] == [(9, "dm:/beta,2")]
     bare = edit(script, [], vm="plc").data
     assert b"ivshmem" not in bare
-    assert len(read_arguments(run_bash(bare, tmp_path))[1]) == 2
+    assert len(read_arguments(run_bash(bare, tmp_path))[2]) == 2
 
 
 # Any script
@@ -646,8 +646,8 @@ def test_any_script(tmp_path):
         devices = make_devices([{"name": f"dm:/r{n}", "size": size, "region_id": rid} for n, size, rid in wanted])
         result = edit_script(data, devices)
         # What Bash gives to acrn-dm: our devices at free slots, and all else as before.
-        name, before = read_arguments(run_bash(data, tmp_path))
-        after_name, after = read_arguments(run_bash(result.data, tmp_path))
+        name, _uuid, before = read_arguments(run_bash(data, tmp_path))
+        after_name, _uuid, after = read_arguments(run_bash(result.data, tmp_path))
         assert name == after_name == "VM1"
         assert {device.options for device in after if device.device == "ivshmem"} == {options_of(d) for d in devices}
         assert [d for d in after if d.device != "ivshmem"] == [d for d in before if d.device != "ivshmem"]

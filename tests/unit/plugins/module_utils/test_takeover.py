@@ -41,7 +41,7 @@ def run(text, folder):
     subprocess.run([BASH, str(script)], env=environment, cwd=folder, timeout=120, check=False, capture_output=True)
     found = {}
     for line in out.read_text().splitlines():
-        name, devices = read_arguments(line.split("\037")[:-1])
+        name, _uuid, devices = read_arguments(line.split("\037")[:-1])
         ours = [device for device in devices if device.device == "ivshmem"]
         found[name] = sorted((device.bdf.device, *ivshmem_options(device.options)[:2]) for device in ours)
     return found

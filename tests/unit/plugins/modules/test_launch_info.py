@@ -70,7 +70,12 @@ def test_all_that_a_host_has(look, tmp_path):
         {"name": "hv:/plc", "size": 4, "region_id": 4097, "slot": 6, "line": 2},
     ]
     assert found["running"] == [
-        {"name": "VM2", "pid": 7, "devices": [{"name": "dm:/logs", "size": 2, "region_id": None, "slot": 7}]}
+        {
+            "name": "VM2",
+            "uuid": None,
+            "pid": 7,
+            "devices": [{"name": "dm:/logs", "size": 2, "region_id": None, "slot": 7}],
+        }
     ]
     assert found["memory"] == [{"name": "logs", "path": str(tmp_path / "shm/logs"), "size": 4096}]
     assert (found["cmdline"], found["unit"], found["changed"]) == ("root=/dev/sda2 hugepages=4", False, False)

@@ -77,6 +77,26 @@ def test_up_to_v26_the_uuid_tells_the_vm():
     assert "/b.sh: starts other, which is no VM of the scenario" in own.notes
 
 
+def test_from_v27_on_the_name_tells_the_vm_and_an_old_uuid_is_told():
+    plc = region("plc", 4, {"SVC": None, "VM1": "00:1e.0"})
+    own = Adoption(
+        scenario(plc, version="2.7"), None, found(script("/a.sh", "vm1", ("hv:/plc", 4, 5), uuid=VMS[2]["uuid"]))
+    )
+    assert "launch_vms" not in own.variables or own.variables["launch_vms"] == []
+    (note,) = [note for note in own.notes if note.startswith("/a.sh")]
+    assert "starts vm1, which is no VM of the scenario; its -U is that of VM1, but from ACRN v2.7 on" in note
+
+
+def test_a_vm_that_runs_by_its_uuid_has_its_places():
+    plc = region("plc", 4, {"SVC": None, "VM1": "00:1e.0"})
+    device = {"name": "hv:/plc", "slot": 9, "size": 4, "region_id": None}
+    running = {"name": "post_vm1", "uuid": VMS[2]["uuid"].upper(), "pid": 7, "devices": [device]}
+    own = Adoption(scenario(plc, version="2.6"), None, found(running=[running]))
+    assert own.regions[0]["vms"] == ["SVC", {"name": "VM1", "vbdf": "00:09.0"}]
+    own = Adoption(scenario(plc, version="2.7"), None, found(running=[running]))
+    assert own.regions[0]["vms"] == ["SVC", "VM1"]
+
+
 def test_regions_that_only_scripts_know():
     both = [script(f"/{vm}.sh", vm, ("dm:/logs", 2, slot, 4096)) for vm, slot in (("VM1", 5), ("VM2", 12))]
     own = Adoption(scenario(), None, found(*both))

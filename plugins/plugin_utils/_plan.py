@@ -116,6 +116,15 @@ def _difference(results: Iterable[Values]) -> list[str]:
     return found
 
 
+def _writes(results: Iterable[Values]) -> list[str]:
+    """The files on the Service VM that launch_state would write, scripts first."""
+    found: list[str] = []
+    for result in results:
+        found += [script["path"] for script in result.get("scripts") or [] if script.get("changed")]
+        found += result.get("written") or []
+    return list(dict.fromkeys(map(str, found)))
+
+
 def _reboot(key: str | None, info: Values, regions: Sequence[Values]) -> bool | None:
     if key:
         return info["running_key"] != key if "running_key" in info else None
@@ -162,6 +171,7 @@ def of_host(host: Values, built: Values | None, waits: Sequence[Values] = ()) ->
         }
         if looked
         else None,
+        "writes": _writes(host.get("plan_differences") or []),
         "differences": list(compared.get("differences") or []),
         "changes": list(compared.get("changes") or []),
         "files": dict(compared.get("files") or {}),
@@ -201,6 +211,7 @@ def summary(hosts: Sequence[Values], errors: Sequence[Values]) -> dict[str, int]
         **{name: regions.count(name) for name in ("add", "change", "remove")},
         "build": len(builds),
         "reboot": sum(bool(host["hypervisor"]["reboot_needed"]) for host in hosts),
+        "write": sum(len(host["writes"]) for host in hosts),
         "restart": sum(len(each["restarted"]) for each in vms),
         "start": sum(len(each["started"]) for each in vms),
         "move": sum(change["change"] == "move" for change in changed),
@@ -226,6 +237,7 @@ SENTENCE = (
     ("remove", "region to remove"),
     ("build", "hypervisor to build"),
     ("reboot", "reboot"),
+    ("write", "file to write"),
     ("restart", "VM to restart"),
     ("start", "VM to start"),
     ("move", "device that moves"),

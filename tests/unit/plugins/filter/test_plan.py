@@ -197,6 +197,17 @@ def test_nothing_to_do_is_said():
     )
 
 
+def test_a_script_that_changes_where_no_region_does_is_something_to_do():
+    """Up to v2.x a dm-land region is in launch scripts alone."""
+    brought = {
+        "scripts": [{"path": "/opt/HMI.sh", "changed": True}, {"path": "/opt/PLC.sh", "changed": False}],
+        "written": ["/etc/systemd/system/acrn-vm@.service"],
+    }
+    host = planned(scenario_plan={**PLAN, "before": PLAN["regions"]}, plan_differences=[brought])
+    assert fleet_of(host)["hosts"][0]["writes"] == ["/opt/HMI.sh", "/etc/systemd/system/acrn-vm@.service"]
+    assert filters.plan_table(fleet_of(host))[0] == "1 host: 2 files to write"
+
+
 def test_a_variable_that_means_nothing_is_an_error_of_its_host():
     whole = fleet_of(planned(), planned(inventory_hostname="b", hypervisor_reboot="maybe"))
     assert [each["error"] and each["error"].partition(": ")[2] for each in whole["hosts"]] == [

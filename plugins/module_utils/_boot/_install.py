@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import base64
 import copy
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -352,7 +351,6 @@ def run(params: Mapping[str, Any], host: Host, diff: bool = False) -> dict[str, 
         return work(params, host, diff)
     if present:
         host.loader.check_menu()
-        os.makedirs(host.boot_dir, exist_ok=True)
     # The lock is on a file that removal does not take away.
     with locked(host.loader.menu_file, what="hypervisor_install"):
         host.sweep()

@@ -271,6 +271,8 @@ steps:
   elements: str
 """
 
+import errno
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._host import Host
@@ -322,11 +324,14 @@ def main():
     except IvshmemError as exc:
         module.fail_json(msg=str(exc), steps=host.changed, changed=bool(host.changed))
     except OSError as exc:
+        mend = "; mount its file system writable, and run this again" if exc.errno == errno.EROFS else ""
         module.fail_json(
-            msg=f"{exc.filename or host.boot_dir}: {exc.strerror or exc}",
+            msg=f"{exc.filename or host.boot_dir}: {exc.strerror or exc}{mend}",
             steps=host.changed,
             changed=bool(host.changed),
         )
+    for text in result.pop("warnings", ()):
+        module.warn(text)
     if result.pop("failed", False):
         module.fail_json(**result)
     module.exit_json(**result)

@@ -429,6 +429,11 @@ class Host(Root):
         needed = sum(artifact.files[name]["size"] for name in lacking if name != MANIFEST)
         near = self.boot_dir if os.path.isdir(self.boot_dir) else os.path.dirname(self.boot_dir)
         info = os.statvfs(near)
+        if info.f_flag & os.ST_RDONLY:
+            raise IvshmemError(
+                f"{near}: its file system is mounted read-only, and the build {artifact.key} has to be written there; "
+                f"mount it writable (mount -o remount,rw {near}), and run this again"
+            )
         free = info.f_bavail * info.f_frsize
         if needed and needed + SPARE > free:
             raise IvshmemError(

@@ -871,6 +871,16 @@ def test_full_boot_partition(machine, artifact, monkeypatch):
     assert not (machine.root / "boot/acrn/aaaa").exists()
 
 
+def test_boot_that_is_read_only_is_told_before_anything_is_written(machine, artifact, monkeypatch):
+    found = list(os.statvfs(machine.root))
+    found[8] |= os.ST_RDONLY
+    monkeypatch.setattr(_host.os, "statvfs", lambda _path: os.statvfs_result(found))
+    before = tree(machine.root)
+    with pytest.raises(IvshmemError, match="mounted read-only.*mount -o remount,rw"):
+        machine.call(artifact=artifact("aaaa"))
+    assert tree(machine.root) == before
+
+
 def test_grub_that_cannot_write_is_no_place_for_a_trial(machine, artifact):
     good = artifact("aaaa")
     command = machine.command

@@ -876,7 +876,7 @@ def test_boot_that_is_read_only_is_told_before_anything_is_written(machine, arti
     found[8] |= os.ST_RDONLY
     monkeypatch.setattr(_host.os, "statvfs", lambda _path: os.statvfs_result(found))
     before = tree(machine.root)
-    with pytest.raises(IvshmemError, match="mounted read-only.*mount -o remount,rw"):
+    with pytest.raises(IvshmemError, match=r"mounted read-only.*mount -o remount,rw"):
         machine.call(artifact=artifact("aaaa"))
     assert tree(machine.root) == before
 

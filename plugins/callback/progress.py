@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 name: progress
 type: notification
 short_description: Say how far a long step is
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - acrn.ivshmem contributors (@acrn-ivshmem)
 description:

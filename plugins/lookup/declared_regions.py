@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = """
 name: declared_regions
 short_description: Join the regions that the inventory declares for a host
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - acrn.ivshmem contributors (@acrn-ivshmem)
 extends_documentation_fragment:

@@ -7,7 +7,7 @@
 DOCUMENTATION = r"""
 module: guest_device
 short_description: Bind the ivshmem functions of a Linux guest to a driver
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Finds the ivshmem PCI functions (1af4:1110) of a guest, binds them to C(uio_pci_generic) or C(vfio-pci), and keeps
     that over a reboot. One call does all functions of a guest.

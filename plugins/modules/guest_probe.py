@@ -7,7 +7,7 @@
 DOCUMENTATION = r"""
 module: guest_probe
 short_description: Test the shared memory and the doorbell of ivshmem functions in a Linux guest
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Carries out a list of steps in one call. Bytes go through BAR2, doorbells through BAR0, interrupts come in through
     vfio.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: hypervisor_info
 short_description: Tell which ACRN hypervisor a Service VM runs, and which one it will run
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - acrn.ivshmem contributors (@acrn-ivshmem)
 description:

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: launch_info
 short_description: Tell which shared memory a Service VM has in use
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - acrn.ivshmem contributors (@acrn-ivshmem)
 description:

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: scenario_regions
 short_description: Set the shared-memory regions of an ACRN scenario XML
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - acrn.ivshmem contributors (@acrn-ivshmem)
 description:
@@ -80,21 +80,21 @@ options:
     type: list
     elements: str
     default: []
-    version_added: 0.1.0
+    version_added: 1.0.0
   names:
     description:
       - What O(src), O(board_path), O(launch_src) and O(regions) are called where they were set, by option, such as
         C(acrn_scenario). Files that cannot be read are told with it.
     type: dict
     default: {}
-    version_added: 0.1.0
+    version_added: 1.0.0
   unset:
     description:
       - Why O(regions) says nothing of what the scenario shall have, such as the names of variables that are not set.
         With it, and O(state=exact), a scenario that has regions is refused with the list of them, as they would all go.
     type: str
     default: ""
-    version_added: 0.1.0
+    version_added: 1.0.0
   state:
     description:
       - V(exact) makes these the only regions.
@@ -156,7 +156,7 @@ options:
         that two guests are, is refused together with what is wrong with the regions.
     type: dict
     default: {}
-    version_added: 0.1.0
+    version_added: 1.0.0
   launch_vms:
     description:
       - The VMs that launch scripts are made for, as the role P(acrn.ivshmem.launch#role) takes them. What cannot become
@@ -164,13 +164,13 @@ options:
     type: list
     elements: dict
     default: []
-    version_added: 0.1.0
+    version_added: 1.0.0
   launch_mode:
     description:
       - How the role P(acrn.ivshmem.launch#role) makes these scripts.
     type: str
     default: template
-    version_added: 0.1.0
+    version_added: 1.0.0
   mistakes:
     description:
       - What else is wrong with the declaration, a sentence each. It is told, and refused, together with what is wrong
@@ -178,7 +178,7 @@ options:
     type: list
     elements: str
     default: []
-    version_added: 0.1.0
+    version_added: 1.0.0
   backup:
     description:
       - Keep a copy of each file that changes, with the time in its name.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: text_file
 short_description: Keep a text in a file, the whole of it or nothing
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - acrn.ivshmem contributors (@acrn-ivshmem)
 description:

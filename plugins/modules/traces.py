@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: traces
 short_description: Remove what this collection has left on a Service VM, a builder or the controller
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - acrn.ivshmem contributors (@acrn-ivshmem)
 description:

@@ -142,3 +142,12 @@ def test_each_number_of_the_summary_of_a_plan_is_explained():
     keys = [key for row in re.findall(r"(?m)^\| (`.*?) \|", section) for key in re.findall(r"`(\w+)`", row)]
     assert keys == list(_plan.summary([], []))
     assert {name for name, _words in _plan.SENTENCE} | {"hosts"} == set(keys)
+
+
+def test_what_a_build_needs_is_the_same_in_the_readme_and_among_the_facts():
+    tables = [
+        re.findall(r"(?m)^\| ACRN \| Python \|.*\n(?:\|.*\n)+", (ROOT / page).read_text(encoding="utf-8"))
+        for page in ("README.md", "docs/acrn.md")
+    ]
+    assert len(tables[0]) == 1
+    assert tables[0] == tables[1]

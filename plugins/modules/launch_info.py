@@ -93,7 +93,9 @@ scripts:
       elements: dict
       contains:
         name:
-          description: The name, which is the last argument of C(acrn-dm).
+          description:
+            - The name, which is the last argument of C(acrn-dm). Null where only a run of the script would tell, and
+              C(-U) is known.
           type: str
         uuid:
           description: What C(-U) gives, or null.

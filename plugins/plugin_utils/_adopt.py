@@ -72,9 +72,10 @@ class Adoption:
             for vm in script["vms"]:
                 name = self._name(vm)
                 if name is None:
-                    self.notes.append(
-                        f"{script['path']}: starts {vm['name']}, which is no VM of the scenario{self._like(vm)}"
-                    )
+                    told = f"starts {vm['name']}, which is no VM of the scenario"
+                    if vm["name"] is None:
+                        told = f"line {vm['line']}: the name of the VM is only known when the script runs"
+                    self.notes.append(f"{script['path']}: {told}{self._like(vm)}")
                 elif name in found and found[name][0] != script["path"]:
                     self.notes.append(
                         f"{script['path']}: starts {name} as {found[name][0]} does, which is taken; name the "

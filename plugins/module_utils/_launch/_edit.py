@@ -65,10 +65,10 @@ def _encode(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def check_exact(data: bytes, vm: str | None, where: str) -> None:
+def check_exact(data: bytes, vm: str | None, where: str, uuid: str | None = None) -> None:
     """Raise IvshmemError where the ivshmem devices of a VM cannot all be read from its script."""
-    edit = _Edit(data, (), "exact", vm, None, {}, None, where)
-    for call in calls_of(edit.view, vm, None):
+    edit = _Edit(data, (), "exact", vm, uuid, {}, None, where)
+    for call in calls_of(edit.view, vm, uuid):
         edit.refuse_unread(call)
 
 

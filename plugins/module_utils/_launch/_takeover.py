@@ -120,13 +120,15 @@ def read_script(data: bytes, where: str) -> dict[str, Any]:
         return {"vms": [], "problems": str(exc).splitlines()}
     for call in calls:
         try:
-            if call.name is None:
+            # Up to v2.6 the UUID is enough, and the name often one that only a run of the script tells.
+            uuid = None if call.name else call.uuid
+            if call.name is None and uuid is None:
                 raise IvshmemError(
                     f"{where}: line {call.line}: which VM this call of acrn-dm starts is not clear ({call.told})"
                 )
-            check_exact(data, call.name, where)
-            devices = script_devices(data, call.name, where)
-            differ = unlike_calls(data, call.name, where)
+            check_exact(data, call.name, where, uuid)
+            devices = script_devices(data, call.name, where, uuid)
+            differ = unlike_calls(data, call.name, where, uuid)
             odd = [differ] if differ else unlike_regions(devices, where) or _unmade(devices, where)
             if odd:
                 raise IvshmemError("\n".join(odd))
@@ -140,7 +142,7 @@ def read_script(data: bytes, where: str) -> dict[str, Any]:
             "line": call.line,
             "devices": [_device(device) for device in devices],
         }
-        if own["name"] not in [each["name"] for each in vms]:
+        if (call.name or uuid) not in [each["name"] or each["uuid"] for each in vms]:
             vms.append(own)
     return {"vms": vms, "problems": list(dict.fromkeys(problems))}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._takeover import read_script
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError, parse_region
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils._adopt import Adoption, guest
 
@@ -85,6 +86,21 @@ def test_from_v27_on_the_name_tells_the_vm_and_an_old_uuid_is_told():
     assert "launch_vms" not in own.variables or own.variables["launch_vms"] == []
     (note,) = [note for note in own.notes if note.startswith("/a.sh")]
     assert "starts vm1, which is no VM of the scenario; its -U is that of VM1, but from ACRN v2.7 on" in note
+
+
+def test_a_name_that_only_a_run_of_the_script_tells_is_no_matter_where_the_uuid_counts():
+    text = f"#!/bin/sh\nvm_name=vm$1\nacrn-dm -A -U {VMS[2]['uuid']} -s 5,ivshmem,dm:/x,2 $vm_name\n"
+    read = {"path": "/a.sh", **read_script(text.encode(), "/a.sh")}
+    assert (read["vms"][0]["name"], read["problems"]) == (None, [])
+    own = Adoption(scenario(version="2.6"), None, found(read))
+    assert own.variables["launch_vms"] == [
+        {"name": "VM1", "script": "/a.sh", "devices": own.variables["launch_vms"][0]["devices"]}
+    ]
+    own = Adoption(scenario(version="2.7"), None, found(read))
+    (note,) = [note for note in own.notes if note.startswith("/a.sh")]
+    assert "line 3: the name of the VM is only known when the script runs; its -U is that of VM1" in note
+    bare = read_script(text.replace("-U", "-B").encode(), "/a.sh")
+    assert bare["vms"] == [] and "line 3: which VM this call of acrn-dm starts is not clear" in bare["problems"][0]
 
 
 def test_a_vm_that_runs_by_its_uuid_has_its_places():

@@ -15,7 +15,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import LONGEST_VM_NAME, OTHERS_SLOT_ORDER, VM_NAME
+from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import (
+    LONGEST_VM_NAME,
+    OTHERS_SLOT_ORDER,
+    VM_NAME,
+    VM_NAMES_SINCE,
+    spelt,
+)
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import argument_of, make_device, uuid_of
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import HYPERVISOR, Bdf, IvshmemError, read_place
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._version import parse_version
@@ -77,14 +83,18 @@ def problems(vms: Sequence[Vm], plan: Mapping[str, Any], mode: str, version: str
     if mode not in MODES:
         return [f"launch_mode is {', '.join(MODES[:-1])} or {MODES[-1]}, not '{mode}'{meant(mode, MODES)}"]
     v2 = is_v2(version, plan)
-    every = [f"VM '{vm.get('name')}': {text}" for vm in vms for text in _problems(vm, vms, plan, mode, v2)]
+    every = [f"VM '{vm.get('name')}': {text}" for vm in vms for text in _problems(vm, vms, plan, mode, version, v2)]
     # What is wrong with two of them is told once.
     return list(dict.fromkeys(every))
 
 
+def _planned(plan: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    return {str(each["name"]): each for each in plan.get("vms") or []}
+
+
 def _planned_problems(vm: Vm, plan: Mapping[str, Any]) -> Iterator[str]:
     """What does not fit the scenario."""
-    planned = {str(each["name"]): each for each in plan.get("vms") or []}
+    planned = _planned(plan)
     name = str(vm.get("name"))
     own = planned.get(name)
     if planned and own is None:
@@ -101,9 +111,20 @@ def _planned_problems(vm: Vm, plan: Mapping[str, Any]) -> Iterator[str]:
             yield f"its {key} is {said}, and {known} in the scenario; leave it out, or write that of the scenario"
 
 
-def _problems(vm: Vm, vms: Sequence[Vm], plan: Mapping[str, Any], mode: str, v2: bool) -> Iterator[str]:
+def _has_uuids(version: str) -> bool:
+    """Whether that release of ACRN is known to know VMs by UUIDs."""
+    return bool(version) and parse_version(version) < VM_NAMES_SINCE
+
+
+def _problems(vm: Vm, vms: Sequence[Vm], plan: Mapping[str, Any], mode: str, version: str, v2: bool) -> Iterator[str]:
     yield from _name_problems(vm, vms)
     yield from _planned_problems(vm, plan)
+    there = str(vm.get("name")) in _planned(plan)
+    if mode == "template" and there and _has_uuids(version) and not _uuid(vm, plan, version):
+        yield (
+            f"uuid is missing: before {spelt(VM_NAMES_SINCE)} the hypervisor knows a VM by it, and acrn-dm without -U "
+            "starts the first standard VM; write the one that the hypervisor has for this VM"
+        )
     if mode == "template" and vm.get("memory") is None:
         yield "memory (in MB) is missing"
     elif int(vm.get("memory") or _MEMORY) < _MEMORY:
@@ -379,6 +400,15 @@ def _ivshmem(found: Iterable[Mapping[str, Any]], version: tuple[int, int] | None
     return made
 
 
+def _uuid(vm: Vm, plan: Mapping[str, Any], version: str) -> str | None:
+    """What -U gets. From VM_NAMES_SINCE on acrn-dm has no such option; where the version is not known, a user may."""
+    own = vm.get("uuid")
+    if not version:
+        return None if own is None else str(own)
+    planned = _planned(plan).get(str(vm["name"]), {})
+    return uuid_of({"uuid": own or planned.get("uuid")}, parse_version(version))
+
+
 def values(vm: Vm, found: Sequence[Mapping[str, Any]], plan: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     """What the template of a launch script gets. ``vm`` has no problems; what it leaves open is chosen here.
 
@@ -394,7 +424,7 @@ def values(vm: Vm, found: Sequence[Mapping[str, Any]], plan: Mapping[str, Any], 
         "acrn_dm": settings.acrn_dm,
         "v2": v2,
         "memory": int(vm["memory"]),
-        "uuid": vm.get("uuid"),
+        "uuid": _uuid(vm, plan, settings.version),
         "cpu_affinity": ",".join(map(str, vm.get("cpu_affinity") or [])),
         "ivshmem": _ivshmem(found, parse_version(settings.version) if settings.version else None),
         "lpc": bool(vm["lpc"]) if vm.get("lpc") is not None else not realtime,

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 
 import pytest
@@ -197,7 +198,7 @@ def arguments(text, tmp_path):
 def test_all_arguments_of_v3(tmp_path):
     lines = arguments(script(FULL, DEVICES, PLAN, settings()), tmp_path)
     assert lines[lines.index("acrn-dm") + 1 :] == [
-        *("-m", "1024M", "-U", "495ae2e5-2603-4d64-af76-d4bc5a8ec0e5", "--cpu_affinity", "1,2"),
+        *("-m", "1024M", "--cpu_affinity", "1,2"),
         *(
             "-s",
             "0:0,hostbridge",
@@ -215,6 +216,36 @@ def test_all_arguments_of_v3(tmp_path):
     ]
     assert "modprobe" in lines
     assert (tmp_path / "pci/devices/0000:00:1f.6/driver_override").read_text() == "pci-stub\n"
+
+
+@pytest.mark.parametrize(
+    ("version", "own", "planned", "written"),
+    [
+        ("2.6", None, "AB", "ab"),
+        ("2.6", "cd", None, "cd"),
+        # acrn-dm has no -U any more.
+        ("2.7", "cd", "cd", None),
+        ("3.3", "cd", None, None),
+        # Nobody knows whether it has, but the user.
+        ("", "cd", None, "cd"),
+        ("", None, "ab", None),
+    ],
+)
+def test_a_vm_is_known_by_its_uuid_up_to_v2_6(version, own, planned, written):
+    vms = [{"id": 1, "name": "VM1", "load_order": "post_launched", "uuid": planned}]
+    vm = {"name": "VM1", "memory": 512, **({"uuid": own} if own else {})}
+    text = script(vm, [], {**PLAN, "dialect": "v2", "vms": vms}, settings(version=version))
+    assert re.findall(r"-U '?(\w+)", text) == ([written] if written else [])
+
+
+def test_a_vm_without_a_uuid_would_be_another_one_up_to_v2_6():
+    """acrn-dm takes that of the first standard VM (devicemodel/core/vmmapi.c)."""
+    vms = [{"id": 1, "name": "VM1", "load_order": "post_launched", "uuid": None}]
+    plan = {**PLAN, "vms": vms}
+    (told,) = _vms.problems([{"name": "VM1", "memory": 512}], plan, "template", "2.6")
+    assert told.startswith("VM 'VM1': uuid is missing: before v2.7")
+    assert _vms.problems([{"name": "VM1", "memory": 512}], plan, "template", "2.7") == []
+    assert _vms.problems([{"name": "VM1"}], plan, "edit", "2.6") == []
 
 
 def test_what_is_other_in_v2(tmp_path):

@@ -71,12 +71,22 @@ class Grub:
 
     def env(self) -> dict[str, str]:
         """The variables of grubenv; none if the file is missing."""
-        data = read_file(self._grubenv, _grub.ENV_LIMIT, b"")
-        return _grub.parse_env(data) if data or os.path.exists(self._grubenv) else {}
+        try:
+            data = read_file(self._grubenv, _grub.ENV_LIMIT, b"")
+            return _grub.parse_env(data) if data or os.path.exists(self._grubenv) else {}
+        except IvshmemError as exc:
+            raise IvshmemError(str(exc) if self._grubenv in str(exc) else f"{self._grubenv}: {exc}") from exc
+
+    def _seen_env(self) -> dict[str, str]:
+        # GRUB takes a block that is none for an empty one, and boots the host's own default.
+        try:
+            return self.env()
+        except IvshmemError:
+            return {}
 
     def boot(self) -> Boot:
         """How the host is booted and how it will be."""
-        return _grub.boot_of(self.env(), self._root.text(self._root.path("proc/cmdline")))
+        return _grub.boot_of(self._seen_env(), self._root.text(self._root.path("proc/cmdline")))
 
     def own_entries(self) -> list[_menu.AcrnEntry]:
         """The entries of the host, and not of this collection, that boot ACRN."""
@@ -85,7 +95,7 @@ class Grub:
 
     def untouched(self) -> bool:
         """Whether nothing of this collection is in the boot loader, which need not be there."""
-        menu, env = self._root.text(self.menu_file, ""), self.env()
+        menu, env = self._root.text(self.menu_file, ""), self._seen_env()
         return (
             not any(os.path.lexists(path) for path in (self._script, *self._old_scripts))
             and _grub.splice(menu, None) == menu
@@ -127,8 +137,20 @@ class Grub:
             [places[path] for path in packed],
         )
 
+    def check_mounted(self) -> None:
+        """Raise IvshmemError if the file system with the menu is not there, so that nothing could be told of it."""
+        boot = self._root.path("boot")
+        words = (line.split() for line in self._root.text(self._root.path("etc/fstab"), "").splitlines())
+        if any(line[1:2] == ["/boot"] and not line[0].startswith("#") for line in words):
+            if not os.path.isdir(boot) or not os.listdir(boot):
+                raise IvshmemError(
+                    f"{boot}: /etc/fstab names a file system for it, and it is empty, so that is not mounted; mount it "
+                    "(mount /boot), and run this again"
+                )
+
     def check_loader(self) -> None:
         """Raise IvshmemError with the reason if this host has no GRUB menu that this collection knows."""
+        self.check_mounted()
         if os.path.exists(self.menu_file):
             return
         mend = "install GRUB 2 (update-grub, or grub2-mkconfig -o /boot/grub2/grub.cfg), which loads ACRN by multiboot2"
@@ -157,6 +179,7 @@ class Grub:
     def check_menu(self) -> None:
         """Raise IvshmemError if this menu cannot take our entries."""
         self.check_loader()
+        self.env()
         try:
             _grub.check_menu(self._root.text(self.menu_file))
         except IvshmemError as exc:
@@ -225,7 +248,7 @@ class Grub:
 
     def forget(self, disarm: bool) -> None:
         """Take out the state that is ours; the entries are set_menu's."""
-        if os.path.exists(self._grubenv):
+        if self._seen_env():
             gone = {_grub.DEFAULT: None, _grub.TRIED: None, **({_grub.NEXT: None} if disarm else {})}
             self._set_env(gone, "default")
 

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import base64
 import copy
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import _entries as core
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._entries import State
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._host import Artifact, Host, Settings, now
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import locked, unified
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
@@ -57,7 +59,8 @@ class Install:
         self.host = host
         self.loader = host.loader
         self.boot = self.loader.boot()
-        self.before = host.state()
+        # What goes needs not be read.
+        self.before = State() if params["state"] == "absent" else host.state()
         self.state = copy.deepcopy(self.before)
         self.diff: dict[str, str] | None = None
         self.regions: list[Device] = []
@@ -347,11 +350,15 @@ def work(params: Mapping[str, Any], host: Host, diff: bool = False) -> dict[str,
 def run(params: Mapping[str, Any], host: Host, diff: bool = False) -> dict[str, Any]:
     """work(), alone on this host unless nothing is written."""
     present = params["state"] == "present"
-    if host.dry or (not present and host.untouched()):
+    untouched = not present and host.untouched()
+    if not untouched:
+        host.loader.check_mounted()
+    if host.dry or untouched:
         return work(params, host, diff)
     if present:
         host.loader.check_menu()
-    # The lock is on a file that removal does not take away.
-    with locked(host.loader.menu_file, what="hypervisor_install"):
+    # The lock is on a file that removal does not take away. Where somebody has removed GRUB, nothing can be installed.
+    menu = host.loader.menu_file
+    with locked(menu if os.path.isdir(os.path.dirname(menu)) else host.boot_dir, what="hypervisor_install"):
         host.sweep()
         return work(params, host, diff)

@@ -37,6 +37,9 @@ class Loader(Protocol):
     def untouched(self) -> bool:
         """Whether nothing of this collection is in the boot loader, which need not be there."""
 
+    def check_mounted(self) -> None:
+        """Raise IvshmemError if the place of the menu is there only after a mount."""
+
     def check_menu(self) -> None:
         """Raise IvshmemError if the host has another boot loader, or a menu that cannot take our entries."""
 

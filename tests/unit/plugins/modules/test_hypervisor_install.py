@@ -539,6 +539,63 @@ def test_hosts_on_which_nothing_was_installed_have_nothing_to_give_back(tmp_path
     assert tree(tmp_path) == before
 
 
+def remove(machine, **params):
+    """Run the module as main() does, locks and all."""
+    host = Host(machine.command, str(machine.root), params.pop("dry", False))
+    return _install.run({**DEFAULTS, "state": "absent", **params}, host)
+
+
+def test_removal_needs_no_record_of_what_it_removes(machine, artifact):
+    promote(machine, artifact("aaaa"))
+    (machine.root / "boot/acrn/state.json").write_text("{half a rec")
+    before = machine.root / "boot/grub/grub.cfg"
+    with pytest.raises(IvshmemError, match="state.json: .*remove the file"):
+        machine.call(state="previous")
+    assert remove(machine, dry=True)["steps"] == remove(machine)["steps"] != []
+    assert before.read_text() == GRUB_CFG and not (machine.root / "boot/acrn").exists()
+    assert remove(machine)["changed"] is False
+
+
+def test_removal_leaves_a_block_that_grub_does_not_take_either(machine, artifact):
+    block = machine.root / "boot/grub/grubenv"
+    block.write_bytes(b"\0" * 1024)
+    assert remove(machine)["changed"] is False
+    with pytest.raises(IvshmemError, match=r"grubenv: this is no environment block.*grub-editenv"):
+        machine.call(artifact=artifact("aaaa"))
+    assert not (machine.root / "boot/acrn").exists()
+    block.write_bytes(_grub.NEW_ENV)
+    promote(machine, artifact("bbbb"))
+    block.write_bytes(b"\0" * 1024)
+    assert remove(machine)["changed"] is True
+    assert remove(machine)["changed"] is False
+    assert block.read_bytes() == b"\0" * 1024
+
+
+def test_removal_where_grub_is_no_more(machine, artifact):
+    promote(machine, artifact("aaaa"))
+    for name in ("boot/grub", "etc/grub.d"):
+        shutil.rmtree(machine.root / name)
+    assert remove(machine, dry=True)["steps"] == remove(machine)["steps"] != []
+    assert not (machine.root / "boot/acrn").exists()
+    assert remove(machine)["changed"] is False
+
+
+def test_boot_that_is_not_mounted_is_told_by_all(machine, artifact):
+    good = artifact("aaaa")
+    promote(machine, good)
+    (machine.root / "etc/fstab").write_text("#UUID=r / ext4\nUUID=b\t/boot ext4 defaults 0 2\n")
+    (machine.root / "boot").rename(machine.root / "elsewhere")
+    (machine.root / "boot").mkdir()
+    before = tree(machine.root)
+    for dry in (True, False):
+        for state in ("absent", "previous"):
+            with pytest.raises(IvshmemError, match=r"/boot: /etc/fstab names .* not mounted; mount it"):
+                remove(machine, dry=dry, state=state)
+    with pytest.raises(IvshmemError, match="not mounted; mount it"):
+        machine.call(artifact=good, trial=True)
+    assert tree(machine.root) == before
+
+
 def test_trial_leaves_packaged_files_alone(machine, artifact):
     (machine.root / "usr/share/acrn").mkdir()
     path = machine.root / "usr/share/acrn/scenario.xml"
@@ -1161,7 +1218,7 @@ class Shelf:
     def check_menu(self):
         """Any menu will do."""
 
-    check_one_shot = warn_of_menu = check_menu
+    check_one_shot = warn_of_menu = check_mounted = check_menu
 
     def signs(self):
         return False

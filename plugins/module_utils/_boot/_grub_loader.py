@@ -93,6 +93,10 @@ class Grub:
         entries = _menu.acrn_entries(self._root.text(self.menu_file, ""))
         return [entry for entry in entries if not entry.id.startswith(ID_PREFIX)]
 
+    def offers(self, entry: str) -> bool:
+        """Whether an entry of this collection is in the menu."""
+        return f" --id {ID_PREFIX}{entry} {{" in self._root.text(self.menu_file, "")
+
     def untouched(self) -> bool:
         """Whether nothing of this collection is in the boot loader, which need not be there."""
         menu, env = self._root.text(self.menu_file, ""), self._seen_env()

@@ -298,6 +298,8 @@ class Install:
             state.trial, state.came_up = None, False
         elif boot.default and state.previous != boot.default and state.previous not in state.failed:
             target = state.previous
+            if target:
+                self.check_way_back(target)
             self.move(target, True, disarm=bool(boot.next))
         state.wanted = None
         self.save()
@@ -312,6 +314,21 @@ class Install:
             "entry": target,
             "key": core.key_of(target),
         }
+
+    def check_way_back(self, entry: str) -> None:
+        """Raise IvshmemError if an entry that shall be booted again could not be."""
+        key = str(core.key_of(entry))
+        mend = (
+            f"install {key} again (state=present), or boot the host's own entry: state=absent, playbook acrn.ivshmem.remove"
+        )
+        folder = os.path.join(self.host.boot_dir, key)
+        if key not in self.host.builds():
+            raise IvshmemError(f"{folder}: the build to go back to is not there any more; {mend}")
+        lacking = self.host.lacking(self.host.artifact(key))
+        if lacking:
+            raise IvshmemError(f"{folder}: the build to go back to is damaged ({', '.join(lacking)}); {mend}")
+        if not self.loader.offers(entry):
+            raise IvshmemError(f"{self.loader.menu_file}: the entry to go back to, {entry}, is not in the menu; {mend}")
 
     def absent(self) -> dict[str, Any]:
         host, boot = self.host, self.boot

@@ -34,6 +34,9 @@ class Loader(Protocol):
     def own_entries(self) -> list[AcrnEntry]:
         """The entries of the host, and not of this collection, that boot ACRN."""
 
+    def offers(self, entry: str) -> bool:
+        """Whether an entry of this collection is in the menu."""
+
     def untouched(self) -> bool:
         """Whether nothing of this collection is in the boot loader, which need not be there."""
 

@@ -474,6 +474,24 @@ def test_rollback_to_the_host(machine, artifact):
     assert machine.call(state="previous")["changed"] is False
 
 
+@pytest.mark.parametrize(
+    "lose, message",
+    [
+        (lambda root, key: shutil.rmtree(root / "boot/acrn" / key), "/boot/acrn/aaaa: .* is not there any more"),
+        (lambda root, key: (root / "boot/acrn" / key / "acrn.bin").unlink(), r"/boot/acrn/aaaa: .* damaged \(acrn\.bin\)"),
+        (lambda root, key: (root / "boot/grub/grub.cfg").write_text(GRUB_CFG), r"grub\.cfg: .*, aaaa\.[0-9a-f]{8}, is not in"),
+    ],
+)
+def test_rollback_to_what_cannot_boot_is_refused(machine, artifact, lose, message):
+    promote(machine, artifact("aaaa"))
+    promote(machine, artifact("bbbb"))
+    lose(machine.root, "aaaa")
+    before = tree(machine.root)
+    with pytest.raises(IvshmemError, match=message + ".*install aaaa again .*acrn.ivshmem.remove"):
+        machine.call(state="previous")
+    assert tree(machine.root) == before
+
+
 def test_rollback_of_a_trial(machine, artifact):
     a = promote(machine, artifact("aaaa"))
     bad = artifact("bbbb")
@@ -1211,6 +1229,9 @@ class Shelf:
 
     def own_entries(self):
         return []
+
+    def offers(self, entry):
+        return True
 
     def untouched(self):
         return not self.texts

@@ -164,6 +164,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._entries import
     why_fallen,
     with_found,
 )
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._files import runner
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._host import Host
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
@@ -205,7 +206,7 @@ def look(host):
 def main():
     module = AnsibleModule(argument_spec={}, supports_check_mode=True)
     try:
-        result = look(Host(lambda words: module.run_command(list(words)), dry=True))
+        result = look(Host(runner(module), dry=True))
     except IvshmemError as exc:
         module.fail_json(msg=str(exc))
     module.exit_json(**result)

@@ -275,6 +275,7 @@ import errno
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._files import runner
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._host import Host
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._install import run
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import check_paths
@@ -317,7 +318,7 @@ def main():
         },
         supports_check_mode=True,
     )
-    host = Host(lambda words: module.run_command(list(words)), dry=module.check_mode)
+    host = Host(runner(module), dry=module.check_mode)
     try:
         check_paths(module.params, module.argument_spec)
         result = run(module.params, host, module._diff)

@@ -19,9 +19,10 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Callable, Sequence
+from typing import Any, Callable, Sequence
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import open_regular, read_file
+from ansible_collections.acrn.ivshmem.plugins.module_utils._process import MISSING
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
 MEGABYTE = 1024 * 1024
@@ -123,6 +124,19 @@ def copy(source: str, target: str) -> None:
                 os.close(handle)
         os.rename(fresh, target)
     sync_directory(folder)
+
+
+def runner(module: Any) -> Run:
+    """How a module runs programs. One that is not there ends with 127, and does not end the module."""
+
+    def run(words: Sequence[str]) -> tuple[int, str, str]:
+        try:
+            code, output, errors = module.run_command(list(words), handle_exceptions=False)
+        except OSError as exc:
+            return MISSING, "", f"{words[0]}: {exc.strerror}"
+        return int(code), str(output), str(errors)
+
+    return run
 
 
 class Root:

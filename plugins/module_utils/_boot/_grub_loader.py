@@ -180,9 +180,21 @@ class Grub:
             f"not mounted; {mend}"
         )
 
+    def check_tools(self) -> None:
+        """Raise IvshmemError if the program that a new menu is held against is not there."""
+        name = self._tool("script-check")
+        code, output, errors = self._root.run([name, "--version"])
+        if code != 0:
+            raise IvshmemError(
+                f"{name}, which reads a new {self.menu_file} before GRUB does, cannot be run: "
+                f"{(errors or output).strip()}; install GRUB's tools (Debian: grub-common, Fedora: grub2-tools), or "
+                "add their directory to PATH"
+            )
+
     def check_menu(self) -> None:
         """Raise IvshmemError if this menu cannot take our entries."""
         self.check_loader()
+        self.check_tools()
         self.env()
         try:
             _grub.check_menu(self._root.text(self.menu_file))

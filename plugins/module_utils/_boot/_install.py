@@ -334,6 +334,8 @@ class Install:
         host, boot = self.host, self.boot
         if self.loader.signs():
             self.check_signing()
+        if os.path.exists(self.loader.menu_file) and not self.loader.untouched():
+            self.loader.check_tools()
         self.loader.forget(disarm=bool(boot.next))
         # Before the menu: a removal that ends there must not name an entry as the way back that is no more.
         host.forget_state()

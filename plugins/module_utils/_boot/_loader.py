@@ -40,6 +40,9 @@ class Loader(Protocol):
     def untouched(self) -> bool:
         """Whether nothing of this collection is in the boot loader, which need not be there."""
 
+    def check_tools(self) -> None:
+        """Raise IvshmemError if a program that a change of the menu needs is not there."""
+
     def check_mounted(self) -> None:
         """Raise IvshmemError if the place of the menu is there only after a mount."""
 

@@ -15,10 +15,12 @@ import shutil
 import subprocess
 
 import pytest
+from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import _entries as core
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import _grub, _host, _install
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._files import runner
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._host import Host
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.modules import hypervisor_info, hypervisor_install
@@ -612,6 +614,27 @@ def test_boot_that_is_not_mounted_is_told_by_all(machine, artifact):
     with pytest.raises(IvshmemError, match="not mounted; mount it"):
         machine.call(artifact=good, trial=True)
     assert tree(machine.root) == before
+
+
+@pytest.mark.parametrize("state", ["present", "absent"])
+def test_a_program_that_is_missing_is_told_before_anything_is_written(machine, artifact, monkeypatch, state):
+    good = artifact("aaaa")
+    if state == "absent":
+        promote(machine, good)
+    before, real = tree(machine.root), machine.command
+    missing = {"grub-script-check": (127, "", "grub-script-check: No such file or directory")}
+    monkeypatch.setattr(machine, "command", lambda words: missing.get(words[0]) or real(words))
+    for dry in (True, False):
+        with pytest.raises(IvshmemError, match=r"^grub-script-check, .*: No such file or directory; install GRUB's"):
+            machine.call(dry, state=state, **({"artifact": good} if state == "present" else {}))
+    assert tree(machine.root) == before
+
+
+def test_modules_tell_a_missing_program_like_any_failure():
+    with patch_module_args({}):
+        run = runner(AnsibleModule({}))
+    assert run(["no-such-program-here", "--version"]) == (127, "", "no-such-program-here: No such file or directory")
+    assert run(["echo", "yes"]) == (0, "yes\n", "")
 
 
 def test_trial_leaves_packaged_files_alone(machine, artifact):
@@ -1239,7 +1262,7 @@ class Shelf:
     def check_menu(self):
         """Any menu will do."""
 
-    check_one_shot = warn_of_menu = check_mounted = check_menu
+    check_one_shot = warn_of_menu = check_mounted = check_tools = check_menu
 
     def signs(self):
         return False

@@ -201,7 +201,9 @@ class Host(Root):
         paths: dict[str, str] = {}
         for pattern in linux.KERNELS:
             for path in sorted(glob.glob(self.path(f"boot/{pattern}"))):
-                if not path.endswith((self.loader.signature, ".old", ".bak", ".dpkg-bak", ".img")):
+                if os.path.isfile(path) and not path.endswith(
+                    (self.loader.signature, ".old", ".bak", ".dpkg-bak", ".img")
+                ):
                     paths.setdefault(linux.release(os.path.basename(path)), path)
         configs = {release: self.config(release) for release in paths}
         fitting = linux.service_vm_kernels(configs, options)
@@ -222,7 +224,8 @@ class Host(Root):
                 path = os.path.join(os.path.dirname(kernel), pattern.format(release))
                 if os.path.isfile(path):
                     return path
-        return ""
+        plain = os.path.join(os.path.dirname(kernel), linux.PLAIN.get(os.path.basename(kernel), ""))
+        return plain if os.path.isfile(plain) else ""
 
     def _node(self, root: str) -> str:
         # The device file that a root argument means on this host.
@@ -345,7 +348,8 @@ class Host(Root):
         modules += [(path, tag) for tag, path in sorted(given.items())]
         for path, tag in modules:
             if not os.path.isfile(path):
-                raise IvshmemError(f"{path}: the file for the module {tag!r} is not on the host")
+                what = f"the file for the module {tag!r}" if tag or path not in initrds else "this initrd"
+                raise IvshmemError(f"{path}: {what} is not on the host; bring it there, or name another")
         folder = os.path.join(self.boot_dir, artifact.key)
         for tag in wanted.acpi:
             # A build without these tables boots no pre-launched VM; the builder has them if the scenario has such VMs.

@@ -19,8 +19,13 @@ from collections.abc import Collection, Iterable, Mapping
 # not fit is left out as a whole, and with it the word that names the entry.
 BOOTARGS_SIZE = 2048
 
-# How arguments name a root that the kernel itself does not resolve (init/do_mounts.c name_to_dev_t): userspace does.
-_BY_INITRD = re.compile(r"(UUID|LABEL|ZFS)=|zfs:|live:|/dev/(mapper/|dm-|disk/)")
+# How arguments name a root that the kernel itself resolves (init/do_mounts.c name_to_dev_t); anything else is for an
+# initrd: UUID=, LABEL=, ZFS=, what dracut knows, names with a slash (LVM, /dev/mapper, /dev/disk), and devices that
+# somebody has to put together first.
+_BY_KERNEL = re.compile(
+    r"PART(?:UUID|LABEL)=.+|/dev/(?:(?:cciss|ida|rd)/)?(?!dm-|md|bcache|drbd|nbd)[^/]+|[0-9]+:[0-9]+(?::.*)?|[0-9a-fA-F]+"
+    r"|(?:mtd|ubi).+"
+)
 # What says where the root is, and how it is mounted. Of rd.* (dracut) there may be several.
 _ROOT_KEYS = ("root", "rootflags", "rootfstype", "rootwait", "rootdelay", "nfsroot", "ostree", "zfs", "bootfs")
 _INITRD_KEYS = re.compile(r"rd\..+|rd_.+|cryptdevice|cryptopts|cryptkey|luks(\..+)?")
@@ -46,6 +51,10 @@ INITRDS = (
     "initramfs-genkernel-x86-{}",
     "initramfs-genkernel-x86_64-{}",
 )
+
+
+# What kernel-install puts beside a kernel of this name, in a directory of the version.
+PLAIN = {"linux": "initrd"}
 
 
 def key(word: str) -> str:
@@ -112,7 +121,7 @@ def root_arguments(words: Iterable[str], initrd: bool) -> list[str]:
 
 def needs_initrd(root: str, made_by_udev: bool = False) -> bool:
     """Whether a kernel cannot find this root by itself. ``made_by_udev``: it is a link or a mapped device."""
-    return bool(_BY_INITRD.match(root)) or made_by_udev
+    return made_by_udev or not _BY_KERNEL.fullmatch(root)
 
 
 # ---- arguments ----

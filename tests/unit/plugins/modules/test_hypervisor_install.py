@@ -751,6 +751,21 @@ def test_initrd_as_chosen(machine, artifact):
         machine.call(artifact=good, initrd="/boot/gone")
 
 
+def test_initrd_in_a_directory_of_the_version(machine, artifact):
+    """As kernel-install lays files out; a directory with the name of a kernel is none."""
+    folder = machine.root / "boot/0123/6.1"
+    folder.mkdir(parents=True)
+    (machine.root / "boot/kernel-6.9").mkdir()
+    (machine.root / "boot/config-6.9").write_text("CONFIG_ACRN_HSM=y\n")
+    for name in ("linux", "initrd"):
+        (folder / name).write_text(name)
+    good = artifact("aaaa")
+    assert "/boot/0123/6.1/initrd" in entry_text(machine, machine.call(artifact=good, kernel=str(folder / "linux")))
+    assert "/boot/vmlinuz-6.1" in entry_text(machine, machine.call(artifact=good))
+    with pytest.raises(IvshmemError, match="/boot/gone: this initrd is not on the host; bring"):
+        machine.call(artifact=good, initrd="/boot/gone")
+
+
 def disk(machine, node="vda3", **names):
     (machine.root / "dev" / node).parent.mkdir(parents=True, exist_ok=True)
     (machine.root / "dev" / node).write_text("")
@@ -760,7 +775,14 @@ def disk(machine, node="vda3", **names):
         (folder / name).symlink_to(machine.root / "dev" / node)
 
 
-@pytest.mark.parametrize("root", ["UUID=r", "LABEL=x", "/dev/mapper/vg-root", "/dev/disk/by-label/x", "/dev/vg/root"])
+@pytest.mark.parametrize(
+    "root",
+    [
+        *("UUID=r", "LABEL=x", "/dev/mapper/vg-root", "/dev/disk/by-label/x", "/dev/vg/root", "/dev/vg/unknown"),
+        *("/dev/md0", "/dev/md/root", "/dev/bcache0", "/dev/nbd0", "block:UUID=r", "gpt-auto", "dhcp", "tank/root"),
+        *("ZFS=tank/root", "zfs:AUTO", "live:CDLABEL=x", '"UUID=r"', "sda2"),
+    ],
+)
 def test_root_that_only_an_initrd_finds(machine, artifact, root):
     good = artifact("aaaa")
     disk(machine, "dm-0")
@@ -779,7 +801,7 @@ def test_root_that_only_an_initrd_finds(machine, artifact, root):
     assert after == before
 
 
-@pytest.mark.parametrize("root", ["PARTUUID=p", "PARTLABEL=x", "/dev/nvme0n1p2", "/dev/vda3", "259:2"])
+@pytest.mark.parametrize("root", ["PARTUUID=p", "PARTLABEL=x", "/dev/nvme0n1p2", "/dev/vda3", "259:2", "802", "/dev/nfs"])
 def test_root_that_a_kernel_finds(machine, artifact, root):
     disk(machine)
     (machine.root / "boot/initrd.img-6.1").unlink()

@@ -148,7 +148,13 @@ def _script(path: str, held: set[str], found: Removal) -> None:
         return
     data = read_file(path) if os.path.lexists(path) else None
     if data is None:
-        found.gone.append(copy)  # what it is a copy of has gone already
+        if first:
+            found.kept.append(
+                f"{copy} stays: the script that it is a copy of is gone, so nothing else has what it held before; move "
+                "it to where you want it, or remove it"
+            )
+        else:
+            found.gone.append(copy)  # of a script that this collection has made
     elif first:
         _give_back(path, data, first, found)
     elif _vm_of(path) in held:
@@ -250,6 +256,11 @@ def of_builder(artifacts: str, work: str, venv: str, clone: str) -> Removal:
     """What goes from a builder: builds, the work directory, the Python environment, and a clone that a role made."""
     found = Removal()
     found.gone += _builds(artifacts)
+    found.kept += [
+        f"{path} stays: it is named like a build and has no {MANIFEST}; remove it if you did not make it"
+        for path in _parts_of_builds(artifacts, found.gone)
+        if os.path.exists(os.path.join(path, "acrn.bin"))
+    ]
     if os.path.exists(os.path.join(work, MARKER)):
         found.gone.append(work)
     for path, sign in ((venv, "pyvenv.cfg"), (clone, ".git")):

@@ -124,6 +124,23 @@ def test_an_edited_script_becomes_what_it_was(host, now, first, after):
     assert host.remove().written == {}
 
 
+def test_the_last_copy_of_a_users_script_stays(host):
+    """Somebody has removed the script itself; of one that was made here, an empty copy tells so."""
+    for name, first in (("VM1", script("3,virtio-blk,/disk")), ("VM2", "")):
+        host.script(name, script(), first).unlink()
+    removal = host.remove()
+    assert (host.files(), removal.written) == ([f"launch/VM1.sh{ORIGINAL}"], {})
+    assert [text.split(" stays: ")[0] for text in removal.kept] == [str(host.root / f"launch/VM1.sh{ORIGINAL}")]
+    assert host.remove().gone == []
+
+
+def test_a_build_without_its_manifest_is_told(host):
+    host.put("artifacts/" + "a" * 32 + "/acrn.bin", "")
+    removal = _traces.of_builder(str(host.root / "artifacts"), str(host.root / "work"), "", "")
+    assert removal.gone == [] and removal.emptied() == []
+    assert "a" * 32 + " stays: it is named like a build" in "".join(removal.kept)
+
+
 def test_a_script_elsewhere_and_the_link_to_it(host):
     host.put("home/hmi.sh", script("9,ivshmem,dm:/a,2"))
     host.put(f"home/hmi.sh{ORIGINAL}", script())

@@ -37,6 +37,7 @@ SCRIPT = "/etc/grub.d/zzzz_acrn_ivshmem"
 OLD_SCRIPTS = ("/etc/grub.d/42_acrn_ivshmem",)
 DEFAULT = "acrn_ivshmem_default"
 TRIED = "acrn_ivshmem_tried"
+CUSTOM = "custom.cfg"
 HOST = "acrn_ivshmem_host"
 MENU = "acrn_ivshmem_menu"
 NEXT = "next_entry"
@@ -202,13 +203,28 @@ def check_menu(grub_cfg: str) -> None:
             "grub.cfg has no part that boots next_entry once, so it was not made by grub-mkconfig of "
             "GRUB 2; make it with update-grub"
         )
-    for command in _menu.parse(splice(grub_cfg, None)[end:]):
+    check_default(splice(grub_cfg, None)[end:], "grub.cfg", grub_cfg[:end].count("\n"))
+
+
+def check_default(text: str, name: str, before: int = 0) -> None:
+    """Raise IvshmemError if a part of the menu, behind ``before`` lines, overrules what boots once."""
+    for command in _menu.parse(text):
         if command.depth == 0 and command.words[0] == "set" and "".join(command.words[1:2]).startswith("default="):
-            line = grub_cfg[:end].count("\n") + command.line
             raise IvshmemError(
-                f"grub.cfg, line {line}: sets {command.words[1]} for each boot, behind the part that boots next_entry "
-                "once, so that no trial boot would begin; put the default into GRUB_DEFAULT of /etc/default/grub"
+                f"{name}, line {before + command.line}: sets {command.words[1]} for each boot, behind the part "
+                "that boots next_entry once, so that no trial boot would begin; put the default into GRUB_DEFAULT of "
+                "/etc/default/grub"
             )
+
+
+def reads_custom(grub_cfg: str) -> bool:
+    """Whether GRUB reads a custom.cfg beside its menu with it (grub.d/41_custom)."""
+    reads = (
+        command.words[1]
+        for command in _menu.parse(grub_cfg)
+        if command.words[0] in ("source", ".", "configfile") and len(command.words) > 1
+    )
+    return CUSTOM in grub_cfg and any(path.rsplit("/", 1)[-1] == CUSTOM for path in reads)
 
 
 def waits_for_ever(grub_cfg: str) -> bool:

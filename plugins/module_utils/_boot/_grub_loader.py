@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import shlex
 import stat
 from collections.abc import Mapping, Sequence
@@ -90,8 +91,13 @@ class Grub:
 
     def own_entries(self) -> list[_menu.AcrnEntry]:
         """The entries of the host, and not of this collection, that boot ACRN."""
-        entries = _menu.acrn_entries(self._root.text(self.menu_file, ""))
+        entries = _menu.acrn_entries(self._root.text(self.menu_file, "")) + _menu.acrn_entries(self._custom())
         return [entry for entry in entries if not entry.id.startswith(ID_PREFIX)]
+
+    def _custom(self) -> str:
+        # What a user has beside the menu, and GRUB reads with it.
+        path = os.path.join(os.path.dirname(self.menu_file), _grub.CUSTOM)
+        return self._root.text(path, "") if _grub.reads_custom(self._root.text(self.menu_file, "")) else ""
 
     def offers(self, entry: str) -> bool:
         """Whether an entry of this collection is in the menu."""
@@ -144,13 +150,13 @@ class Grub:
     def check_mounted(self) -> None:
         """Raise IvshmemError if the file system with the menu is not there, so that nothing could be told of it."""
         boot = self._root.path("boot")
-        words = (line.split() for line in self._root.text(self._root.path("etc/fstab"), "").splitlines())
-        if any(line[1:2] == ["/boot"] and not line[0].startswith("#") for line in words):
-            if not os.path.isdir(boot) or not os.listdir(boot):
-                raise IvshmemError(
-                    f"{boot}: /etc/fstab names a file system for it, and it is empty, so that is not mounted; mount it "
-                    "(mount /boot), and run this again"
-                )
+        lines = self._root.text(self._root.path("etc/fstab"), "").splitlines()
+        named = any(re.match(r"\s*[^#\s]\S*\s+/boot/?\s", line) for line in lines)
+        if named and (not os.path.isdir(boot) or not os.listdir(boot)):
+            raise IvshmemError(
+                f"{boot}: /etc/fstab names a file system for it, and it is empty, so that is not mounted; mount it "
+                "(mount /boot), and run this again"
+            )
 
     def check_loader(self) -> None:
         """Raise IvshmemError with the reason if this host has no GRUB menu that this collection knows."""
@@ -196,10 +202,12 @@ class Grub:
         self.check_loader()
         self.check_tools()
         self.env()
+        menu = self._root.text(self.menu_file)
         try:
-            _grub.check_menu(self._root.text(self.menu_file))
+            _grub.check_menu(menu)
         except IvshmemError as exc:
             raise IvshmemError(f"{self.menu_file}: {exc}") from exc
+        _grub.check_default(self._custom(), os.path.join(os.path.dirname(self.menu_file), _grub.CUSTOM))
 
     def warn_of_menu(self) -> None:
         """Tell what may keep a trial from beginning."""
@@ -297,7 +305,10 @@ class Grub:
         section = None if texts is None else _grub.render_section(texts)
         after = _grub.splice(before, section)
         script = "" if section is None else _grub.render_script(section)
-        if self._menu.get(self._script, self._root.text(self._script, "")) != script and self._root.begin(_grub.SCRIPT):
+        written = self._menu.get(self._script, self._root.text(self._script, ""))
+        # grub-mkconfig passes over one that is not executable.
+        idle = section is not None and self._script not in self._menu and not os.access(self._script, os.X_OK)
+        if (written != script or idle) and self._root.begin(_grub.SCRIPT):
             if section is None:
                 forget(self._script)
                 sync_directory(os.path.dirname(self._script))

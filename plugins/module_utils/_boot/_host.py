@@ -434,9 +434,12 @@ class Host(Root):
         near = self.boot_dir if os.path.isdir(self.boot_dir) else os.path.dirname(self.boot_dir)
         info = os.statvfs(near)
         if info.f_flag & os.ST_RDONLY:
+            top = os.path.realpath(near)
+            while not os.path.ismount(top):
+                top = os.path.dirname(top)
             raise IvshmemError(
                 f"{near}: its file system is mounted read-only, and the build {artifact.key} has to be written there; "
-                f"mount it writable (mount -o remount,rw {near}), and run this again"
+                f"mount it writable (mount -o remount,rw {top}), and run this again"
             )
         free = info.f_bavail * info.f_frsize
         if needed and needed + SPARE > free:

@@ -319,7 +319,8 @@ class Install:
         """Raise IvshmemError if an entry that shall be booted again could not be."""
         key = str(core.key_of(entry))
         mend = (
-            f"install {key} again (state=present), or boot the host's own entry: state=absent, playbook acrn.ivshmem.remove"
+            f"install {key} again (state=present), or boot the host's own entry (state=absent, playbook "
+            "acrn.ivshmem.remove)"
         )
         folder = os.path.join(self.host.boot_dir, key)
         if key not in self.host.builds():

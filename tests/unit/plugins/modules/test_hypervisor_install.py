@@ -480,8 +480,14 @@ def test_rollback_to_the_host(machine, artifact):
     "lose, message",
     [
         (lambda root, key: shutil.rmtree(root / "boot/acrn" / key), "/boot/acrn/aaaa: .* is not there any more"),
-        (lambda root, key: (root / "boot/acrn" / key / "acrn.bin").unlink(), r"/boot/acrn/aaaa: .* damaged \(acrn\.bin\)"),
-        (lambda root, key: (root / "boot/grub/grub.cfg").write_text(GRUB_CFG), r"grub\.cfg: .*, aaaa\.[0-9a-f]{8}, is not in"),
+        (
+            lambda root, key: (root / "boot/acrn" / key / "acrn.bin").unlink(),
+            r"/boot/acrn/aaaa: .* damaged \(acrn\.bin\)",
+        ),
+        (
+            lambda root, key: (root / "boot/grub/grub.cfg").write_text(GRUB_CFG),
+            r"grub\.cfg: .*, aaaa\.[0-9a-f]{8}, is not in",
+        ),
     ],
 )
 def test_rollback_to_what_cannot_boot_is_refused(machine, artifact, lose, message):
@@ -569,7 +575,7 @@ def test_removal_needs_no_record_of_what_it_removes(machine, artifact):
     promote(machine, artifact("aaaa"))
     (machine.root / "boot/acrn/state.json").write_text("{half a rec")
     before = machine.root / "boot/grub/grub.cfg"
-    with pytest.raises(IvshmemError, match="state.json: .*remove the file"):
+    with pytest.raises(IvshmemError, match=r"state\.json: .*remove the file"):
         machine.call(state="previous")
     assert remove(machine, dry=True)["steps"] == remove(machine)["steps"] != []
     assert before.read_text() == GRUB_CFG and not (machine.root / "boot/acrn").exists()
@@ -801,7 +807,9 @@ def test_root_that_only_an_initrd_finds(machine, artifact, root):
     assert after == before
 
 
-@pytest.mark.parametrize("root", ["PARTUUID=p", "PARTLABEL=x", "/dev/nvme0n1p2", "/dev/vda3", "259:2", "802", "/dev/nfs"])
+@pytest.mark.parametrize(
+    "root", ["PARTUUID=p", "PARTLABEL=x", "/dev/nvme0n1p2", "/dev/vda3", "259:2", "802", "/dev/nfs"]
+)
 def test_root_that_a_kernel_finds(machine, artifact, root):
     disk(machine)
     (machine.root / "boot/initrd.img-6.1").unlink()
@@ -848,6 +856,41 @@ def test_arguments_in_use_are_told(machine, artifact):
     assert (taken["differs"], taken.get("warnings")) == ([], None)
     machine.boot()
     assert machine.call(artifact=place)["differs"] == []
+
+
+CUSTOM = """### BEGIN /etc/grub.d/41_custom ###
+if [ -f  ${config_directory}/custom.cfg ]; then
+  source ${config_directory}/custom.cfg
+elif [ -z "${config_directory}" -a -f  $prefix/custom.cfg ]; then
+  source $prefix/custom.cfg
+fi
+### END /etc/grub.d/41_custom ###
+"""
+BY_HAND = "menuentry 'ACRN' --id mine {\n  multiboot2 /acrn.bin hugepages=7\n  module2 /vmlinuz Linux_bzImage\n}\n"
+
+
+def test_what_a_user_has_beside_the_menu_is_part_of_it(machine, artifact):
+    good = artifact("aaaa")
+    custom = machine.root / "boot/grub/custom.cfg"
+    custom.write_text(BY_HAND + "set default=mine\n")
+    assert machine.call(artifact=good, trial=True, dry=True)["differs"] == []  # nothing reads it
+    (machine.root / "boot/grub/grub.cfg").write_text(GRUB_CFG + CUSTOM)
+    before = tree(machine.root)
+    with pytest.raises(IvshmemError, match=r"^/.*/boot/grub/custom\.cfg, line 5: sets default=mine for each boot"):
+        machine.call(artifact=good, trial=True)
+    assert tree(machine.root) == before
+    custom.write_text(BY_HAND)
+    assert machine.call(artifact=good, trial=True)["differs"] == ["hugepages=7"]
+
+
+def test_a_script_that_grub_would_pass_over_is_mended(machine, artifact):
+    good = artifact("aaaa")
+    promote(machine, good)
+    script = machine.root / "etc/grub.d/zzzz_acrn_ivshmem"
+    script.chmod(0o644)
+    assert machine.call(artifact=good, dry=True)["steps"] == machine.call(artifact=good)["steps"] == [_grub.SCRIPT]
+    assert script.stat().st_mode & 0o777 == 0o755
+    assert machine.call(artifact=good)["changed"] is False
 
 
 def test_arguments_of_a_service_vm_that_runs(machine, artifact):
@@ -995,8 +1038,11 @@ def test_boot_that_is_read_only_is_told_before_anything_is_written(machine, arti
     found = list(os.statvfs(machine.root))
     found[8] |= os.ST_RDONLY
     monkeypatch.setattr(_host.os, "statvfs", lambda _path: os.statvfs_result(found))
+    monkeypatch.setattr(_host.os.path, "ismount", lambda path: path in ("/", str(machine.root / "boot")))
+    (machine.root / "boot/acrn").mkdir()
     before = tree(machine.root)
-    with pytest.raises(IvshmemError, match=r"mounted read-only.*mount -o remount,rw"):
+    # Only what is mounted can be mounted again.
+    with pytest.raises(IvshmemError, match=r"/boot/acrn: .* mounted read-only.*mount -o remount,rw \S*/boot\)"):
         machine.call(artifact=artifact("aaaa"))
     assert tree(machine.root) == before
 

@@ -37,6 +37,10 @@ _BDF = re.compile(r"[0-9a-fA-F]{2}:[01][0-9a-fA-F]\.[0-7]")
 _CONTROL = re.compile(r"[\x00-\x1f]")
 # acrn-dm takes no less (devicemodel/core/main.c).
 _MEMORY = 128
+_NO_UUID = (
+    f"uuid is missing: before {spelt(VM_NAMES_SINCE)} the hypervisor knows a VM by it, and acrn-dm without -U starts "
+    "the first standard VM; write the one that the hypervisor has for this VM"
+)
 # The bridges are in every script; a passed-through GPU has 2, and its LPC bridge 31.
 _FOR_PASSTHROUGH = (2, 31)
 
@@ -82,8 +86,14 @@ def problems(vms: Sequence[Vm], plan: Mapping[str, Any], mode: str, version: str
     """What cannot become a launch script, a sentence each."""
     if mode not in MODES:
         return [f"launch_mode is {', '.join(MODES[:-1])} or {MODES[-1]}, not '{mode}'{meant(mode, MODES)}"]
+    try:
+        by_uuid = bool(version) and parse_version(version) < VM_NAMES_SINCE
+    except IvshmemError as exc:
+        return [str(exc)]
     v2 = is_v2(version, plan)
-    every = [f"VM '{vm.get('name')}': {text}" for vm in vms for text in _problems(vm, vms, plan, mode, version, v2)]
+    every = [f"VM '{vm.get('name')}': {text}" for vm in vms for text in _problems(vm, vms, plan, mode, v2)]
+    if mode == "template" and by_uuid:
+        every += [f"VM '{vm.get('name')}': {_NO_UUID}" for vm in vms if _lacks_uuid(vm, plan, version)]
     # What is wrong with two of them is told once.
     return list(dict.fromkeys(every))
 
@@ -111,20 +121,13 @@ def _planned_problems(vm: Vm, plan: Mapping[str, Any]) -> Iterator[str]:
             yield f"its {key} is {said}, and {known} in the scenario; leave it out, or write that of the scenario"
 
 
-def _has_uuids(version: str) -> bool:
-    """Whether that release of ACRN is known to know VMs by UUIDs."""
-    return bool(version) and parse_version(version) < VM_NAMES_SINCE
+def _lacks_uuid(vm: Vm, plan: Mapping[str, Any], version: str) -> bool:
+    return str(vm.get("name")) in _planned(plan) and not _uuid(vm, plan, version)
 
 
-def _problems(vm: Vm, vms: Sequence[Vm], plan: Mapping[str, Any], mode: str, version: str, v2: bool) -> Iterator[str]:
+def _problems(vm: Vm, vms: Sequence[Vm], plan: Mapping[str, Any], mode: str, v2: bool) -> Iterator[str]:
     yield from _name_problems(vm, vms)
     yield from _planned_problems(vm, plan)
-    there = str(vm.get("name")) in _planned(plan)
-    if mode == "template" and there and _has_uuids(version) and not _uuid(vm, plan, version):
-        yield (
-            f"uuid is missing: before {spelt(VM_NAMES_SINCE)} the hypervisor knows a VM by it, and acrn-dm without -U "
-            "starts the first standard VM; write the one that the hypervisor has for this VM"
-        )
     if mode == "template" and vm.get("memory") is None:
         yield "memory (in MB) is missing"
     elif int(vm.get("memory") or _MEMORY) < _MEMORY:

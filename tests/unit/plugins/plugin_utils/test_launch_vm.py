@@ -246,6 +246,8 @@ def test_a_vm_without_a_uuid_would_be_another_one_up_to_v2_6():
     assert told.startswith("VM 'VM1': uuid is missing: before v2.7")
     assert _vms.problems([{"name": "VM1", "memory": 512}], plan, "template", "2.7") == []
     assert _vms.problems([{"name": "VM1"}], plan, "edit", "2.6") == []
+    (told,) = _vms.problems([{"name": "VM1", "memory": 512}], plan, "template", "two")
+    assert "'two' is not a version" in told
 
 
 def test_what_is_other_in_v2(tmp_path):

@@ -201,6 +201,10 @@ def misplaced(hosts: Mapping[str, Iterable[str]], groups: Mapping[str, Any], ext
     return told
 
 
+# What a host is: the inventory plugin says it of Service VMs too.
+_IDENTITY = ("acrn_host", "acrn_vm")
+
+
 def overruled(values: Mapping[str, Mapping[str, Any]], groups: Mapping[str, Any], extra: Collection[str]) -> list[str]:
     """A sentence for each variable that is set for hosts of which nobody reads it, and otherwise for those that count.
 
@@ -213,7 +217,7 @@ def overruled(values: Mapping[str, Mapping[str, Any]], groups: Mapping[str, Any]
         counting = [values[host][name] for host in reading if name in values.get(host, ())]
         others = [host for host in values if host not in reading]
         having = [host for host in others if name in values[host] and values[host][name] not in counting]
-        if name in extra or not counting or not having or all(name in values[host] for host in others):
+        if name in (*extra, *_IDENTITY) or not counting or not having or all(name in values[host] for host in others):
             continue
         where = " or ".join(f"{group} ({GROUPS[group]})" for group in among)
         count = some(sorted(host for host in reading if name in values.get(host, ())))

@@ -356,6 +356,8 @@ def test_a_value_that_another_one_overrules_is_told_unless_it_is_a_default_for_a
     assert overruled({"line-1": own, "b": {}}) == []  # misplaced: told already
     assert overruled({"line-1": own, "g": own, "localhost": own, "b": other}) == []
     assert overruled({"line-1": own, "b": other}, ["hypervisor_repo"]) == []
+    # Whose variables the inventory plugin makes, each host has what it is.
+    assert overruled({"line-1": {"acrn_vm": "SVC"}, "g": {"acrn_vm": "VM1"}}) == []
 
 
 def test_a_variable_that_counts_on_the_command_line_alone_is_told():

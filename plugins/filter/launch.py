@@ -13,7 +13,6 @@ from ansible.errors import AnsibleFilterError
 
 from ansible_collections.acrn.ivshmem.plugins.filter.regions import vm_devices
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch import _takeover, _vms
-from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import uuid_of
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._version import parse_version
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _adopt, _fit, _launch_text
@@ -40,11 +39,9 @@ def places_in_use(
 ) -> dict[str, dict[str, str]]:
     """The vBDFs that a host has in use, of what launch_info returned."""
     try:
-        version = parse_version(acrn_version) if acrn_version else None
-        known = [{"name": vm["name"], "uuid": uuid_of(vm, version)} for vm in vms]
+        return _takeover.places_in_use(found, list(vms), parse_version(acrn_version) if acrn_version else None)
     except (IvshmemError, KeyError, TypeError, AttributeError) as exc:
         raise AnsibleFilterError(f"acrn.ivshmem.places_in_use: vms or acrn_version is malformed: {exc!r}") from exc
-    return _takeover.places_in_use(found, known)
 
 
 def adopted(found: Mapping[str, Any], scenario: Mapping[str, Any], old: Any = None) -> dict[str, Any]:

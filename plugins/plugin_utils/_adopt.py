@@ -21,7 +21,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import (
     VM_NAMES_SINCE,
     spelt,
 )
-from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import known_as, uuid_of
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import known_as
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._takeover import places_in_use
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     DEVICE_MODEL,
@@ -47,11 +47,12 @@ class Adoption:
         self.vms = {vm["name"]: vm for vm in scenario["vms"]}
         version = scenario.get("acrn_version")
         self.version = parse_version(version) if version else None
-        self.known = [{"name": vm["name"], "uuid": uuid_of(vm, self.version)} for vm in scenario["vms"]]
         self.scripts = self._scripts()
         self.others = self._others()
         users = [{"vms": [{**vm, "name": name} for name, vm in self._users()]}]
-        self.places = places_in_use({"scripts": users, "running": found.get("running") or []}, self.known)
+        self.places = places_in_use(
+            {"scripts": users, "running": found.get("running") or []}, scenario["vms"], self.version
+        )
         self.regions = self._regions()
         self.variables = self._variables()
         _refuse_templates(self.variables)
@@ -62,7 +63,7 @@ class Adoption:
 
     def _name(self, vm: Values) -> str | None:
         """The scenario's name of a VM that a script starts, or that runs; up to v2.6 its UUID tells."""
-        name = known_as(vm["name"], vm.get("uuid"), self.known)
+        name = known_as(vm["name"], vm.get("uuid"), self.scenario["vms"], self.version)
         return name if name in self.vms else None
 
     def _scripts(self) -> dict[str, tuple[str, Values]]:
@@ -87,7 +88,7 @@ class Adoption:
 
     def _like(self, vm: Values) -> str:
         """Which VM a script means that was made for an older release."""
-        name = known_as(None, vm.get("uuid"), [{**own, "uuid": own.get("uuid")} for own in self.vms.values()])
+        name = known_as(None, vm.get("uuid"), self.scenario["vms"], None)
         if name is None:
             return ""
         return (

@@ -124,10 +124,12 @@ def uuid_of(vm: Mapping[str, Any], version: tuple[int, int] | None) -> str | Non
     return str(uuid).lower() if uuid and (version is None or version < VM_NAMES_SINCE) else None
 
 
-def known_as(name: str | None, uuid: str | None, vms: Iterable[Mapping[str, Any]]) -> str | None:
-    """The name that one of some VMs has, of what acrn-dm was given: by its ``uuid``, if it has one, else as it is."""
-    own = (str(vm["name"]) for vm in vms if uuid and vm.get("uuid") and str(vm["uuid"]).lower() == uuid.lower())
-    return next(own, name)
+def known_as(
+    name: str | None, uuid: str | None, vms: Iterable[Mapping[str, Any]], version: tuple[int, int] | None
+) -> str | None:
+    """The name that one of some VMs (with name and uuid) has, of what acrn-dm was given: by ``uuid``, where the
+    hypervisor of that version goes by it, else as it is."""
+    return next((str(vm["name"]) for vm in vms if uuid and uuid_of(vm, version) == uuid.lower()), name)
 
 
 def read_arguments(arguments: Sequence[str]) -> tuple[str | None, str | None, tuple[PciArgument, ...]]:

@@ -130,15 +130,17 @@ class Processes:
             pid = int(match.group(1)) if match else 0
         return None
 
-    def vms(self, known: Sequence[Mapping[str, Any]] = ()) -> tuple[RunningVm, ...]:
-        """The device models that run, one for each VM, by PID. What has a UUID of the ``known`` has their name."""
+    def vms(
+        self, known: Sequence[Mapping[str, Any]] = (), version: tuple[int, int] | None = None
+    ) -> tuple[RunningVm, ...]:
+        """The device models that run, one for each VM, by PID. Those of ``known`` VMs have the names of these."""
         found: dict[str, RunningVm] = {}
         for pid in sorted(self._commands):
             arguments = self._arguments(pid)
             if arguments is None:
                 continue
             given, uuid, devices = read_arguments(arguments)
-            name = known_as(given, uuid, known)
+            name = known_as(given, uuid, known, version)
             if name is None or name in found:
                 continue
             ours = frozenset(

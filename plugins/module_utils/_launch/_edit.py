@@ -585,9 +585,9 @@ def _scenario_vm(data: bytes, where: str, scenario: Scenario, vm: str | None, ve
         return scenario.vm(vm)
     found = {}
     calls = script_vms(data, where)
-    known = [{"name": entry.name, "uuid": uuid_of(entry.as_dict(), version)} for entry in scenario.vms]
+    known = [entry.as_dict() for entry in scenario.vms]
     for call in calls:
-        name = known_as(call.name, call.uuid, known)
+        name = known_as(call.name, call.uuid, known, version)
         found.update({entry.id: entry for entry in scenario.vms if entry.name == name})
     if len(found) == 1:
         return next(iter(found.values()))

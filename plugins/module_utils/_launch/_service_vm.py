@@ -165,11 +165,6 @@ def set_script(module: Module) -> dict[str, Any]:
     return result
 
 
-def _known(vms: Iterable[Mapping[str, Any]], version: tuple[int, int] | None) -> list[dict[str, Any]]:
-    """VMs with what acrn-dm is told of them."""
-    return [{"name": vm["name"], "uuid": uuid_of(vm, version)} for vm in vms]
-
-
 def _uuid(params: Mapping[str, Any]) -> str | None:
     """What -U has for the VM of a script, where that counts."""
     version = params["acrn_version"]
@@ -378,7 +373,7 @@ def clear_memory(module: Module, seen: Processes | None = None) -> dict[str, Any
     devices = {vm["name"]: make_devices(vm["devices"], version) for vm in params["vms"]}
     processes = seen or Processes()
     wanted = {region["name"]: region["size"] for region in params["regions"]}
-    running = processes.vms(_known(params["vms"], version))
+    running = processes.vms(params["vms"], version)
     memories = look(wanted, params["absent"], params["directory"], processes)
     free = [memory for memory in memories if memory.stale and not memory.holders] if params["remove"] else []
     room = lacks_room(memories, params["directory"])
@@ -443,7 +438,7 @@ def _shared_calls(scripts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for path in {path for path in paths if paths.count(path) > 1 and os.path.isfile(path)}:
         own = [script for script, real in zip(scripts, paths) if real == path]
         known = [{"name": script["vm"], "uuid": _uuid(script)} for script in own]
-        named = {known_as(call.name, call.uuid, known) for call in script_vms(read_file(path), path)}
+        named = {known_as(call.name, call.uuid, known, None) for call in script_vms(read_file(path), path)}
         vms = [script["vm"] for script in own if script["vm"] not in named]
         if vms:
             told = ", ".join(map(str, vms))
@@ -656,7 +651,7 @@ def compare(module: Module) -> dict[str, Any]:
     processes = Processes()
     memory = clear_memory(Light({**own, "acrn_version": params["acrn_version"]}, check_mode=True), processes)
     version = parse_version(params["acrn_version"]) if params["acrn_version"] else None
-    running = processes.vms(_known([*params["vms"], *params["others"]], version))
+    running = processes.vms([*params["vms"], *params["others"]], version)
     hypervisor = _hypervisor(params, running)
     told += [
         {

@@ -237,10 +237,12 @@ def running_vm(vm: RunningVm) -> dict[str, Any]:
     return {"name": vm.vm, "uuid": vm.uuid, "pid": vm.pid, "devices": devices}
 
 
-def places_in_use(found: Mapping[str, Any], known: Sequence[Mapping[str, Any]] = ()) -> dict[str, dict[str, str]]:
+def places_in_use(
+    found: Mapping[str, Any], known: Sequence[Mapping[str, Any]] = (), version: tuple[int, int] | None = None
+) -> dict[str, dict[str, str]]:
     """The vBDFs that a host has in use, by prefixed region and VM, of what launch_info returns.
 
-    ``known`` are VMs of the scenario, with the UUIDs by which acrn-dm is told of them (_acrn_dm.uuid_of).
+    ``known`` are the VMs of the scenario, with name and uuid.
     What a script says counts before what still runs, and both before the scenario of the installed build. A host can
     answer what it likes, and stops nobody by it: what is no place is none.
     """
@@ -259,7 +261,7 @@ def places_in_use(found: Mapping[str, Any], known: Sequence[Mapping[str, Any]] =
     scripted = [vm for file in files for vm in _mappings(file.get("vms"))]
     for vm in [*_mappings(found.get("running")), *scripted]:
         uuid = vm.get("uuid")
-        name = known_as(vm.get("name"), uuid if isinstance(uuid, str) else None, known)
+        name = known_as(vm.get("name"), uuid if isinstance(uuid, str) else None, known, version)
         for device in _mappings(vm.get("devices")):
             slot = device.get("slot")
             if isinstance(slot, int) and 0 <= slot < 32:

@@ -27,7 +27,6 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm impo
     parse_slot,
     place,
     read_arguments,
-    uuid_of,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Bdf, Device, IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import read_scenario
@@ -361,7 +360,7 @@ def test_the_uuid_of_a_process_is_that_of_a_vm_up_to_v2_6(words):
     name, uuid, _devices = read_arguments(words.split())
     vm = {"name": "VM1", "uuid": "abc"}
     for version, known in (((2, 6), "VM1"), (None, "VM1"), ((2, 7), "vm1")):
-        assert known_as(name, uuid, [{**vm, "uuid": uuid_of(vm, version)}]) == known
+        assert known_as(name, uuid, [vm], version) == known
 
 
 @pytest.mark.parametrize(

@@ -174,6 +174,16 @@ def unread(hosts: Mapping[str, Iterable[str]], groups: Mapping[str, Any]) -> lis
     return [*told, *misspelt_groups(groups)]
 
 
+def _reading(among: Iterable[str], groups: Mapping[str, Any]) -> list[str]:
+    """The hosts of some groups, who are asked for a variable. Without builders the controller builds."""
+    return [host for group in among for host in groups.get(group) or _BUILDS_HERE.get(group) or ()]
+
+
+def _idle(hosts: Iterable[str], name: str, among: Iterable[str], mend: str) -> str:
+    where = " or ".join(f"{group} ({GROUPS[group]})" for group in among)
+    return f"{some(sorted(hosts))}: {name} is set and does nothing there, since it is read of {where}; {mend}"
+
+
 def misplaced(hosts: Mapping[str, Iterable[str]], groups: Mapping[str, Any], extra: Collection[str]) -> list[str]:
     """A sentence for each variable of the collection that is set for hosts of which nobody reads it, and for no other.
 
@@ -182,15 +192,10 @@ def misplaced(hosts: Mapping[str, Iterable[str]], groups: Mapping[str, Any], ext
     names = {host: {*own} - {*extra} for host, own in hosts.items()}
     told = []
     for name, among in sorted(READERS.items()):
-        # Without builders the controller builds.
-        reading = [host for group in among for host in groups.get(group) or _BUILDS_HERE.get(group) or ()]
+        reading = _reading(among, groups)
         having = [host for host in names if name in names[host]]
         if having and reading and not {*having} & {*reading}:
-            where = " or ".join(f"{group} ({GROUPS[group]})" for group in among)
-            told.append(
-                f"{some(sorted(having))}: {name} is set and does nothing there, since it is read of {where}; set it "
-                f"for {some(sorted(reading))}"
-            )
+            told.append(_idle(having, name, among, f"set it for {some(sorted(reading))}"))
     for name in sorted(COMMAND_LINE):
         having = [host for host in names if name in names[host]]
         if having:
@@ -213,18 +218,14 @@ def overruled(values: Mapping[str, Mapping[str, Any]], groups: Mapping[str, Any]
     """
     told = []
     for name, among in sorted(READERS.items()):
-        reading = [host for group in among for host in groups.get(group) or _BUILDS_HERE.get(group) or ()]
+        reading = _reading(among, groups)
         counting = [values[host][name] for host in reading if name in values.get(host, ())]
         others = [host for host in values if host not in reading]
         having = [host for host in others if name in values[host] and values[host][name] not in counting]
         if name in (*extra, *_IDENTITY) or not counting or not having or all(name in values[host] for host in others):
             continue
-        where = " or ".join(f"{group} ({GROUPS[group]})" for group in among)
         count = some(sorted(host for host in reading if name in values.get(host, ())))
-        told.append(
-            f"{some(sorted(having))}: {name} is set and does nothing there, since it is read of {where}; the other "
-            f"value, of {count}, counts"
-        )
+        told.append(_idle(having, name, among, f"the other value, of {count}, counts"))
     return told
 
 

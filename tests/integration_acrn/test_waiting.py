@@ -247,3 +247,14 @@ def test_who_needs_a_builder_that_does_not_answer_waits_and_the_others_go_on(fle
         assert [row for row in rows(steps) if row.startswith("needs | builder cannot be | a run when it can be")]
     assert sorted(fleet.scripts("other")) == [f"{vm}.sh" for vm in fleet.vms]
     assert fleet.scripts("needs") == {}
+
+
+def test_a_host_that_does_not_answer_gets_its_scenario_and_the_others_go_on(fleet):
+    fleet.add("off", launch_vms=[], **AWAY)
+    fleet.add("other")
+    fleet.hosts["other"]["ivshmem_regions"] = dm_region(fleet, 2)
+    fleet.guests.clear()
+    done, _steps = fleet.play("site")
+    assert done.returncode == 0, done.stdout
+    assert [path for path in fleet.folder.glob("**/off/*.xml") if "<NAME>log</NAME>" in path.read_text()], done.stdout
+    assert sorted(fleet.scripts("other")) == [f"{vm}.sh" for vm in fleet.vms]

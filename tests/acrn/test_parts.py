@@ -11,12 +11,14 @@ import pty
 import re
 import select
 import subprocess
+from types import SimpleNamespace
 
 import board
 import emulator
 import frame
 import image
 import pytest
+import show
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._board import read_board
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._request import decide
@@ -175,3 +177,21 @@ def test_screen_that_the_emulator_writes_to_is_read(tmp_path):
         os.close(screen)
         os.close(master)
     assert written > 64 * 1024
+
+
+def test_demo_tells_what_each_vm_has_found_and_from_whom():
+    vms = [{"id": 0, "name": "PRE_STD_VM0"}, {"id": 1, "name": "PRE_STD_VM1"}]
+    built = SimpleNamespace(wanted=SimpleNamespace(vms=VMS[:2]), regions=[{"name": "state", "vms": vms}])
+
+    def said(peer, same):
+        return {
+            "function": {"size": 2, "bdf": "00:08.0"},
+            "bytes": {"read": [{"from": peer, "same": same, "problems": []}]},
+            "bells": [{"counts": [1, 1]}, {"problems": []}],
+        }
+
+    told = SimpleNamespace(regions={(0, "state"): said(1, 4096), (1, "state"): said(0, 0)})
+    assert show.found(built, told) == [
+        "PRE_STD_VM0: state of 2 MB at 00:08.0, bytes from PRE_STD_VM1, 2 doorbells",
+        "PRE_STD_VM1: state of 2 MB at 00:08.0, bytes from nobody, 2 doorbells",
+    ]

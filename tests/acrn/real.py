@@ -412,8 +412,9 @@ def boot(
         machine.wait(r"acrn-test: ended 0", seconds, stop=r"acrn-test: ended [1-9][^\n]*\n")
         told, cpu = _read(machine.lines), machine.cpu()
         for number, command in enumerate(commands):
-            # Ctrl-Space leaves the console of a VM.
-            machine.type(f"{command}\r" if number else f"\0{command}\r")
+            # Ctrl-Space leaves the console of a VM, from v3.3 on with an e behind it (debug/console.c).
+            leave = "\0e" if wanted.version >= frame.CONSOLE_SINCE else "\0"
+            machine.type(f"{command}\r" if number else f"{leave}{command}\r")
             machine.wait(rf"{command}[^>]*\n(?s:.*)ACRN:", seconds)
     regions = {}
     for each in told:

@@ -87,6 +87,7 @@ class Emulator:
     # Gets each line of the console as it comes.
     shown: Callable[[str], None] | None = None
     lines: list[Line] = field(default_factory=list)
+    _pending: bytes = field(default=b"", init=False)
 
     def __enter__(self) -> Emulator:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -109,7 +110,6 @@ class Emulator:
         (self.directory / "go").write_text("c\n")
         self._slave = slave
         self._start = time.monotonic()
-        self._pending = b""
         self._screen: int | None = None
         self.text = ""
         self._log = open(self.directory / "serial.log", "w", encoding="utf-8")  # closed in __exit__
@@ -203,8 +203,10 @@ class Emulator:
             time.sleep(0.05)
 
     def told(self, why: str, count: int = 40) -> str:
-        """A message with the last lines of the console."""
-        last = "\n".join(f"  {line}" for line in self.lines[-count:])
+        """A message with the last lines of the console, and what has come of the next."""
+        begun = self._pending.decode("utf-8", "replace").strip()
+        lines = [*self.lines, f"and a line that has not ended: {begun}"] if begun else self.lines
+        last = "\n".join(f"  {line}" for line in lines[-count:])
         return f"{why}; the console's last lines (wall s, CPU s), all of them in {self.directory}/serial.log:\n{last}"
 
 

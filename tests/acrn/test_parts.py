@@ -154,6 +154,9 @@ def test_message_of_a_failure_has_the_last_lines(tmp_path):
     told = machine.told("it hangs")
     assert told.startswith("it hangs; the console's last lines")
     assert "line 59" in told and "line 19\n" not in told
+    # A prompt, or what somebody is typing, has no end of line.
+    machine._pending = b"ACRN:\\>vm_cons"
+    assert machine.told("it hangs").endswith(r"ACRN:\>vm_cons")
 
 
 def test_screen_that_the_emulator_writes_to_is_read(tmp_path):

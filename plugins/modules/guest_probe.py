@@ -46,11 +46,12 @@ options:
           - V(look) also says what the function is, and who uses it (see RV(results[].idle)).
           - V(write) saves the bytes of a window and puts others there, which are made from O(steps[].seed). The saved
             ones are kept in the guest alone, in C(/run/acrn-ivshmem), which only root can read. A later V(restore) or
-            V(write) puts them back, even when this run dies.
+            V(write) puts them back, even when this run dies. What is put there tells other proofs that it is one; where
+            they find such bytes, they write nothing.
           - V(restore) puts back each byte that still is the one that V(write) has put there. What a program has written
             in the meantime is left alone, byte by byte.
           - V(read) counts how many bytes of a window are those that are made from O(steps[].seed), wherever they were
-            written. Fewer than an eighth of them are a problem.
+            written. Fewer than an eighth of them are a problem, where those do not count that every proof writes.
           - V(hash) gives salted digests of the whole memory in 64 parts, for comparing it with that of a peer. Both map
             the memory read-only, except with driver C(vfio-pci).
           - V(ring) writes to the doorbell register.
@@ -104,7 +105,7 @@ options:
         type: int
       length:
         description:
-          - Length of the window in bytes. The default is 4096. V(write) takes 16 bytes to 16 MiB, as the guest keeps
+          - Length of the window in bytes. The default is 4096. V(write) takes 32 bytes to 16 MiB, as the guest keeps
             what was there.
         type: int
       seed:
@@ -114,6 +115,13 @@ options:
           - For V(restore), the seed of a V(write) with the same window, to see that it has come back. Where no journal
             has its bytes and they still stand there, that is a problem.
         type: str
+      writer:
+        description:
+          - For V(write), V(look) and V(restore), the number, 0 to 16382, by which all proofs of this memory know this
+            guest; the role P(acrn.ivshmem.verify#role) gives the VM's ID.
+          - With one, V(look) counts as RV(results[].pending) what this guest has written into the window and, since it
+            has booted again, will not put back, and V(restore) lets other proofs write there.
+        type: int
       only_idle:
         description: For V(write), write only where nobody uses the function, and take it back if somebody came.
         type: bool
@@ -122,7 +130,9 @@ options:
         description: For V(hash), 32 to 128 hexadecimal digits, secret and the same for all peers that are compared.
         type: str
       mailbox:
-        description: For V(write), how many bytes at the end of the window are zeros, for V(measure), and not random.
+        description:
+          - For V(write), how many bytes at the end of the window are zeros, for V(measure), and not random. At most
+            4096.
         type: int
         default: 0
       peer:
@@ -285,8 +295,8 @@ results:
       elements: str
       sample: ["camera (process 812)"]
     pending:
-      description: Of V(look), how many windows an ended run has left in the journal. The next V(write) or V(restore)
-        puts them back.
+      description: Of V(look), how many windows an ended run has left in the journal, and with O(steps[].writer) in the
+        memory. The next V(write) or V(restore) puts back those of the journal.
       type: int
       sample: 0
     size:
@@ -407,6 +417,7 @@ STEP_OPTIONS = {
     "length": {"type": "int"},
     "mailbox": {"type": "int", "default": 0},
     "seed": {"type": "str", "no_log": True},
+    "writer": {"type": "int"},
     "only_idle": {"type": "bool", "default": False},
     "nonce": {"type": "str", "no_log": True},
     "peer": {"type": "int"},

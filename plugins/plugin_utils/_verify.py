@@ -35,6 +35,8 @@ from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _answers
 WINDOW = 4096
 # What a guest writes unasked: enough that chance does not give the same bytes, and a cache line.
 TOKEN = 64
+# Numbers of writers from here on are those of VMs of which only the name is known. No ID is so high.
+NAMED = 4096
 MB = 1024 * 1024
 LOOK, RECOVER, WRITE, READ, END = STAGES = ("look", "recover", "write", "read", "end")
 SERVICE = "__verify_service"
@@ -55,6 +57,15 @@ class Peer:
     bdf: str | None
     nth: int | None = None
     nth_of: int | None = None
+
+    @property
+    def writer(self) -> int:
+        """The number by which all proofs of a region know the VM: its ID, else one made from its name."""
+        if self.id is not None:
+            return self.id
+        return NAMED + int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:4], "big") % (
+            _journal.NOBODY - NAMED
+        )
 
     def is_vm(self, vm: Any) -> bool:
         return str(vm) == self.name or (self.id is not None and str(vm) == str(self.id))
@@ -385,7 +396,16 @@ class Session:
         where = part(region, index, self.options)
         text = json.dumps([self.nonce, host, region.key, index])
         seed = hashlib.sha256(text.encode()).hexdigest()
-        return {"offset": where.offset, "length": where.length, "mailbox": where.mailbox, "seed": seed}
+        writer = region.vms[index].writer
+        return {
+            **{"offset": where.offset, "length": where.length, "mailbox": where.mailbox},
+            **{"seed": seed, "writer": writer},
+        }
+
+    def reach(self, region: Shared, index: int) -> dict[str, Any]:
+        """The windows of all VMs of a region, in which one looks for what it has left and forgotten."""
+        first, last = (part(region, each, self.options) for each in (0, len(region.vms) - 1))
+        return {"offset": first.offset, "length": last.end - first.offset, "writer": region.vms[index].writer}
 
     def steps(self, guest: str, stage: str) -> list[Step]:
         key = (guest, stage)
@@ -413,13 +433,18 @@ class Session:
         return found
 
     def _look(self, guest: str) -> list[Step]:
-        return [Step("look", region) for region, _index in self.own(guest)]
+        reading = self.options.mode == READ_ONLY
+        return [Step("look", region, {} if reading else self.reach(region, index)) for region, index in self.own(guest)]
 
     def _recover(self, guest: str) -> list[Step]:
         if self.options.mode == READ_ONLY:
             return []
-        looks = ((region, self.answer(guest, LOOK, "look", region)) for region, _index in self.own(guest))
-        return [Step("restore", region) for region, look in looks if look and look["pending"]]
+        looks = ((region, index, self.answer(guest, LOOK, "look", region)) for region, index in self.own(guest))
+        return [
+            Step("restore", region, self.reach(region, index))
+            for region, index, look in looks
+            if look and look["pending"]
+        ]
 
     def _hash(self, region: Shared) -> Step:
         return Step("hash", region, {"nonce": hashlib.sha256(f"{self.nonce} {region.key}".encode()).hexdigest()})

@@ -11,6 +11,10 @@ can read, before the first byte changes. What is written is made from a seed, so
 window shows whether it still is the proof's (then the old byte is put back) or somebody has written it since (then it
 is his), whatever happened to the bytes beside it.
 
+Several proofs can be at work in one memory, in guests that know nothing of each other's journals. So what is written
+says that it is a proof's, whose, and how far it reaches (a mark): no proof saves, as what was there, what another one
+will take away.
+
 The bytes of applications are in the memory and in the journal, and nowhere else.
 """
 
@@ -30,8 +34,11 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Ivshme
 
 # Bytes of one window. A journal holds it in the memory of the guest, which may be small.
 LIMIT = 16 << 20
-LEAST = 16
-FORMAT = 2
+# Bytes of a token, of which its mark leaves enough that chance does not give them.
+LEAST = 32
+# Bytes of a mailbox: a mark stands so near that it is found from the end of its window.
+MAILBOX = 4096
+FORMAT = 3
 # A look at so many bytes is followed at once by writing them: what a program writes between is in danger.
 STEP = 64
 # The words of a mailbox count the round trips of a measurement.
@@ -39,6 +46,12 @@ ROUNDS = 200
 SEED = re.compile(r"[0-9a-f]{32,128}")
 # Programs write zeros, and ones in all bits, most of all: what is written by them must not look like the proof's.
 _BYTES = bytes([0x5A, *range(1, 255), 0xA5])
+# What each piece of a token begins with: MARK, who writes, and how many bytes it is to the end of the window.
+MARK = bytes.fromhex("a71dc46e9358e23b")
+_WRITER, _REACH = 2, 4
+_HEADER = len(MARK) + _WRITER + _REACH
+# A writer that has not said who it is. Who has, is known again by the number.
+NOBODY = 0x3FFF
 
 
 class Memory(Protocol):
@@ -51,17 +64,23 @@ class Memory(Protocol):
 
 @dataclass(frozen=True)
 class Window:
-    """Where a guest writes, and what: bytes made from ``seed``, and at the end ``mailbox`` bytes of words."""
+    """Where a guest writes, and what: bytes made from ``seed``, and at the end ``mailbox`` bytes of words.
+
+    ``writer`` is the number by which those who use the memory know the guest: 0 to NOBODY.
+    """
 
     offset: int
     length: int
     seed: str
     mailbox: int = 0
+    writer: int = NOBODY
 
     def __post_init__(self) -> None:
-        numbers = (self.offset, self.length, self.mailbox)
+        numbers = (self.offset, self.length, self.mailbox, self.writer)
         if not all(isinstance(each, int) and not isinstance(each, bool) and each >= 0 for each in numbers):
-            raise IvshmemError(f"offset, length and mailbox of a window are whole numbers, not {numbers}")
+            raise IvshmemError(f"offset, length, mailbox and writer of a window are whole numbers, not {numbers}")
+        if self.mailbox > MAILBOX or self.writer > NOBODY:
+            raise IvshmemError(f"a mailbox has at most {MAILBOX} bytes, and a writer is a number up to {NOBODY}")
         if self.length > LIMIT:
             raise IvshmemError(
                 f"a window has at most {LIMIT} bytes, for its guest keeps what was there: not {self.length}"
@@ -74,15 +93,36 @@ class Window:
             raise IvshmemError("the seed of a window is 32 to 128 hexadecimal digits")
 
     @property
+    def end(self) -> int:
+        return self.offset + self.length
+
+    @property
     def token_length(self) -> int:
         return self.length - self.mailbox
 
+    @property
+    def random(self) -> int:
+        """How many bytes are made from the seed."""
+        return self.token_length - _HEADER * len(self._heads())
+
+    def _heads(self) -> range:
+        """Where a mark stands, from the start of the window."""
+        return range(0, self.token_length - _HEADER + 1, STEP)
+
+    def is_random(self, where: int) -> bool:
+        """Whether a byte of the token is made from the seed, and not part of a mark."""
+        return where % STEP >= _HEADER or where - where % STEP not in self._heads()
+
     def content(self) -> bytes:
         token = hashlib.shake_256(bytes.fromhex(self.seed)).digest(self.token_length)
-        return token.translate(_BYTES) + bytes(self.mailbox)
+        content = bytearray(token.translate(_BYTES) + bytes(self.mailbox))
+        writer = _digits(self.writer, _WRITER)
+        for head in self._heads():
+            content[head : head + _HEADER] = MARK + writer + _digits(self.length - head, _REACH)
+        return bytes(content)
 
     def fits(self, size: int) -> None:
-        if self.offset + self.length > size:
+        if self.end > size:
             raise IvshmemError(f"a window of {self.length} bytes at {self.offset} does not lie within {size} bytes")
 
 
@@ -108,7 +148,91 @@ def random_seed() -> str:
     return os.urandom(32).hex()
 
 
+# -- marks -------------------------------------------------------------------------------------------------------------
+
+
+def _digits(number: int, count: int) -> bytes:
+    """A number to the base of 128, in bytes that no program writes by itself."""
+    return bytes((number >> 7 * place & 0x7F) + 1 for place in range(count))
+
+
+def _number(digits: bytes) -> int | None:
+    if not all(1 <= digit <= 128 for digit in digits):
+        return None
+    return sum((digit - 1) << 7 * place for place, digit in enumerate(digits))
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A piece of a proof's window that stands in the memory, from its start to the end of the window."""
+
+    offset: int
+    end: int
+    writer: int
+
+
+def _around(memory: Memory, start: int, end: int) -> tuple[int, bytes]:
+    """A copy of a range, and of what lies before it as far as the mark of a window that reaches into it can be."""
+    first = max(0, start - STEP - _HEADER - MAILBOX)
+    return first, bytes(memory[first : min(end + _HEADER, len(memory))])
+
+
+def _marks(copy: tuple[int, bytes], start: int, end: int) -> Iterator[Mark]:
+    first, data = copy
+    place = data.find(MARK)
+    while place >= 0:
+        fields = data[place + len(MARK) : place + _HEADER]
+        writer, reach = _number(fields[:_WRITER]), _number(fields[_WRITER:])
+        offset = first + place
+        whole = len(fields) == _WRITER + _REACH and writer is not None and reach is not None
+        if whole and offset < end and start < offset + reach:
+            yield Mark(offset, offset + reach, writer)
+        place = data.find(MARK, place + 1)
+
+
+def marks(memory: Memory, start: int, end: int) -> list[Mark]:
+    """The marks of proofs that stand in a range, or reach into it."""
+    return list(_marks(_around(memory, start, end), start, end))
+
+
+def forgotten(memory: Memory, start: int, end: int, writer: int, saved: Sequence[Saved]) -> list[Mark]:
+    """Marks of this guest that it will not take away: it has booted since, and its journal is gone."""
+    mine = [each.window for each in saved]
+    return [
+        mark
+        for mark in marks(memory, start, end)
+        if mark.writer == writer != NOBODY and not any(each.offset <= mark.offset < each.end for each in mine)
+    ]
+
+
+def unmark(memory: Memory, found: Iterable[Mark]) -> None:
+    """Let marks say no more that they are some: what was there is lost, but others may write there again."""
+    for mark in found:
+        where = slice(mark.offset, mark.offset + 1)
+        if memory[mark.offset : mark.offset + len(MARK)] == MARK:
+            memory[where] = bytes([MARK[0] ^ 0x55])
+
+
+def _refuse_marks(copy: tuple[int, bytes], window: Window) -> None:
+    """Raise IvshmemError where another proof is at work in a window: its bytes, saved, would come back after it."""
+    found = [
+        mark
+        for mark in _marks(copy, window.offset, window.end)
+        if window.writer == NOBODY or mark.writer != window.writer
+    ]
+    if found:
+        whose = sorted({mark.writer for mark in found})
+        raise IvshmemError(
+            f"bytes of another proof stand from {found[0].offset} to {max(mark.end for mark in found)} (writer "
+            f"{', '.join('not told' if each == NOBODY else str(each) for each in whose)}), so nothing was written: let "
+            "that one end; if none runs, one in which that guest takes part puts them back"
+        )
+
+
 # -- the file ----------------------------------------------------------------------------------------------------------
+
+
+_FIELDS = ("offset", "length", "seed", "mailbox", "writer")
 
 
 def path_of(address: str) -> str:
@@ -121,7 +245,7 @@ def _digest(windows: Any) -> str:
 
 def _saved(entry: Any) -> Saved:
     """Raises what Python raises for the many things that a foreign file can hold, or IvshmemError."""
-    window = Window(*(entry[key] for key in ("offset", "length", "seed", "mailbox")))
+    window = Window(*(entry[key] for key in _FIELDS))
     saved = base64.b64decode(entry["saved"], validate=True)
     if len(saved) != window.length:
         raise ValueError("bytes are missing")
@@ -158,13 +282,7 @@ def write(kernel: _kernel.Kernel, address: str, entries: Sequence[Saved]) -> Non
         kernel.remove(path)
         return
     windows = [
-        {
-            "offset": each.window.offset,
-            "length": each.window.length,
-            "seed": each.window.seed,
-            "mailbox": each.window.mailbox,
-            "saved": base64.b64encode(each.bytes).decode(),
-        }
+        {**{key: getattr(each.window, key) for key in _FIELDS}, "saved": base64.b64encode(each.bytes).decode()}
         for each in entries
     ]
     value = {"format": FORMAT, "sha256": _digest(windows), "windows": windows}
@@ -265,17 +383,23 @@ def restore(kernel: _kernel.Kernel, address: str, memory: Memory, entries: Seque
 def overwrite(kernel: _kernel.Kernel, address: str, memory: Memory, window: Window) -> int:
     """Put the bytes of a window in place, after those of earlier windows came back. How many of them stand there.
 
-    The journal is there before the memory changes, so the next probe can put the bytes back even when this run dies. A
-    byte that a program has written since it was saved is left alone, and is not one of the proof's.
+    Raises IvshmemError where another proof is at work. The journal is there before the memory changes, so the next
+    probe can put the bytes back even when this run dies. A byte that a program has written since it was saved is left
+    alone, and is not one of the proof's.
     """
     window.fits(len(memory))
     earlier = read(kernel, address)
     if earlier:
         restore(kernel, address, memory, earlier)
-    entry = Saved(window, bytes(memory[window.offset : window.offset + window.length]))
+    copy = _around(memory, window.offset, window.end)
+    # In what is saved, and once more when it is: another proof may have come and gone in between.
+    _refuse_marks(copy, window)
+    start = window.offset - copy[0]
+    entry = Saved(window, copy[1][start : start + window.length])
     write(kernel, address, [entry])
     content = window.content()
     try:
+        _refuse_marks(_around(memory, window.offset, window.end), window)
         _replace(memory, window, entry.bytes, content, content)
         other = list(_changed(memory, window, content))
     except BaseException:
@@ -289,9 +413,8 @@ def overwrite(kernel: _kernel.Kernel, address: str, memory: Memory, window: Wind
     return window.length - len(other)
 
 
-def standing(memory: Memory, window: Window) -> int:
-    """How many bytes of a token are where it was written."""
+def standing(memory: Memory, window: Window) -> tuple[int, int]:
+    """How many bytes of a token are where it was written, and how many of those that are made from the seed."""
     window.fits(len(memory))
-    token = window.content()[: window.token_length]
-    other = _changed(memory, window, token + bytes(window.mailbox))
-    return window.token_length - sum(where < len(token) for where in other)
+    other = [where for where in _changed(memory, window, window.content()) if where < window.token_length]
+    return window.token_length - len(other), window.random - sum(map(window.is_random, other))

@@ -605,7 +605,13 @@ def _memory(kernel: _kernel.Kernel, function: _functions.Function, writable: boo
 
 def _window(step: Mapping[str, Any], size: int) -> _journal.Window:
     start, length = position(size, step.get("offset"), step.get("length"))
-    return _journal.Window(start, length, step.get("seed") or _journal.random_seed(), step.get("mailbox") or 0)
+    seed = step.get("seed") or _journal.random_seed()
+    return _journal.Window(start, length, seed, step.get("mailbox") or 0, _writer(step))
+
+
+def _writer(step: Mapping[str, Any]) -> int:
+    writer = step.get("writer")
+    return _journal.NOBODY if writer is None else writer
 
 
 def _users(kernel: _kernel.Kernel, function: _functions.Function) -> list[str]:
@@ -617,7 +623,21 @@ def _step_look(kernel: _kernel.Kernel, function: _functions.Function, step: Mapp
     names = ("size", "region_id", "vectors", "iv_position")
     users = _users(kernel, function)
     pending = len(_journal.read(kernel, function.address))
+    # A function that cannot be mapped says so when it is written to.
+    with contextlib.suppress(IvshmemError):
+        if step.get("writer") is not None:
+            with _memory(kernel, function, writable=False) as mapped:
+                pending += len(_forgotten(kernel, function, mapped.memory, step))
     return {**{name: facts[name] for name in names}, "users": users[:8], "idle": not users, "pending": pending}
+
+
+def _forgotten(
+    kernel: _kernel.Kernel, function: _functions.Function, memory: mmap.mmap, step: Mapping[str, Any]
+) -> list[_journal.Mark]:
+    """Marks in the window of a step that nobody will take away any more."""
+    start, length = position(function.size, step.get("offset"), step.get("length"))
+    saved = _journal.read(kernel, function.address)
+    return _journal.forgotten(memory, start, start + length, _writer(step), saved)
 
 
 def _step_write(kernel: _kernel.Kernel, function: _functions.Function, step: Mapping[str, Any]) -> dict[str, Any]:
@@ -652,10 +672,10 @@ def _step_read(kernel: _kernel.Kernel, function: _functions.Function, step: Mapp
         raise IvshmemError("read needs the seed of a write")
     window = _window({**step, "mailbox": 0}, function.size)
     with _memory(kernel, function, writable=False) as mapped:
-        found = _journal.standing(mapped.memory, window)
+        found, random = _journal.standing(mapped.memory, window)
     result: dict[str, Any] = {"offset": window.offset, "length": window.length, "same": found}
     # A program that writes in the window takes some bytes; chance gives one of 254.
-    if found < min(window.length, max(_journal.LEAST, window.length // 8)):
+    if random < min(window.random, max(_journal.LEAST // 2, window.random // 8)):
         expected = f"what was written at {window.offset}, {window.length} bytes"
         result["problems"] = [{"what": "bytes", "expected": expected, "found": f"{found} of these bytes"}]
     return result
@@ -678,13 +698,20 @@ def _step_restore(kernel: _kernel.Kernel, function: _functions.Function, step: M
     collect(kernel, function.address)
     entries = _journal.read(kernel, function.address)
     lost = 0
-    # With a seed, it is also seen whether a window is still as it was written, though no journal has its bytes.
-    if entries or step.get("seed"):
+    # With a seed, it is also seen whether a window is still as it was written, though no journal has its bytes; with a
+    # writer, whether any of that one is.
+    if entries or step.get("seed") or step.get("writer") is not None:
         with _memory(kernel, function) as mapped:
             if entries:
                 outcome = _restored(kernel, function, mapped.memory)
+            forgotten = _forgotten(kernel, function, mapped.memory, step)
             if step.get("seed") and not any(entry.window.seed == step["seed"] for entry in entries):
-                lost = _lost(mapped.memory, _window(step, function.size))
+                window = _window(step, function.size)
+                lost = _lost(mapped.memory, window)
+                if lost:
+                    there = _journal.marks(mapped.memory, window.offset, window.end)
+                    forgotten += [mark for mark in there if mark.writer == window.writer]
+            _journal.unmark(mapped.memory, forgotten)
     result: dict[str, Any] = {
         "changed": outcome.restored > 0,
         "windows": outcome.windows,
@@ -702,8 +729,8 @@ def _step_restore(kernel: _kernel.Kernel, function: _functions.Function, step: M
 
 def _lost(memory: mmap.mmap, window: _journal.Window) -> int:
     """Bytes of a token that nobody can put back; chance does not count."""
-    found = _journal.standing(memory, window)
-    return found if found >= max(_journal.LEAST // 2, window.token_length // 16) else 0
+    found, random = _journal.standing(memory, window)
+    return found if random >= max(_journal.LEAST // 4, window.random // 16) else 0
 
 
 def _step_ring(kernel: _kernel.Kernel, function: _functions.Function, step: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def put_back(kernel, memory):
 
 
 @given(
-    length=st.integers(16, 400),
+    length=st.integers(32, 400),
     offset=st.integers(0, 50),
     writes=st.lists(st.tuples(st.integers(0, 450), st.binary(min_size=1, max_size=9)), max_size=12),
     randomness=st.randoms(use_true_random=False),
@@ -168,7 +168,7 @@ def test_a_mailbox_comes_back_whatever_was_measured_in_it(kernel):
 
 
 def good(kernel):
-    _journal.write(kernel, A, [Saved(Window(0, 16, SEED), bytes(16))])
+    _journal.write(kernel, A, [Saved(Window(0, 32, SEED), bytes(32))])
     with open(journal(kernel), encoding="utf-8") as handle:
         return handle.read()
 
@@ -177,9 +177,9 @@ def damages(text):
     yield from (text[:length] for length in (0, 1, len(text) // 2, len(text) - 1))
     yield from ("[1]", "[{}]", "{}", "null", "7", '"x"', "[" * 100000, '{"a":' * 100000, "\udcff", "1" * 5000)
     value = json.loads(text)
-    yield json.dumps({**value, "format": 3})
+    yield json.dumps({**value, "format": _journal.FORMAT + 1})
     window = value["windows"][0]
-    for change in ({"offset": 1}, {"offset": -1}, {"length": 17}, {"seed": "x"}, {"saved": "AAAA"}, {"saved": None}):
+    for change in ({"offset": 1}, {"offset": -1}, {"length": 33}, {"seed": "x"}, {"saved": "AAAA"}, {"saved": None}):
         windows = [{**window, **change}]
         yield json.dumps({**value, "windows": windows})
         yield json.dumps({**value, "windows": windows, "sha256": _journal._digest(windows)})
@@ -197,7 +197,7 @@ def test_a_damaged_journal_is_told_and_kept(kernel):
         with pytest.raises(IvshmemError, match=told):
             put_back(kernel, memory)
         with pytest.raises(IvshmemError, match=told):
-            _journal.overwrite(kernel, A, memory, Window(0, 16, SEED))
+            _journal.overwrite(kernel, A, memory, Window(0, 32, SEED))
         with open(journal(kernel), "rb") as handle:
             assert handle.read() == data
         assert memory == bytes(64)
@@ -210,7 +210,7 @@ def test_a_journal_that_cannot_be_opened_is_not_none(kernel):
 
 
 def test_a_journal_of_a_larger_memory_is_told_and_kept(kernel):
-    _journal.write(kernel, A, [Saved(Window(100, 16, SEED), bytes(16))])
+    _journal.write(kernel, A, [Saved(Window(100, 32, SEED), bytes(32))])
     with pytest.raises(IvshmemError, match="100 does not lie within 64 bytes; it is kept"):
         put_back(kernel, bytearray(64))
     assert os.path.exists(journal(kernel))
@@ -236,7 +236,7 @@ def test_bytes_that_the_memory_does_not_take_back_are_named_and_kept(kernel):
     assert not os.path.exists(journal(kernel))
 
 
-@pytest.mark.parametrize("length", [16, 786_300, 786_400, 2_097_152])
+@pytest.mark.parametrize("length", [32, 786_300, 786_400, 2_097_152])
 def test_a_window_of_any_length_comes_back(kernel, length):
     memory = bytearray(os.urandom(2 << 20))
     before = bytes(memory)
@@ -250,13 +250,16 @@ def test_a_window_of_any_length_comes_back(kernel, length):
     ("window", "why"),
     [
         ((0, _journal.LIMIT + 1, SEED), "at most 16777216 bytes"),
-        ((0, 15, SEED), "too short"),
+        ((0, 31, SEED), "too short"),
         ((0, 32, SEED, 20), "too short"),
         ((-1, 32, SEED), "whole numbers"),
         ((0, 32.5, SEED), "whole numbers"),
         ((0, True, SEED), "whole numbers"),
         ((0, 32, "xy"), "hexadecimal"),
         ((0, 32, None), "hexadecimal"),
+        ((0, 32, SEED, 0, -1), "whole numbers"),
+        ((0, 32, SEED, 0, 16384), "up to 16383"),
+        ((0, 8192, SEED, 4100), "at most 4096"),
     ],
 )
 def test_windows_that_cannot_be_kept_are_refused(window, why):
@@ -273,8 +276,31 @@ def test_what_programs_write_most_is_never_the_proofs():
 def test_standing_counts_the_bytes_of_the_token():
     window = Window(10, 100, SEED)
     memory = bytearray(200)
-    assert _journal.standing(memory, window) == 0
+    assert _journal.standing(memory, window) == (0, 0)
     memory[10:110] = window.content()
-    assert _journal.standing(memory, window) == 100
-    memory[20:24] = bytes(4)
-    assert _journal.standing(memory, window) == 96
+    assert _journal.standing(memory, window) == (100, 72)
+    memory[30:34] = bytes(4)
+    assert _journal.standing(memory, window) == (96, 68)
+    # What all proofs have alike says nothing of this one.
+    memory[10:110] = Window(10, 100, SEED[::-1]).content()
+    assert _journal.standing(memory, window)[1] < 8
+
+
+@pytest.mark.parametrize("length", [32, 64, 77, 4096])
+@pytest.mark.parametrize("mailbox", [0, 128])
+def test_a_window_is_known_from_each_of_its_bytes(length, mailbox):
+    memory = bytearray(os.urandom(16384))
+    window = Window(8000, length + mailbox, SEED, mailbox, 5)
+    memory[8000 : window.end] = window.content()
+    for where in range(8000, window.end):
+        (mark, *_more) = _journal.marks(memory, where, where + 1)
+        assert (mark.end, mark.writer) == (window.end, 5) and mark.offset <= where
+    assert not _journal.marks(memory, 0, 8000) and not _journal.marks(memory, window.end, 16384)
+    assert len(_journal.marks(memory, 0, 16384)) == -(-(length - 13) // 64)
+
+
+def test_a_mark_that_is_cut_is_none():
+    memory = bytearray(128)
+    memory[-8:] = _journal.MARK
+    memory[0:8] = _journal.MARK
+    assert not _journal.marks(memory, 0, 128)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import tempfile
 import xml.etree.ElementTree as ET
@@ -723,10 +724,12 @@ def test_declaration_without_plan(fleet):
     fleet.hosts["h1"] = [{"name": "a", "provided_by": "device_model", "size": 2, "vms": vms}]
     fleet.start(["h1-VM1", "h1-VM2", "h1-VM3"])
     session = fleet.session()
-    assert [session.rendered(f"h1-VM{number}", "look") for number in (1, 2, 3)] == [
-        [{"operation": "look", "device": {"name": "a", "vbdf": bdf, "size": 2, "region_id": None}}]
-        for bdf in (None, "00:05.0")
-    ] + [[]]
+    one, two, none = (session.rendered(f"h1-VM{number}", "look") for number in (1, 2, 3))
+    for asked, bdf in ((one, None), (two, "00:05.0")):
+        (step,) = asked
+        assert step["operation"] == "look"
+        assert step["device"] == {"name": "a", "vbdf": bdf, "size": 2, "region_id": None}
+    assert none == [] and one[0]["writer"] != two[0]["writer"]
 
 
 def lies(good):
@@ -783,6 +786,92 @@ def test_all_bytes_of_a_run_that_was_ended_come_back_wherever_the_next_one_write
     guests = sorted(fleet.kernels, reverse=turned)
     assert fleet.prove(guests, **second)["ok"]
     assert fleet.bytes() == before
+
+
+class Other:
+    """The same machines as another controller sees them: it knows nothing of what the first one asks and hears."""
+
+    def __init__(self, fleet):
+        self.fleet = Fleet.__new__(Fleet)
+        self.fleet.__dict__.update(fleet.__dict__, vars={guest: dict(own) for guest, own in fleet.vars.items()})
+
+    def calls(self, guests, **options):
+        """The calls of one proof, in their order."""
+        self.fleet.start(guests, **options)
+        return [(guest, stage) for stage in _verify.STAGES for guest in guests]
+
+    def call(self, guest, stage):
+        self.fleet.run([guest], stage)
+
+
+OPTIONS = [{"measure": True}] + [
+    {**each, "doorbell": False}
+    for each in (
+        {},
+        {"write": True},
+        {"write": True, "length": 65536},
+        {"write": True, "offset": SIZE - 272, "length": 272},
+    )
+]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_two_proofs_at_once_take_no_byte_from_each_other(fleet, seed):
+    """Whatever call of the one comes between which calls of the other, to their end or broken off."""
+    before = fleet.bytes()
+    chance = random.Random(seed)
+    for turn in range(6):
+        calls = []
+        for options in (chance.choice(OPTIONS), chance.choice(OPTIONS)):
+            other, guests = Other(fleet), list(fleet.kernels)
+            chance.shuffle(guests)
+            asked = other.calls(guests, **options)
+            if turn % 3 == 2:
+                asked = asked[: chance.randrange(len(asked))]
+            calls.append([(other, *call) for call in asked])
+        while any(calls):
+            other, guest, stage = chance.choice([each for each in calls if each]).pop(0)
+            other.call(guest, stage)
+        if turn % 3 == 2:
+            assert fleet.prove(**chance.choice(OPTIONS))["ok"]
+        now = fleet.bytes()
+        wrong = {name: sum(a != b for a, b in zip(was, now[name])) for name, was in before.items() if was != now[name]}
+        assert not wrong, f"turn {turn}: {wrong}"
+    assert fleet.prove()["ok"]
+
+
+def test_bytes_of_another_proof_are_told_and_nothing_is_written_over_them(fleet):
+    """The other one still runs: its guests have written since this one looked."""
+    before = fleet.bytes()
+    other, guests = Other(fleet), list(fleet.kernels)
+    fleet.start(guests)
+    fleet.run(guests, "look")
+    fleet.run(guests, "recover")
+    for guest, stage in other.calls(["h1-VM1", "h1-VM2", "h1-VM3"], write=True):
+        if stage in ("look", "recover", "write"):
+            other.call(guest, stage)
+    for stage in ("write", "read", "end"):
+        fleet.run(guests, stage)
+    report = fleet.report()
+    assert states(report)[A1] == "failed" and states(report)[A2] == "proved"
+    assert "bytes of another proof stand from" in str(report["problems"])
+    for guest in ("h1-VM1", "h1-VM2", "h1-VM3"):
+        other.call(guest, "end")
+    assert fleet.bytes() == before and fleet.prove()["ok"]
+
+
+def test_bytes_that_a_guest_has_forgotten_stop_no_later_proof(fleet):
+    """A run was killed, then a guest has booted: nobody knows what was there, and another VM's window lies over it."""
+    ended(fleet, write=True)
+    for path in ("0000:00:06.0", "0000:00:05.0", "0000:00:08.0", "0000:00:07.0", "0000:00:09.0"):
+        for kernel in fleet.kernels.values():
+            if os.path.exists(kernel.path(_journal.path_of(path))):
+                os.unlink(kernel.path(_journal.path_of(path)))
+    lost = fleet.bytes()
+    report = fleet.prove(write=True, length=65536)
+    assert report["ok"], report["table"]
+    assert not any(_journal.MARK in data for data in fleet.bytes().values())
+    assert lost != fleet.bytes()
 
 
 def test_nothing_is_written_over_bytes_that_could_not_be_put_back(fleet):
@@ -843,7 +932,7 @@ def test_a_lying_guest_hurts_nobody_but_itself(fleet, stage):
                 for step in session.rendered(guest, each):
                     assert set(step) <= {
                         *("operation", "device", "offset", "length", "mailbox", "seed", "only_idle", "timeout", "echo"),
-                        *("peer", "vector", "nonce"),
+                        *("peer", "vector", "nonce", "writer"),
                     }
         assert {guest: [session.rendered(guest, each) for each in _verify.STAGES] for guest in calm} == calm
         report = fleet.report()

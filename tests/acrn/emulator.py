@@ -10,6 +10,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import shutil
 import signal
 import subprocess
@@ -113,7 +114,9 @@ class Emulator:
         self._screen: int | None = None
         self.text = ""
         self._log = open(self.directory / "serial.log", "w", encoding="utf-8")  # closed in __exit__
-        command = ["script", "-qfc", "exec bochs -q -f bochsrc -rc go", "terminal.log"]
+        # A test that is killed ends nothing itself: who waits for it shall not find two emulators the next time.
+        mortal = ["setpriv", "--pdeathsig", "KILL"]
+        command = [*mortal, "script", "-qfc", f"exec {shlex.join(mortal)} bochs -q -f bochsrc -rc go", "terminal.log"]
         self._process = subprocess.Popen(
             command,
             cwd=self.directory,

@@ -334,18 +334,21 @@ def spell(minors: Iterable[str]) -> str:
     return ", ".join(f"3.{minor}" for minor in sorted(minors, key=int))
 
 
+# The tests of what runs on targets.
+TARGETS = ("tests/unit/plugins/module_utils/", "tests/unit/plugins/modules/")
+
+
 def check_ansible_units(context: Context) -> None:
     if not context.files("tests/unit/**/test_*.py"):
         raise LeftOut("nothing to do")
-    # Modules and module_utils run on the target's Python, so the tests run on the oldest and the newest; the step
-    # "unit" has run them on the controller's. Between these, sanity compiles and imports everything.
-    found = machine.pythons()
-    table = "from ansible_test._util.target.common import constants as c\n"
-    table += "print(*c.REMOTE_ONLY_PYTHON_VERSIONS, *c.CONTROLLER_PYTHON_VERSIONS)"
-    able = [v for v in context.run("python", "-c", table, keep=True).split() if v in found]
+    # Modules and module_utils run on the target's Python, so their tests run on the oldest and the newest; the step
+    # "unit" has run all on the controller's. Between these, sanity compiles and imports everything.
+    able = able_pythons(context)
     for version in able if context.options.long else dict.fromkeys([able[0], able[-1]]):
-        words = ("--venv", "--python", version, "--color", "no", "--truncate", "0")
-        context.run("ansible-test", "units", *words, *context.options.extra)
+        words = ["--venv", "--python", version, "--color", "no", "--truncate", "0", *context.options.extra]
+        if not context.options.long:
+            words += [path for path in TARGETS if context.files(f"{path}test_*.py")]
+        context.run("ansible-test", "units", *words)
     log = context.log_text()
     counts = re.findall(r"(\d+) passed", log)
     versions = set(re.findall(r"^Unit test \w+ with Python 3\.(\d+)$", log, re.M))
@@ -354,8 +357,24 @@ def check_ansible_units(context: Context) -> None:
     context.note = f"Python {spell(versions)}; {sum(map(int, counts))} passed"
 
 
+def able_pythons(context: Context) -> list[str]:
+    """The Pythons of this machine that the step's ansible-test can work with, the oldest first."""
+    found = machine.pythons()
+    table = "from ansible_test._util.target.common import constants as c\n"
+    table += "print(*c.REMOTE_ONLY_PYTHON_VERSIONS, *c.CONTROLLER_PYTHON_VERSIONS)"
+    return [version for version in context.run("python", "-c", table, keep=True).split() if version in found]
+
+
 def check_sanity(context: Context) -> None:
-    context.run("ansible-test", "sanity", "--color", "no", "--truncate", "0", *context.options.extra)
+    words = ("ansible-test", "sanity", "--color", "no", "--truncate", "0", *context.options.extra)
+    if context.step.venv == "main" or context.options.long:
+        context.run(*words)
+    else:
+        # What each Python says of a file is no other with a newer ansible-core, and takes most of the time.
+        each = ("import", "compile")
+        context.run(*words, *(word for test in each for word in ("--skip-test", test)))
+        newest = able_pythons(context)[-1]
+        context.run(*words, *(word for test in each for word in ("--test", test)), "--python", newest)
     log = context.log_text()
     # What is skipped for want of a tool is a warning to ansible-test.
     for line in re.findall(r"WARNING: (.*could not be found.*|Skipping.*missing.*)", log):
@@ -458,6 +477,13 @@ def check_molecule(scenario: str) -> Callable[[Context], None]:
 def steps(options: Options) -> list[Step]:
     """All steps, in the order in which they start: what takes long first."""
     found = [
+        Step(
+            "integration",
+            "tests/integration_acrn with pytest: roles that run, real ACRN trees if ACRN_SRC is set",
+            check_integration,
+            apt=("tools",),
+            minutes=60,
+        ),
         Step("sanity", "ansible-test sanity, every Python", check_sanity, ("ansible-test",), apt=("tools",)),
         Step(
             "nox",
@@ -506,12 +532,6 @@ def steps(options: Options) -> list[Step]:
         Step("core-floor", "unit tests on the oldest ansible-core", check_core, ("floor",), "floor", ("tools",)),
         Step("core-newest", "unit tests on the newest ansible-core", check_core, ("newest",), "newest", ("tools",)),
         Step("artefact", "build, content, installation and use of the artefact", check_artefact, ("galaxy",)),
-        Step(
-            "integration",
-            "tests/integration_acrn with pytest: roles that run, real ACRN trees if ACRN_SRC is set",
-            check_integration,
-            apt=("tools",),
-        ),
         Step(
             "lab",
             "tests/lab with pytest: virtual machines",

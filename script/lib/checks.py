@@ -56,7 +56,9 @@ class Options:
 
 @dataclass(frozen=True)
 class Step:
-    """One check. ``alone``: it would suffer from company (virtual machines, timings), so it runs after the others."""
+    """One check. ``late``: virtual machines, which wait for each other and would suffer from the company of all that
+    takes whole processors, so they run after the others, two at a time.
+    """
 
     name: str
     about: str
@@ -64,7 +66,7 @@ class Step:
     groups: tuple[str, ...] = ()
     venv: str = "main"
     apt: tuple[str, ...] = ()
-    alone: bool = False
+    late: bool = False
     minutes: int = 40
 
 
@@ -458,18 +460,25 @@ def check_artefact(context: Context) -> None:
     context.note = f"{len(names)} files, {artefact.stat().st_size // 1024} KiB"
 
 
+MACHINES: dict[str, threading.Lock] = {}
+
+
 def check_molecule(scenario: str) -> Callable[[Context], None]:
+    # host and host-long are about the same machine.
+    machine_is_free = MACHINES.setdefault(scenario.partition("-")[0], threading.Lock())
+
     def check(context: Context) -> None:
-        context.run(
-            *("molecule", "test", "-s", scenario, *context.options.extra),
-            env={
-                "MOLECULE_PRERUN": "false",
-                "MOLECULE_COMMAND_BORDERS": "false",
-                "NO_COLOR": "1",
-                "ANSIBLE_NOCOLOR": "1",
-                "COLUMNS": "140",
-            },
-        )
+        with machine_is_free:
+            context.run(
+                *("molecule", "test", "-s", scenario, *context.options.extra),
+                env={
+                    "MOLECULE_PRERUN": "false",
+                    "MOLECULE_COMMAND_BORDERS": "false",
+                    "NO_COLOR": "1",
+                    "ANSIBLE_NOCOLOR": "1",
+                    "COLUMNS": "140",
+                },
+            )
 
     return check
 
@@ -537,7 +546,7 @@ def steps(options: Options) -> list[Step]:
             "tests/lab with pytest: virtual machines",
             check_lab,
             apt=LAB,
-            alone=True,
+            late=True,
             minutes=60,
         ),
     ]
@@ -561,7 +570,7 @@ def steps(options: Options) -> list[Step]:
                     check,
                     ("molecule",),
                     apt=LAB,
-                    alone=True,
+                    late=True,
                     minutes=60,
                 )
             )
@@ -699,19 +708,17 @@ def main(arguments: Sequence[str]) -> int:
     running = Processes()
     try:
         problems = prepare(chosen, report)
-        together = [step for step in chosen if not step.alone]
-        with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-            futures = [pool.submit(run_step, step, options, problems, report, running) for step in together]
-            try:
-                for future in futures:
-                    future.result()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                running.stop()
-                raise
-        for step in chosen:
-            if step.alone:
-                run_step(step, options, problems, report, running)
+        for late, jobs in ((False, options.jobs), (True, min(options.jobs, 2))):
+            with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+                now = [step for step in chosen if step.late == late]
+                futures = [pool.submit(run_step, step, options, problems, report, running) for step in now]
+                try:
+                    for future in futures:
+                        future.result()
+                except BaseException:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    running.stop()
+                    raise
     except KeyboardInterrupt:
         running.stop()
         print("interrupted", file=sys.stderr)

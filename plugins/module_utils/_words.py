@@ -20,6 +20,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Ivshme
 Spec = Mapping[str, Any]
 _TRUE = ("true", "yes", "on", "y", "t", "1")
 _FALSE = ("false", "no", "off", "n", "f", "0")
+_PLAIN = (str, bytes, bool, int, float, list, tuple, Mapping)
 _INTEGER = re.compile(r"[+]?[0-9]{1,18}")
 _FLOAT = re.compile(r"[+]?[0-9]{1,18}(\.[0-9]*)?")
 
@@ -31,6 +32,9 @@ def convert(name: str, spec: Spec, value: Any) -> Any:
     """
     if value is None:
         return None
+    if not isinstance(value, _PLAIN):
+        # What is in a vault is a text, and up to ansible-core 2.18 no str.
+        value = str(value)
     kind = spec.get("type", "str")
     choices = spec.get("choices")
     if choices and kind != "list" and str(value) not in map(str, choices):

@@ -14,7 +14,7 @@ import functools
 import os
 import pathlib
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -233,15 +233,23 @@ def overruled(values: Mapping[str, Mapping[str, Any]], groups: Mapping[str, Any]
 UNKNOWN = (AnsibleError, TemplateError)
 
 
-def made_of_others(value: Any) -> bool:
-    """Whether the raw value of a variable is a template, or in a vault, or has such a part."""
-    if isinstance(value, Mapping):
-        return any(made_of_others(each) for each in value.values())
-    if isinstance(value, (list, tuple)):
-        return any(made_of_others(each) for each in value)
-    if isinstance(value, str):
-        return "{{" in value or "{%" in value
-    return value is not None and not isinstance(value, (bool, int, float, bytes))
+def _parts(value: Any) -> Iterator[Any]:
+    """What a value consists of, without the lists and mappings around it."""
+    if isinstance(value, (Mapping, list, tuple)):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _parts(each)
+    else:
+        yield value
+
+
+def _templated(value: Any) -> bool:
+    """Whether the raw value of a variable is a template, or has such a part."""
+    return any(isinstance(part, str) and ("{{" in part or "{%" in part) for part in _parts(value))
+
+
+def _in_vault(value: Any) -> bool:
+    """Whether the raw value of a variable is a text in a vault, or has such a part."""
+    return any(part is not None and not isinstance(part, (str, bool, int, float, bytes)) for part in _parts(value))
 
 
 def unclear(raw: Mapping[str, Mapping[str, Any]], read: Callable[[str, str], Any]) -> list[dict[str, Any]]:
@@ -258,7 +266,7 @@ def unclear(raw: Mapping[str, Mapping[str, Any]], read: Callable[[str, str], Any
             seen.setdefault(unfit_name(host), []).append(host)
         for name in set(own) & set(SPECS):
             value = own[name]
-            if not made_of_others(value):
+            if not _templated(value) and not _in_vault(value):
                 why = _senseless(name, value)
             elif any(fact in repr(value) for fact in FACTS):
                 continue
@@ -275,13 +283,17 @@ def unclear(raw: Mapping[str, Mapping[str, Any]], read: Callable[[str, str], Any
 def _unreadable(name: str, value: Any, read: Callable[[], Any]) -> str:
     try:
         found = read()
-        # Working one out may leave the same in parts of it.
-        why = "a name in it is undefined" if found == value else ""
+        # Working one out may leave the same in parts of it. What is in a vault equals what it comes to.
+        why = "a name in it is undefined" if _templated(value) and found == value else ""
     except UNKNOWN as exc:
         why = said(exc)
         if "'hostvars' is undefined" in why:
             why += ", which Ansible has in plays alone; write the value, or a variable of a group"
-    return f"{name} cannot be worked out: {why}" if why else _senseless(name, found)
+    if why:
+        return f"{name} cannot be worked out: {why}"
+    why = _senseless(name, found)
+    # A log is no place for what somebody has put into a vault.
+    return f"{name} has a part in a vault, and is no value that it can have" if why and _in_vault(value) else why
 
 
 def _batches(value: Any) -> None:

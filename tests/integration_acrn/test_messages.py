@@ -111,6 +111,41 @@ def test_a_value_that_cannot_be_worked_out_ends_a_run_before_anything_is_touched
     assert "PLAY [Guests]" not in done.stdout
 
 
+def vaulted(folder, name, text):
+    """A variable in a vault of its own, as a line of a YAML file."""
+    (folder / "password").write_text("secret")
+    words = ("ansible-vault", "encrypt_string", "--vault-password-file", "password", "--name", name, text)
+    done = command(folder, *words)
+    assert done.returncode == 0, done.stdout
+    lines = done.stdout.splitlines()
+    start = lines.index(f"{name}: !vault |")
+    own = [lines[start], *(line for line in lines[start + 1 :] if line.startswith(" "))]
+    return "\n".join([*own, ""])
+
+
+def test_what_is_in_a_vault_counts_and_is_not_shown(tmp_path):
+    own = {**sample(tmp_path), "ivshmem_regions": [region()], "launch_vms": [{"name": "VM1"}]}
+    secret = {"acrn_scenario": "scenario.xml", "acrn_version": "3.3", "acrn_board": "board.xml", "launch_restart": "no"}
+    hosts = {"line-1": {key: value for key, value in own.items() if key not in secret}, "line-2": own}
+    (tmp_path / "host_vars").mkdir()
+    text = "".join(vaulted(tmp_path, *each) for each in secret.items())
+    memory = "  " + vaulted(tmp_path, "memory", "512").replace("\n", "\n  ").rstrip() + "\n"
+    (tmp_path / "host_vars/line-1.yml").write_text(f"{text}launch_vms:\n- name: VM1\n{memory}")
+    words = ("--vault-password-file", "password", "-e", "plan_json=plan.json")
+    done = plan(tmp_path, {"acrn_hosts": {"hosts": hosts}}, *words)
+    told = {each["host"]: each for each in json.loads((tmp_path / "plan.json").read_text())["hosts"]}
+    # The other one lacks the memory.
+    assert done.returncode == 2 and "memory (in MB) is missing" in told["line-2"]["error"], done.stdout
+    assert told["line-1"]["error"] is None, told["line-1"]["error"]
+    assert [each["name"] for each in told["line-1"]["regions"]] == ["log"]
+
+    (tmp_path / "host_vars/line-1.yml").write_text(text + vaulted(tmp_path, "launch_units", "hunter2"))
+    done = plan(tmp_path, {"acrn_hosts": {"hosts": hosts}}, *words, playbook="site")
+    assert done.returncode == 2
+    assert "line-1: launch_units has a part in a vault, and is no value that it can have" in done.stdout, done.stdout
+    assert "hunter2" not in done.stdout
+
+
 def test_a_mistake_of_several_hosts_is_told_once(tmp_path):
     common = {**sample(tmp_path), "ivshmem_regions": [region(size=3)]}
     inventory = {"acrn_hosts": {"vars": common, "hosts": {"line-1": {}, "line-2": {}, "line-3": {}}}}

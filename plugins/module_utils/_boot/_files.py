@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Callable, Sequence
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._files import open_regular, read_file
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import LARGEST, open_regular, read_file
 from ansible_collections.acrn.ivshmem.plugins.module_utils._process import MISSING
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
@@ -152,9 +152,9 @@ class Root:
     def path(self, name: str) -> str:
         return os.path.join(self.base, name)
 
-    def text(self, path: str, missing: str | None = None) -> str:
+    def text(self, path: str, missing: str | None = None, limit: int = LARGEST) -> str:
         """The text of a file. Raises IvshmemError, unless there is a text for a file that is missing."""
-        data = read_file(path, missing=None if missing is None else missing.encode("utf-8", "surrogateescape"))
+        data = read_file(path, limit, missing=None if missing is None else missing.encode("utf-8", "surrogateescape"))
         return data.decode("utf-8", "surrogateescape")
 
     def data(self, path: str, size: int = -1) -> bytes:
@@ -172,7 +172,24 @@ class Root:
             raise IvshmemError(f"{' '.join(words)} failed: {(errors or output).strip()}")
         return output.strip()
 
-    def begin(self, what: str) -> bool:
-        """Note a change, and say whether to make it."""
+    def begin(self, what: str, path: str = "") -> bool:
+        """Note a change of what is or will be at a path, and say whether to make it. Raises IvshmemError."""
+        if path:
+            self.check_writable(path, f"{what} is to be changed there")
         self.changed.append(what)
         return not self.dry
+
+    def check_writable(self, path: str, why: str) -> None:
+        """Raise IvshmemError if the file system of a path, which need not be there, is mounted read-only."""
+        near = path
+        while not os.path.isdir(near):
+            near = os.path.dirname(near)
+        if not os.statvfs(near).f_flag & os.ST_RDONLY:
+            return
+        top = os.path.realpath(near)
+        while not os.path.ismount(top):
+            top = os.path.dirname(top)
+        raise IvshmemError(
+            f"{near}: its file system is mounted read-only, and {why}; mount it writable (mount -o remount,rw {top}), "
+            "and run this again"
+        )

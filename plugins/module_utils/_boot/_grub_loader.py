@@ -40,6 +40,9 @@ _READ_ONLY = ("btrfs", "cpiofs", "newc", "odc", "romfs", "squash4", "tarfs", "zf
 # As long as the name of an entry: a build's key, and a digest of its text.
 _LONGEST = 32 * "0" + ".00000000"
 
+# A menu out of which our section is taken; nobody needs to understand the rest of it.
+_LONGEST_MENU = 64 << 20
+
 
 class Grub:
     """The GRUB of a host, behind the interface _loader.Loader."""
@@ -105,7 +108,7 @@ class Grub:
 
     def untouched(self) -> bool:
         """Whether nothing of this collection is in the boot loader, which need not be there."""
-        menu, env = self._root.text(self.menu_file, ""), self._seen_env()
+        menu, env = self._root.text(self.menu_file, "", _LONGEST_MENU), self._seen_env()
         return (
             not any(os.path.lexists(path) for path in (self._script, *self._old_scripts))
             and _grub.splice(menu, None) == menu
@@ -285,7 +288,7 @@ class Grub:
         before = read_file(self._grubenv, _grub.ENV_LIMIT, b"")
         fresh = before or _grub.NEW_ENV
         after = _grub.change_env(fresh, changes)
-        if after == before or (not before and after == fresh) or not self._root.begin(what):
+        if after == before or (not before and after == fresh) or not self._root.begin(what, self._grubenv):
             return
         if not before:
             replace(self._grubenv, after, 0o644)
@@ -301,24 +304,26 @@ class Grub:
     def set_menu(self, texts: Sequence[str] | None, sign: str) -> tuple[str, str]:
         """Bring our entries into the menu, or (None) take them out, and return grub.cfg before and after."""
         # There is nothing to take out of a file that is not there.
-        before = self._menu.get(self.menu_file) or self._root.text(self.menu_file, "" if texts is None else None)
+        before = self._menu.get(self.menu_file) or (
+            self._root.text(self.menu_file, "", _LONGEST_MENU) if texts is None else self._root.text(self.menu_file)
+        )
         section = None if texts is None else _grub.render_section(texts)
         after = _grub.splice(before, section)
         script = "" if section is None else _grub.render_script(section)
         written = self._menu.get(self._script, self._root.text(self._script, ""))
         # grub-mkconfig passes over one that is not executable.
         idle = section is not None and self._script not in self._menu and not os.access(self._script, os.X_OK)
-        if (written != script or idle) and self._root.begin(_grub.SCRIPT):
+        if (written != script or idle) and self._root.begin(_grub.SCRIPT, self._script):
             if section is None:
                 forget(self._script)
                 sync_directory(os.path.dirname(self._script))
             else:
                 replace(self._script, script.encode("utf-8", "surrogateescape"), 0o755)
         for path in self._old_scripts:
-            if os.path.lexists(path) and self._root.begin(path):
+            if os.path.lexists(path) and self._root.begin(path, path):
                 forget(path)
                 sync_directory(os.path.dirname(path))
-        if after != before and self._root.begin("grub.cfg"):
+        if after != before and self._root.begin("grub.cfg", self.menu_file):
             self._replace_menu(after, sign)
         self._menu = {self.menu_file: after, self._script: script}
         return before, after

@@ -413,6 +413,7 @@ class Host(Root):
         """Write state.json if it has to change. It tells of other changes and is not one by itself."""
         if state.as_dict() == before.as_dict() or self.dry:
             return
+        self.check_writable(self.state_file, "what is done has to be noted there")
         os.makedirs(self.boot_dir, exist_ok=True)
         replace(self.state_file, (json.dumps(state.as_dict(), indent=1, sort_keys=True) + "\n").encode(), 0o644)
 
@@ -432,15 +433,8 @@ class Host(Root):
         # A damaged file is replaced by a rename: until then both are there.
         needed = sum(artifact.files[name]["size"] for name in lacking if name != MANIFEST)
         near = self.boot_dir if os.path.isdir(self.boot_dir) else os.path.dirname(self.boot_dir)
+        self.check_writable(near, f"the build {artifact.key} has to be written there")
         info = os.statvfs(near)
-        if info.f_flag & os.ST_RDONLY:
-            top = os.path.realpath(near)
-            while not os.path.ismount(top):
-                top = os.path.dirname(top)
-            raise IvshmemError(
-                f"{near}: its file system is mounted read-only, and the build {artifact.key} has to be written there; "
-                f"mount it writable (mount -o remount,rw {top}), and run this again"
-            )
         free = info.f_bavail * info.f_frsize
         if needed and needed + SPARE > free:
             raise IvshmemError(
@@ -452,7 +446,7 @@ class Host(Root):
     def add_files(self, artifact: Artifact, lacking: Iterable[str], staged: str, sign: str) -> None:
         """Bring a build's files from a directory to their place: the whole directory at once, or the broken ones."""
         lacking = list(lacking)
-        if not lacking or not self.begin(f"files of {artifact.key}"):
+        if not lacking or not self.begin(f"files of {artifact.key}", self.boot_dir):
             return
         place = os.path.join(self.boot_dir, artifact.key)
         whole = os.path.isdir(place)
@@ -497,7 +491,7 @@ class Host(Root):
         """Keep an entry's text beside the build's files."""
         key, revision = entry.split(".")
         path = os.path.join(self.boot_dir, key, f"entry-{revision}.cfg")
-        if self.text(path, "") != text and self.begin(f"entry {entry}"):
+        if self.text(path, "") != text and self.begin(f"entry {entry}", path):
             replace(path, text.encode(), 0o644)
 
     def prune(self, keys: Sequence[str], entries: Sequence[str]) -> list[str]:
@@ -508,27 +502,27 @@ class Host(Root):
             if key in keys:
                 continue
             gone.append(key)
-            if self.begin(f"old build {key}"):
+            if self.begin(f"old build {key}", self.boot_dir):
                 # In one step out of the way, so that a half of it is never taken for a build.
                 away = os.path.join(self.boot_dir, f".{key}.{FRESH}-old")
                 os.rename(os.path.dirname(path), away)
                 forget(away)
         for entry in set(self.entries()) - set(entries):
             key, revision = entry.split(".")
-            if key in keys and self.begin(f"old entry {entry}"):
+            if key in keys and self.begin(f"old entry {entry}", self.boot_dir):
                 forget(os.path.join(self.boot_dir, key, f"entry-{revision}.cfg"))
         return gone
 
     def forget_state(self) -> None:
         """Remove what earlier runs have noted."""
-        if os.path.lexists(self.state_file) and self.begin(self.state_file):
+        if os.path.lexists(self.state_file) and self.begin(self.state_file, self.boot_dir):
             forget(self.state_file)
             sync_directory(self.boot_dir)
 
     def remove_own_files(self) -> None:
         """Remove what this collection has made in /boot/acrn, and that directory if nothing else is in it."""
         for what in self.own_files():
-            if what != self.state_file and self.begin(what):
+            if what != self.state_file and self.begin(what, self.boot_dir):
                 folder, name = os.path.split(what)
                 # In one step out of the way, so that the next run knows a half of it as its own.
                 away = os.path.join(folder, f".{name}.{FRESH}-old") if FRESH not in name else what
@@ -546,7 +540,7 @@ class Host(Root):
             source = os.path.join(self.boot_dir, artifact.key, name)
             if not os.path.lexists(path) or not os.path.exists(source) or digest_of(source) == digest_or_none(path):
                 continue
-            if not self.begin(path):
+            if not self.begin(path, path):
                 continue
             kept = os.path.join(self.boot_dir, "before", name)
             if not os.path.lexists(kept):
@@ -563,7 +557,7 @@ class Host(Root):
         """Give back what sync_packaged replaced."""
         for name in ("board.xml", SCENARIO):
             kept, path = os.path.join(self.boot_dir, "before", name), self.path(f"usr/share/acrn/{name}")
-            if not os.path.lexists(kept) or not self.begin(path):
+            if not os.path.lexists(kept) or not self.begin(path, path):
                 continue
             copy(kept, path)
             forget(kept)

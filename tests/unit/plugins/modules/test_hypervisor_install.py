@@ -1047,6 +1047,35 @@ def test_boot_that_is_read_only_is_told_before_anything_is_written(machine, arti
     assert tree(machine.root) == before
 
 
+def test_what_changes_nothing_needs_no_writable_boot_and_all_else_refuses_before_it_begins(
+    machine, artifact, monkeypatch
+):
+    good = artifact("aaaa")
+    promote(machine, good)
+    found = list(os.statvfs(machine.root))
+    found[8] |= os.ST_RDONLY
+    monkeypatch.setattr(os, "statvfs", lambda _path: os.statvfs_result(found))
+    before = tree(machine.root)
+    assert machine.call(artifact=good)["changed"] is False
+    for change in ({"artifact": good, "cmdline": "quiet"}, {"state": "previous"}, {"state": "absent"}):
+        for dry in (True, False):
+            with pytest.raises(IvshmemError, match="mounted read-only.*remount,rw"):
+                machine.call(dry=dry, **change)
+    assert tree(machine.root) == before
+
+
+def test_a_menu_of_any_length_is_left_alone_or_rid_of_our_section(machine, artifact):
+    menu = machine.root / "boot/grub/grub.cfg"
+    long = GRUB_CFG + "# long\n" * (1 << 20)
+    menu.write_text(long)
+    assert machine.call(state="absent")["changed"] is False
+    menu.write_text(GRUB_CFG)
+    promote(machine, artifact("aaaa"))
+    menu.write_text(menu.read_text() + "# long\n" * (1 << 20))
+    assert machine.call(state="absent")["changed"] is True
+    assert menu.read_text() == long
+
+
 def test_grub_that_cannot_write_is_no_place_for_a_trial(machine, artifact):
     good = artifact("aaaa")
     command = machine.command

@@ -162,11 +162,18 @@ def _result(value: Any, operation: str, options: Mapping[str, Any]) -> dict[str,
     return result
 
 
-def _failure(registered: Any) -> str:
-    told = registered.get("msg") if isinstance(registered, Mapping) else None
+def _lines(registered: Any, key: str) -> list[str]:
+    told = registered.get(key) if isinstance(registered, Mapping) else None
     lines = str.__str__(told)[:2000].splitlines() if isinstance(told, str) else []
-    first = next((line.strip() for line in lines if line.strip()), "")
-    return plain(first) or _NO_ANSWER
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _failure(registered: Any) -> str:
+    """Why there is no answer. Ansible's own message may be a heading alone, and what was printed has the reason."""
+    told = _lines(registered, "msg")
+    printed = _lines(registered, "module_stderr")[-1:]
+    reason = [*told[1:], *printed][-1:]
+    return plain(": ".join([*(line.rstrip(".:") if reason else line for line in told[:1]), *reason])) or _NO_ANSWER
 
 
 def read(registered: Any, steps: Sequence[tuple[str, Mapping[str, Any]]]) -> Answers:

@@ -14,18 +14,24 @@ from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _waiting
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils._fleet import Fleet
 
 
-def waiting(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Any]) -> dict[str, Any]:
-    """Who waits for what after the plays of a playbook, the guests that are left alone, and the table."""
+def waiting(
+    groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Any], lost: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Who waits for what after the plays of a playbook, the guests that are left alone, and the table.
+
+    ``lost`` are hosts and guests without which the plays have gone on.
+    """
     fleet = Fleet(groups, hostvars)
     hosts = [fleet.after(host) for host in fleet.hosts]
-    values = _waiting.as_values(wait for host in hosts for wait in host.waits())
+    # What is known of a host that was lost on the way is half of it.
+    found = [wait for host in hosts if host.name not in lost for wait in host.waits()]
+    values = _waiting.as_values([*map(_waiting.lost, lost), *found])
     later = [guest for host in hosts for guest in host.later()]
     left = [guest for wait in values for guest in wait["guests"]]
     return {
         "waits": values,
         "guests": list(dict.fromkeys([*left, *later])),
         "later": later,
-        "told": bool(values or later),
         "table": _waiting.table(values),
         "away": _told(fleet.away),
     }

@@ -24,6 +24,7 @@ Values = Mapping[str, Any]
 
 # States of a host, in the order in which they end.
 REFUSED = "refused"  # what this run would do is not what was approved
+LOST = "lost"  # the host or guest could not be reached, or its step has failed
 ELSEWHERE = "elsewhere"  # the plan wants another hypervisor, and no tree says how to build it
 NOT_BUILT = "not_built"  # the run is without the phase build (--tags), or the builder does not answer
 BUILT = "built"
@@ -33,7 +34,7 @@ UNKNOWN = "unknown"  # the hypervisor that runs is not known to have what launch
 OUTDATED = "outdated"
 STOPPED = "stopped"
 UNLAUNCHED = "unlaunched"
-STATES = (REFUSED, ELSEWHERE, NOT_BUILT, BUILT, INSTALLED, UNKNOWN, OUTDATED, STOPPED, UNLAUNCHED)
+STATES = (REFUSED, LOST, ELSEWHERE, NOT_BUILT, BUILT, INSTALLED, UNKNOWN, OUTDATED, STOPPED, UNLAUNCHED)
 
 # Where each state is told, under a heading of its own.
 PAGE = "docs/waiting.md"
@@ -264,6 +265,11 @@ class Host:
 
     def _vm(self, name: str, state: str, what: str, end: str) -> Wait:
         return Wait(self.name, name, state, what, end, self.of_vm(name))
+
+
+def lost(name: str) -> Wait:
+    """What a host or guest waits for that a play has gone on without."""
+    return Wait(name, "", LOST, "not done, see its error above", "a run again, once that is mended")
 
 
 def _is(values: Values, name: str) -> bool:

@@ -152,6 +152,16 @@ def test_remove_where_nothing_was_installed_and_somebody_cannot_be_reached(fleet
     assert tree(fleet.folder) == before
 
 
+def test_guests_that_are_all_off_do_not_keep_the_service_vms_from_being_cleared(fleet):
+    before = tree(fleet.folder)
+    assert fleet.play("site").returncode == 0
+    fleet.add_guest("gone", ansible_host="127.0.0.1", ansible_port=9, ansible_ssh_retries=0)
+    done = fleet.play("remove")
+    assert done.returncode == 4 and "Not done: gone." in done.stdout, done.stdout
+    left = {name for name in tree(fleet.folder) if not name.startswith("acrn-ivshmem")}
+    assert left == {name for name in before if not name.startswith("acrn-ivshmem")}
+
+
 def test_a_builder_that_does_not_answer_keeps_its_builds_and_hinders_nobody(fleet):
     before = tree(fleet.folder)
     assert fleet.play("site").returncode == 0

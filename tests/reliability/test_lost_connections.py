@@ -80,6 +80,9 @@ def flaky(place, weather, run=1):
     numbers = recap(done.stdout)
     failed = [name for name, each in numbers.items() if each["failed"] or each["unreachable"]]
     assert (done.returncode != 0) == bool(failed), story
+    steps = done.stdout.rpartition("NEXT STEPS")[2].partition("More: ")[0]
+    for name in failed:
+        assert re.search(rf"(?<![\w-]){name}(?![\w-])", steps), f"{name} is not among the next steps: {story}"
     for name in away:
         # What a guest has its Service VM asked is that guest's failure.
         own = [each for each in failed if each == name or (name in place.acrn_hosts and each.startswith(f"{name}-"))]

@@ -8,6 +8,7 @@ import json
 
 import pytest
 
+from ansible_collections.acrn.ivshmem.plugins.filter.waiting import waiting
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _waiting
 
 VMS = [
@@ -200,6 +201,20 @@ def test_a_report_knows_what_runs_and_no_builder():
     assert report(running_key="k0", builds=builds, reboot_needed=False) == []
     assert report(running_key="k1", builds=builds, reboot_needed=False) == [("elsewhere", "what runs has not hv:/a")]
     assert report(running_key="k1", builds=builds, reboot_needed=True) == [("installed", "installed, not rebooted")]
+
+
+def test_who_was_lost_on_the_way_is_told_as_that_alone():
+    host = {"inventory_hostname": "h1", "scenario_plan": {"regions": REGIONS, "vms": VMS}, "__launch_compared": look("k0", missing=["hv:/a"])}
+    groups = {"acrn_hosts": ["h1"], "acrn_guests": ["g-1"], "acrn_builders": ["one"]}
+    hostvars = {"h1": host, "g-1": {"inventory_hostname": "g-1", "acrn_host": "h1", "acrn_vm": "VM1"}, "one": {}}
+    assert waiting(groups, hostvars)["waits"]
+    assert waiting(groups, hostvars, ["h1", "g-1"])["table"] == [
+        "NEXT STEPS",
+        "WHO               WAITS               WHAT ENDS IT",
+        "h1, g-1           not done, see its   a run again, once that is",
+        "                  error above         mended",
+        "More: docs/waiting.md #lost",
+    ]
 
 
 # -- the table ---------------------------------------------------------------------------------------------------------

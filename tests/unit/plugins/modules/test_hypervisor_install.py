@@ -1059,7 +1059,7 @@ def test_what_changes_nothing_needs_no_writable_boot_and_all_else_refuses_before
     assert machine.call(artifact=good)["changed"] is False
     for change in ({"artifact": good, "cmdline": "quiet"}, {"state": "previous"}, {"state": "absent"}):
         for dry in (True, False):
-            with pytest.raises(IvshmemError, match="mounted read-only.*remount,rw"):
+            with pytest.raises(IvshmemError, match=r"mounted read-only.*remount,rw"):
                 machine.call(dry=dry, **change)
     assert tree(machine.root) == before
 

@@ -404,8 +404,16 @@ def test_the_guest_of_another_vm_is_found(fleet):
     ("msg", "printed", "found"),
     [
         ("no route to host.", None, "no route to host."),
-        ("Premature end of stream.\n>>> Standard Error\nsudo: a password is required", "", "Premature end of stream: sudo"),
-        ("MODULE FAILURE\nSee stdout/stderr for the exact error", "Traceback:\nOSError: full\n", "MODULE FAILURE: OSError"),
+        (
+            "Premature end of stream.\n>>> Standard Error\nsudo: a password is required",
+            "",
+            "Premature end of stream: sudo",
+        ),
+        (
+            "MODULE FAILURE\nSee stdout/stderr for the exact error",
+            "Traceback:\nOSError: full\n",
+            "MODULE FAILURE: OSError",
+        ),
         ("No start of json char found", "python3: not found\n\n", "No start of json char found: python3: not found"),
     ],
 )

@@ -204,7 +204,11 @@ def test_a_report_knows_what_runs_and_no_builder():
 
 
 def test_who_was_lost_on_the_way_is_told_as_that_alone():
-    host = {"inventory_hostname": "h1", "scenario_plan": {"regions": REGIONS, "vms": VMS}, "__launch_compared": look("k0", missing=["hv:/a"])}
+    host = {
+        "inventory_hostname": "h1",
+        "scenario_plan": {"regions": REGIONS, "vms": VMS},
+        "__launch_compared": look("k0", missing=["hv:/a"]),
+    }
     groups = {"acrn_hosts": ["h1"], "acrn_guests": ["g-1"], "acrn_builders": ["one"]}
     hostvars = {"h1": host, "g-1": {"inventory_hostname": "g-1", "acrn_host": "h1", "acrn_vm": "VM1"}, "one": {}}
     assert waiting(groups, hostvars)["waits"]

@@ -9,6 +9,7 @@ The regions are not written here: that is the work of the collection. What diffe
 - RDT, UC_LOCK and SPLIT_LOCK detection and HYPERV are off: the processor has none of them.
 - The RAM of pre-launched VMs lies where nobody else looks for memory (board.Machine.given).
 - VMs that acrn-dm starts have no serial port of the hypervisor: it would take what they write before acrn-dm sees it.
+- Pre-launched VMs of v2.6 and before are told to poll their serial port (POLLED_UNTIL).
 """
 
 from __future__ import annotations
@@ -52,6 +53,9 @@ Fields = List[Tuple[str, object]]
 LATEST = (99, 0)
 # The first release whose scenario can name the VM whose console is shown.
 CONSOLE_SINCE = (3, 3)
+# Up to here the ACPI tables of a pre-launched VM name no serial port (acpi_gen/asl_gen.py) and say that the hardware is
+# reduced (facp.asl): Linux gives such a port no interrupt, and what a program writes to it is never sent.
+POLLED_UNTIL = (2, 6)
 # The first and the last release whose tools know an option; all of a dialect know those that are not named.
 _KNOWN = {
     "HV_RAM_SIZE": ((2, 3), (2, 6)),
@@ -107,11 +111,12 @@ def _where(vms: Sequence[Vm], address: int) -> dict[str, int]:
 
 
 def _os_config(vm: Vm, version: Version) -> tuple[str, object]:
+    polled = " polled" if vm.order == PRE and version <= POLLED_UNTIL else ""
     fields = [
         ("kern_type", "KERNEL_BZIMAGE"),
         ("kern_mod", KERNEL_TAG),
         ("ramdisk_mod", INITRD_TAG),
-        ("bootargs", vm.args),
+        ("bootargs", vm.args + polled),
     ]
     return "os_config", [("name", "Linux"), *fields] if version < (3, 0) else fields
 
@@ -244,7 +249,7 @@ def _hv_v2(count: int, handlers: int) -> Fields:
 _V2_TYPES = {PRE: "PRE_STD_VM", SERVICE: "SOS_VM", POST: "POST_STD_VM"}
 
 
-def _vm_v2(number: int, vm: Vm, address: int | None) -> Fields:
+def _vm_v2(version: Version, number: int, vm: Vm, address: int | None) -> Fields:
     other = 1 if number == 0 else 0
     fields: Fields = [
         ("vm_type", _V2_TYPES[vm.order]),
@@ -258,7 +263,7 @@ def _vm_v2(number: int, vm: Vm, address: int | None) -> Fields:
         memory = [("start_hpa", f"{address:#x}"), ("size", f"{vm.memory:#x}"), ("start_hpa2", "0x0")]
         fields.append(("memory", [*memory, ("size_hpa2", "0x0")]))
     if vm.order != POST:
-        fields.append(_os_config(vm, (2, 7)))
+        fields.append(_os_config(vm, version))
     target = [("target_vm_id", other), ("target_uart_id", 1)]
     legacy = ("type", "VUART_LEGACY_PIO")
     console = "INVALID_COM_BASE" if vm.order == POST else "COM1_BASE"
@@ -291,6 +296,6 @@ def scenario_xml(
     content: Fields = [("hv", _known(version, hv))]
     for number, vm in enumerate(vms):
         address = where.get(vm.name)
-        fields = _vm_v2(number, vm, address) if version < (3, 0) else _vm_v3(vm, address)
+        fields = _vm_v2(version, number, vm, address) if version < (3, 0) else _vm_v3(vm, address)
         content.append((f'vm id="{number}"', fields))
     return "\n".join(_tree(0, 'acrn-config board="bochs" scenario="emulated"', content)) + "\n"

@@ -93,6 +93,12 @@ def test_ram_of_pre_launched_vms_is_nobody_elses():
     assert board.grub_prelude(high, 512 * board.MB) == board.grub_prelude(high)
 
 
+@pytest.mark.parametrize(("version", "polled"), [((2, 6), 2), ((2, 7), 0), ((3, 3), 0)])
+def test_serial_port_that_no_table_names_is_polled(version, polled):
+    text = frame.scenario_xml(version, VMS, board.Machine())
+    assert text.count(" polled</bootargs>") == polled
+
+
 def test_archive_is_what_cpio_unpacks(tmp_path):
     data = image.archive({"init": b"#!/bin/sh\n", "a/b/c": b"text"}, ["init"], {"bin/sh": "busybox"})
     (tmp_path / "out").mkdir()

@@ -50,6 +50,7 @@ _BYTES = bytes([0x5A, *range(1, 255), 0xA5])
 MARK = bytes.fromhex("a71dc46e9358e23b")
 _WRITER, _REACH = 2, 4
 _HEADER = len(MARK) + _WRITER + _REACH
+_HEAD = re.compile(re.escape(MARK) + rb"([\x01-\x80]{%d})([\x01-\x80]{%d})" % (_WRITER, _REACH))
 # A writer that has not said who it is. Who has, is known again by the number.
 NOBODY = 0x3FFF
 
@@ -156,9 +157,7 @@ def _digits(number: int, count: int) -> bytes:
     return bytes((number >> 7 * place & 0x7F) + 1 for place in range(count))
 
 
-def _number(digits: bytes) -> int | None:
-    if not all(1 <= digit <= 128 for digit in digits):
-        return None
+def _number(digits: bytes) -> int:
     return sum((digit - 1) << 7 * place for place, digit in enumerate(digits))
 
 
@@ -179,15 +178,10 @@ def _around(memory: Memory, start: int, end: int) -> tuple[int, bytes]:
 
 def _marks(copy: tuple[int, bytes], start: int, end: int) -> Iterator[Mark]:
     first, data = copy
-    place = data.find(MARK)
-    while place >= 0:
-        fields = data[place + len(MARK) : place + _HEADER]
-        writer, reach = _number(fields[:_WRITER]), _number(fields[_WRITER:])
-        offset = first + place
-        whole = len(fields) == _WRITER + _REACH and writer is not None and reach is not None
-        if whole and offset < end and start < offset + reach:
-            yield Mark(offset, offset + reach, writer)
-        place = data.find(MARK, place + 1)
+    for found in _HEAD.finditer(data):
+        offset, reach = first + found.start(), _number(found.group(2))
+        if offset < end and start < offset + reach:
+            yield Mark(offset, offset + reach, _number(found.group(1)))
 
 
 def marks(memory: Memory, start: int, end: int) -> list[Mark]:

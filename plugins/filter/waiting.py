@@ -23,9 +23,12 @@ def waiting(
     """
     fleet = Fleet(groups, hostvars)
     hosts = [fleet.after(host) for host in fleet.hosts]
-    # What is known of a host that was lost on the way is half of it.
-    found = [wait for host in hosts if host.name not in lost for wait in host.waits()]
-    values = _waiting.as_values([*map(_waiting.lost, lost), *found])
+    found = {host.name: host.waits() for host in hosts}
+    # What is known of a host that was lost on the way is half of it, but for why it was refused.
+    for name in lost:
+        refused = [wait for wait in found.get(name, ()) if wait.state == _waiting.REFUSED]
+        found[name] = refused or [_waiting.lost(name)]
+    values = _waiting.as_values(wait for waits in found.values() for wait in waits)
     later = [guest for host in hosts for guest in host.later()]
     left = [guest for wait in values for guest in wait["guests"]]
     return {

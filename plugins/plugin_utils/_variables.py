@@ -283,17 +283,20 @@ def unclear(raw: Mapping[str, Mapping[str, Any]], read: Callable[[str, str], Any
 def _unreadable(name: str, value: Any, read: Callable[[], Any]) -> str:
     try:
         found = read()
-        # Working one out may leave the same in parts of it. What is in a vault equals what it comes to.
-        why = "a name in it is undefined" if _templated(value) and found == value else ""
+        # Working one out may leave the same in parts of it. What is in a vault equals what it comes to, and is opened
+        # only when it is looked at.
+        if not (_templated(value) and found == value):
+            why = _senseless(name, found)
+            # A log is no place for what somebody has put into a vault.
+            return (
+                f"{name} has a part in a vault, and is no value that it can have" if why and _in_vault(value) else why
+            )
+        why = "a name in it is undefined"
     except UNKNOWN as exc:
         why = said(exc)
         if "'hostvars' is undefined" in why:
             why += ", which Ansible has in plays alone; write the value, or a variable of a group"
-    if why:
-        return f"{name} cannot be worked out: {why}"
-    why = _senseless(name, found)
-    # A log is no place for what somebody has put into a vault.
-    return f"{name} has a part in a vault, and is no value that it can have" if why and _in_vault(value) else why
+    return f"{name} cannot be worked out: {why}"
 
 
 def _batches(value: Any) -> None:

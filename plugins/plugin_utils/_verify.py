@@ -397,10 +397,8 @@ class Session:
         text = json.dumps([self.nonce, host, region.key, index])
         seed = hashlib.sha256(text.encode()).hexdigest()
         writer = region.vms[index].writer
-        return {
-            **{"offset": where.offset, "length": where.length, "mailbox": where.mailbox},
-            **{"seed": seed, "writer": writer},
-        }
+        place = {"offset": where.offset, "length": where.length, "mailbox": where.mailbox}
+        return {**place, "seed": seed, "writer": writer}
 
     def reach(self, region: Shared, index: int) -> dict[str, Any]:
         """The windows of all VMs of a region, in which one looks for what it has left and forgotten."""

@@ -169,6 +169,10 @@ class Mark:
     end: int
     writer: int
 
+    def is_of(self, writer: int) -> bool:
+        """Whether a guest has written it, as far as it has said who it is."""
+        return self.writer == writer != NOBODY
+
 
 def _around(memory: Memory, start: int, end: int) -> tuple[int, bytes]:
     """A copy of a range, and of what lies before it as far as the mark of a window that reaches into it can be."""
@@ -195,25 +199,20 @@ def forgotten(memory: Memory, start: int, end: int, writer: int, saved: Sequence
     return [
         mark
         for mark in marks(memory, start, end)
-        if mark.writer == writer != NOBODY and not any(each.offset <= mark.offset < each.end for each in mine)
+        if mark.is_of(writer) and not any(each.offset <= mark.offset < each.end for each in mine)
     ]
 
 
 def unmark(memory: Memory, found: Iterable[Mark]) -> None:
     """Let marks say no more that they are some: what was there is lost, but others may write there again."""
     for mark in found:
-        where = slice(mark.offset, mark.offset + 1)
         if memory[mark.offset : mark.offset + len(MARK)] == MARK:
-            memory[where] = bytes([MARK[0] ^ 0x55])
+            memory[mark.offset : mark.offset + 1] = bytes([MARK[0] ^ 0x55])
 
 
 def _refuse_marks(copy: tuple[int, bytes], window: Window) -> None:
     """Raise IvshmemError where another proof is at work in a window: its bytes, saved, would come back after it."""
-    found = [
-        mark
-        for mark in _marks(copy, window.offset, window.end)
-        if window.writer == NOBODY or mark.writer != window.writer
-    ]
+    found = [mark for mark in _marks(copy, window.offset, window.end) if not mark.is_of(window.writer)]
     if found:
         whose = sorted({mark.writer for mark in found})
         raise IvshmemError(

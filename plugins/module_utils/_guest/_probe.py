@@ -622,21 +622,21 @@ def _step_look(kernel: _kernel.Kernel, function: _functions.Function, step: Mapp
     facts = _functions.facts(kernel, function)
     names = ("size", "region_id", "vectors", "iv_position")
     users = _users(kernel, function)
-    pending = len(_journal.read(kernel, function.address))
+    saved = _journal.read(kernel, function.address)
+    pending = len(saved)
     # A function that cannot be mapped says so when it is written to.
     with contextlib.suppress(IvshmemError):
         if step.get("writer") is not None:
             with _memory(kernel, function, writable=False) as mapped:
-                pending += len(_forgotten(kernel, function, mapped.memory, step))
+                pending += len(_forgotten(function, mapped.memory, step, saved))
     return {**{name: facts[name] for name in names}, "users": users[:8], "idle": not users, "pending": pending}
 
 
 def _forgotten(
-    kernel: _kernel.Kernel, function: _functions.Function, memory: mmap.mmap, step: Mapping[str, Any]
+    function: _functions.Function, memory: mmap.mmap, step: Mapping[str, Any], saved: Sequence[_journal.Saved]
 ) -> list[_journal.Mark]:
     """Marks in the window of a step that nobody will take away any more."""
     start, length = position(function.size, step.get("offset"), step.get("length"))
-    saved = _journal.read(kernel, function.address)
     return _journal.forgotten(memory, start, start + length, _writer(step), saved)
 
 
@@ -704,7 +704,8 @@ def _step_restore(kernel: _kernel.Kernel, function: _functions.Function, step: M
         with _memory(kernel, function) as mapped:
             if entries:
                 outcome = _restored(kernel, function, mapped.memory)
-            forgotten = _forgotten(kernel, function, mapped.memory, step)
+            # What the journal had is back, and it is empty.
+            forgotten = _forgotten(function, mapped.memory, step, ())
             if step.get("seed") and not any(entry.window.seed == step["seed"] for entry in entries):
                 window = _window(step, function.size)
                 lost = _lost(mapped.memory, window)

@@ -34,11 +34,9 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm impo
     place,
     uuid_of,
 )
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._arguments import Call, Holder, PciDevice
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._view import (
     OBSOLETE,
-    Call,
-    Holder,
-    PciDevice,
     View,
     calls_of,
     decode,

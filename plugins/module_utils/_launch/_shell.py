@@ -13,6 +13,7 @@ run. What the text alone does not tell is kept as a piece that says so.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -153,6 +154,18 @@ class Script:
                 f"{self.where}: it uses variables, functions or acrn-dm itself so often that what acrn-dm gets cannot "
                 "be told; take the part that runs acrn-dm into a script of its own"
             )
+
+    def pieces(self) -> Iterator[Piece]:
+        """What all words of commands, assignments and arrays consist of."""
+        for command in self.commands:
+            for word in command.words:
+                yield from word.pieces
+        for assignments in self.assignments.values():
+            for item in assignments:
+                yield from itertools.chain(item.pieces, *item.others)
+        for array in self.arrays:
+            for word in array.words:
+                yield from word.pieces
 
     def function(self, place: Place) -> str | None:
         """The innermost function that holds a place."""

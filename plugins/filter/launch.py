@@ -14,7 +14,7 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.acrn.ivshmem.plugins.filter.regions import vm_devices
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch import _takeover, _vms
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._version import parse_version
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._version import given_version
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _adopt, _fit, _launch_text
 
 
@@ -39,7 +39,7 @@ def places_in_use(
 ) -> dict[str, dict[str, str]]:
     """The vBDFs that a host has in use, of what launch_info returned."""
     try:
-        return _takeover.places_in_use(found, list(vms), parse_version(acrn_version) if acrn_version else None)
+        return _takeover.places_in_use(found, list(vms), given_version(acrn_version))
     except (IvshmemError, KeyError, TypeError, AttributeError) as exc:
         raise AnsibleFilterError(f"acrn.ivshmem.places_in_use: vms or acrn_version is malformed: {exc!r}") from exc
 

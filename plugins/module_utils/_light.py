@@ -21,7 +21,10 @@ import stat
 import sys
 import types
 from importlib._bootstrap_external import MAGIC_NUMBER  # importlib.util costs more
-from typing import Any, Callable, Mapping, NoReturn
+from typing import TYPE_CHECKING, Any, Callable, Mapping, NoReturn, Union
+
+if TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
 
 PACKAGE = "ansible_collections.acrn.ivshmem.plugins"
 # File attributes that Light cannot compare; all of them are arguments of every module that writes files.
@@ -78,6 +81,9 @@ class Light:
         if stat.S_IMODE(os.lstat(attributes["path"]).st_mode) != mode:
             raise Heavy("another mode")
         return changed
+
+
+Module = Union["AnsibleModule", Light]
 
 
 def call(main: Callable[..., Any], module: Light) -> dict[str, Any]:

@@ -198,7 +198,7 @@ vms:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import check_paths
-from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._service_vm import clear_memory
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._clear import clear_memory
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
 

@@ -159,7 +159,7 @@ problems:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import check_paths
-from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._service_vm import look_around
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._around import look_around
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
 

@@ -244,7 +244,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import check_paths, locked
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._edit import STATES
-from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._service_vm import set_script
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._script import set_script
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import DEVICE_OPTIONS, IvshmemError
 
 

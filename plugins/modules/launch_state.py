@@ -453,7 +453,8 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import check_paths
-from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._service_vm import bring, compare
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._bring import bring
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._compare import compare
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
 ARGUMENTS: dict[str, Any] = {

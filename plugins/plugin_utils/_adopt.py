@@ -31,7 +31,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     Bdf,
     IvshmemError,
 )
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._version import parse_version
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._version import given_version
 
 Values = Mapping[str, Any]
 
@@ -46,7 +46,7 @@ class Adoption:
         self.notes: list[str] = []
         self.vms = {vm["name"]: vm for vm in scenario["vms"]}
         version = scenario.get("acrn_version")
-        self.version = parse_version(version) if version else None
+        self.version = given_version(version)
         self.scripts = self._scripts()
         self.others = self._others()
         users = [{"vms": [{**vm, "name": name} for name, vm in self._users()]}]

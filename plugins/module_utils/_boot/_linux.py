@@ -15,6 +15,8 @@ import itertools
 import re
 from collections.abc import Collection, Iterable, Mapping
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._entries import MARKER
+
 # MAX_BOOTARGS_SIZE (hypervisor/boot/include/boot.h): scenario and entry together, and the zero at the end. What does
 # not fit is left out as a whole, and with it the word that names the entry.
 BOOTARGS_SIZE = 2048
@@ -30,7 +32,7 @@ _BY_KERNEL = re.compile(
 _ROOT_KEYS = ("root", "rootflags", "rootfstype", "rootwait", "rootdelay", "nfsroot", "ostree", "zfs", "bootfs")
 _INITRD_KEYS = re.compile(r"rd\..+|rd_.+|cryptdevice|cryptopts|cryptkey|luks(\..+)?")
 # What a boot loader or this collection adds, and what is not the entry's own.
-_NOT_OWN = ("BOOT_IMAGE", "initrd", "acrn_ivshmem.entry", "panic")
+_NOT_OWN = ("BOOT_IMAGE", "initrd", MARKER, "panic")
 
 # By the names that kernels of distributions and of ACRN have (grub.d/10_linux, ACRN's debian/grub/25_linux_acrn).
 KERNELS = ("vmlinuz-*", "vmlinux-*", "kernel-*", "bzImage-*", "linux-*")

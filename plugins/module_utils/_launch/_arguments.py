@@ -282,7 +282,7 @@ class _Reader:
         read = [_split(value) for value in values]
         devices = [self._device(slot, word, holder, index, index) for slots, _names in read for slot in slots]
         keys = [(device.bdf, device.kind, device.options) for device in devices]
-        first: dict[tuple[object, ...], PciDevice] = {}
+        first: dict[tuple[Bdf | None, str, str | None], PciDevice] = {}
         for key, device in zip(keys, devices):
             first.setdefault(key, device)
         for key, device in first.items():

@@ -24,7 +24,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import (
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import argument_of, make_device, uuid_of
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import HYPERVISOR, Bdf, IvshmemError, read_place
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._version import parse_version
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._version import given_version, parse_version
 from ansible_collections.acrn.ivshmem.plugins.module_utils._words import meant
 
 Vm = Mapping[str, Any]
@@ -322,7 +322,7 @@ def wish(
 
 def _uuids(vms: Iterable[Vm], settings: Settings) -> dict[str, str]:
     """What acrn-dm's -U has for each VM, where that release of ACRN knows it by that."""
-    version = parse_version(settings.version) if settings.version else None
+    version = given_version(settings.version)
     found = {str(vm["name"]): uuid_of(vm, version) for vm in vms if vm.get("uuid") is not None}
     return {name: uuid for name, uuid in found.items() if uuid}
 
@@ -429,7 +429,7 @@ def values(vm: Vm, found: Sequence[Mapping[str, Any]], plan: Mapping[str, Any], 
         "memory": int(vm["memory"]),
         "uuid": _uuid(vm, plan, settings.version),
         "cpu_affinity": ",".join(map(str, vm.get("cpu_affinity") or [])),
-        "ivshmem": _ivshmem(found, parse_version(settings.version) if settings.version else None),
+        "ivshmem": _ivshmem(found, given_version(settings.version)),
         "lpc": bool(vm["lpc"]) if vm.get("lpc") is not None else not realtime,
         "console": console,
         "disks": [

@@ -24,6 +24,11 @@ def parse_version(text: str) -> tuple[int, int]:
     return int(match.group(1)), int(match.group(2))
 
 
+def given_version(text: str | None) -> tuple[int, int] | None:
+    """The version that somebody gives, or None where nobody does. Raises IvshmemError."""
+    return parse_version(text) if text else None
+
+
 def version_of_tree(text: str) -> tuple[int, int] | None:
     """The version in the text of an ACRN tree's VERSION file, or None where it has none."""
     found = dict(_VERSION_LINE.findall(text))

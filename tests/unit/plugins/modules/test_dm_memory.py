@@ -11,7 +11,7 @@ import os
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._launch import _dm_memory, _service_vm
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch import _clear, _dm_memory
 from ansible_collections.acrn.ivshmem.plugins.modules import dm_memory
 
 MB = 1 << 20
@@ -36,7 +36,7 @@ def _run(monkeypatch, tmp_path, documented):
     # Only processes of this test count, so that it does not matter who runs it.
     proc = tmp_path / "proc"
     proc.mkdir()
-    monkeypatch.setattr(_service_vm, "Processes", lambda: _dm_memory.Processes(str(proc)))
+    monkeypatch.setattr(_clear, "Processes", lambda: _dm_memory.Processes(str(proc)))
     shm = tmp_path / "shm"
     shm.mkdir()
 

@@ -11,7 +11,7 @@ import json
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._launch import _dm_memory, _service_vm
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch import _around, _dm_memory, _running
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._takeover import places_in_use
 from ansible_collections.acrn.ivshmem.plugins.modules import launch_info
 
@@ -39,8 +39,8 @@ def look(tmp_path, capsys, monkeypatch):
     (tmp_path / "cmdline").write_text("root=/dev/sda2 hugepages=4\n")
     (tmp_path / "shm/logs").write_bytes(b"x" * 4096)
     (tmp_path / "boot/key/scenario.xml").write_text(SCENARIO)
-    monkeypatch.setattr(_service_vm, "Processes", lambda: _dm_memory.Processes(str(tmp_path / "proc")))
-    monkeypatch.setattr(_service_vm, "CMDLINE", str(tmp_path / "cmdline"))
+    monkeypatch.setattr(_around, "Processes", lambda: _dm_memory.Processes(str(tmp_path / "proc")))
+    monkeypatch.setattr(_running, "CMDLINE", str(tmp_path / "cmdline"))
 
     def run(**scripts):
         for name, text in scripts.items():

@@ -12,7 +12,7 @@ import os
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._launch import _dm_memory, _service_vm
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch import _compare, _dm_memory, _running
 from ansible_collections.acrn.ivshmem.plugins.modules import dm_memory, launch_script, launch_state
 
 CONTENT = "#!/usr/bin/env bash\ndm_params=(\n    -s '0:0,hostbridge'\n    'VM1'\n)\nexec acrn-dm \"${dm_params[@]}\"\n"
@@ -80,7 +80,7 @@ class ServiceVm:
 
 @pytest.fixture
 def host(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(_service_vm, "Processes", lambda: _dm_memory.Processes(str(tmp_path / "proc")))
+    monkeypatch.setattr(_compare, "Processes", lambda: _dm_memory.Processes(str(tmp_path / "proc")))
     host = ServiceVm(tmp_path)
     with patch_module_args(host.wish["scripts"][0]), pytest.raises(SystemExit):
         launch_script.main()
@@ -330,7 +330,7 @@ class Hypervisor:
         self.folder = host.root / "boot"
         self.folder.mkdir()
         self.cmdline = host.root / "cmdline"
-        monkeypatch.setattr(_service_vm, "CMDLINE", str(self.cmdline))
+        monkeypatch.setattr(_running, "CMDLINE", str(self.cmdline))
         self.runs(None)
 
     def runs(self, key):

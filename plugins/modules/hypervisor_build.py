@@ -311,6 +311,20 @@ def diff_of(todo, regions):
     }
 
 
+def judge_what_is_there(module, missing, to_come):
+    """Refuse, before tree and Python have all come, what nobody makes and what cannot be built from."""
+    params = module.params
+    if params["python"] in missing and params["python"] not in to_come:
+        find_python(params["python"], os.environ)
+    if params["source"] not in to_come:
+        read_tree(params["source"])
+    else:
+        module.warn(
+            f"{params['source']}: there is no ACRN tree yet, so this build could not be looked at; it needs the "
+            "tree there (acrn_source of its hosts), or hypervisor_repo to clone it from"
+        )
+
+
 def run(module):
     began = time.monotonic()
     params = module.params
@@ -318,16 +332,7 @@ def run(module):
     missing = [place for place in places if not os.path.exists(place)]
     to_come = [place for place in missing if params["awaited"] is None or place in params["awaited"]]
     if module.check_mode and to_come:
-        # What is there, and what nobody makes, can be judged.
-        if params["python"] in missing and params["python"] not in to_come:
-            find_python(params["python"], os.environ)
-        if params["source"] not in to_come:
-            read_tree(params["source"])
-        else:
-            module.warn(
-                f"{params['source']}: there is no ACRN tree yet, so this build could not be looked at; it needs the "
-                "tree there (acrn_source of its hosts), or hypervisor_repo to clone it from"
-            )
+        judge_what_is_there(module, missing, to_come)
         return {"changed": True, "built": False, "seconds": 0.0}
     todo = plan(request_of(params))
     for mistake in todo.mistakes:

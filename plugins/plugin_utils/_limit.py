@@ -44,7 +44,6 @@ def looked_at(
     every = {need: list(groups.get(_GROUPS[need]) or []) for need in NEEDS}
     here = {need: [name for name in every[need] if name in run] for need in NEEDS}
     refused: list[str] = []
-    told: list[str] = []
     if any(every[need] for need in needs) and not any(here[need] for need in needs):
         wanted = " or ".join(_GROUPS[need] for need in needs)
         refused.append(
@@ -52,27 +51,28 @@ def looked_at(
             f"{some(name for need in needs for name in every[need])}; what is built for a host is built on its builder "
             "without that being in the limit"
         )
-    if with_hosts:
-        missing: dict[str, list[str]] = {}
-        for guest in here[GUESTS]:
-            host = of_guest.get(guest, "")
-            if host in every[HOSTS] and host not in run:
-                missing.setdefault(host, []).append(guest)
-        if missing:
-            # What mends this mends the first, too.
-            refused = [
-                f"{', '.join(guests)}: the devices are known by the plan of {host}, which is not in this run"
-                for host, guests in missing.items()
-            ]
-            refused.append(f"write {wider(limit, run, missing)}")
-        left = {
-            host: [guest for guest in every[GUESTS] if of_guest.get(guest) == host and guest not in run]
-            for host in here[HOSTS]
-        }
-        told = [
+    if not with_hosts:
+        return {"refused": refused, "told": []}
+    missing: dict[str, list[str]] = {}
+    for guest in here[GUESTS]:
+        host = of_guest.get(guest, "")
+        if host in every[HOSTS] and host not in run:
+            missing.setdefault(host, []).append(guest)
+    if missing:
+        # What mends this mends the first, too.
+        refused = [
+            f"{', '.join(guests)}: the devices are known by the plan of {host}, which is not in this run"
+            for host, guests in missing.items()
+        ]
+        refused.append(f"write {wider(limit, run, missing)}")
+    absent = [guest for guest in every[GUESTS] if guest not in run]
+    left = {host: [guest for guest in absent if of_guest.get(guest) == host] for host in here[HOSTS]}
+    return {
+        "refused": refused,
+        "told": [
             f"{host}: {some(guests)} {'is' if len(guests) == 1 else 'are'} not in this run, so nothing is bound or "
             f"proved there; {wider(limit, run, guests)}"
             for host, guests in left.items()
             if guests
-        ]
-    return {"refused": refused, "told": told}
+        ],
+    }

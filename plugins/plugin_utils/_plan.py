@@ -142,7 +142,6 @@ def of_host(host: Values, built: Values | None, waits: Sequence[Values] = ()) ->
     info, compared = (host.get(name) or {} for name in ("plan_hypervisor", "plan_launch"))
     key = (built or {}).get("key")
     regions = changes(plan) if plan else []
-    started, restarted = (list(host.get(name) or []) for name in ("launch_just_started", "launch_restarted"))
     # Of a host that was asked, and on which nothing is launched, there was nothing to compare.
     looked = "same" in compared or ("running_key" in info and not _launches(host))
     return {
@@ -164,19 +163,25 @@ def of_host(host: Values, built: Values | None, waits: Sequence[Values] = ()) ->
             "installed_by_site": _is(host, "hypervisor_install"),
             "rebooted_by_site": _is(host, "hypervisor_install") and _is(host, "hypervisor_reboot"),
         },
-        "vms": {
-            "restarted": restarted,
-            "started": [name for name in started if name not in restarted],
-            "outdated": [name for name in host.get("launch_outdated") or [] if name not in restarted],
-        }
-        if looked
-        else None,
+        "vms": _touched(host) if looked else None,
         "writes": _writes(host.get("plan_differences") or []),
         "differences": list(compared.get("differences") or []),
         "changes": list(compared.get("changes") or []),
         "files": dict(compared.get("files") or {}),
         "diff": _difference([{"diff": host.get("scenario_difference")}, *(host.get("plan_differences") or [])]),
         "waits": list(waits),
+    }
+
+
+def _touched(host: Values) -> dict[str, list[str]]:
+    """The VMs that the role launch would touch, or leaves outdated."""
+    started, restarted, outdated = (
+        list(host.get(name) or []) for name in ("launch_just_started", "launch_restarted", "launch_outdated")
+    )
+    return {
+        "restarted": restarted,
+        "started": [name for name in started if name not in restarted],
+        "outdated": [name for name in outdated if name not in restarted],
     }
 
 

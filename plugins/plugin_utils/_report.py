@@ -110,12 +110,13 @@ class Host:
         # Each VM reads what each other has written. A and B are one pair, as people count.
         wanted = count * (count - 1)
         both = sum((other, one) in pairs for one, other in pairs if one < other)
-        lines = [f"{both} of {wanted // 2} pairs have the same bytes"]
         took_part = said["regions"][0]["took_part"]
         absent = [vm["name"] for vm in region["vms"] if not any(_is(vm, who) for who in took_part)]
-        if absent:
-            lines.append(f"{', '.join(absent)} did not take part")
-        lines += _doorbells(said["doorbells"])
+        lines = [
+            f"{both} of {wanted // 2} pairs have the same bytes",
+            *([f"{', '.join(absent)} did not take part"] if absent else []),
+            *_doorbells(said["doorbells"]),
+        ]
         if problems:
             return Proof("failed", (*problems, *lines))
         state = "unknown" if not pairs else "partly" if absent or len(pairs) < wanted else "ok"

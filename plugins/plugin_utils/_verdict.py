@@ -333,14 +333,8 @@ def _require(outcome: Outcome, session: Session, require: str, asked: bool) -> N
         return
     reached = [found for found in outcome.regions if found.state in REACHED]
     for found in outcome.regions:
-        enough = found.state in REACHED
-        if require == ALL:
-            reading = session.options.mode == _verify.READ_ONLY
-            enough = found.state == PROVED or (reading and found.state == ALIKE and not found.missing)
-        elif require == ANY or len(found.guests) < 2:
-            enough = True
         # What is wrong with a region is booked already.
-        if not enough and found.state != FAILED:
+        if found.state != FAILED and not _is_enough(found, require, session.options.mode):
             outcome.unmet.append((f"{found.place}: {found.line}", _concerned(session, found)))
     if outcome.regions and not reached and not outcome.unmet and not outcome.problems:
         text = (
@@ -353,6 +347,14 @@ def _require(outcome: Outcome, session: Session, require: str, asked: bool) -> N
         for host, why in session.undeclared.items():
             text = f"{host}: nothing to prove: {why}; ivshmem_regions: [] says that it has none"
             outcome.unmet.append((text, [host]))
+
+
+def _is_enough(found: Found, require: str, mode: str) -> bool:
+    """Whether what was found of a region is what ``verify_require`` asks for."""
+    if require == ALL:
+        reading = mode == _verify.READ_ONLY
+        return found.state == PROVED or (reading and found.state == ALIKE and not found.missing)
+    return require == ANY or len(found.guests) < 2 or found.state in REACHED
 
 
 def _concerned(session: Session, found: Found) -> list[str]:

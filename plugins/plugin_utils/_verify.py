@@ -217,15 +217,11 @@ def fleet(
     found: dict[str, Any] = {"nonce": os.urandom(32).hex(), "options": {"mode": mode(write, read_only), **options}}
     found["guests"], found["hosts"], found["undeclared"] = {}, {}, {}
     for guest in guests:
-        said = hostvars[guest].get("__verify_claim")
-        if said is None:
-            error = "has dropped out of the run by an earlier error"
-            found["guests"][guest] = {
-                "vm": "",
-                "acrn_host": str(hostvars[guest].get("acrn_host") or ""),
-                "error": error,
-            }
-            continue
+        said = hostvars[guest].get("__verify_claim") or {
+            "vm": "",
+            "acrn_host": str(hostvars[guest].get("acrn_host") or ""),
+            "error": "has dropped out of the run by an earlier error",
+        }
         found["guests"][guest] = {key: said[key] for key in ("vm", "acrn_host", "error")}
         if not said["error"]:
             found["hosts"].setdefault(said["acrn_host"], said["regions"])

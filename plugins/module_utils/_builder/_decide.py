@@ -20,7 +20,13 @@ import re
 from collections.abc import Mapping
 from typing import Any, Sequence
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._model import BuiltRegion, Plan, Request, Version
+from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._model import (
+    BuiltRegion,
+    Plan,
+    Request,
+    Tree,
+    Version,
+)
 from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._tools import (
     check_python,
     find_programs,
@@ -203,28 +209,14 @@ def plan(request: Request) -> Plan:
     if not board_name:
         raise IvshmemError(f"{board_path}: its root has no board attribute: this is no board XML")
     scenario = read_scenario(data, scenario_path)
-    if (scenario.dialect == V3) != (tree.version >= V3_FIRST):
-        raise IvshmemError(
-            f"{scenario_path}: is in the dialect of ACRN {'v3.x' if scenario.dialect == V3 else 'v2.x'}, but "
-            f"{request.source} is v{tree.version_text}; give a scenario of that version"
-        )
-    if scenario.dialect != V3 and scenario.board and scenario.board != board_name:
-        raise IvshmemError(
-            f"{scenario_path}: is for the board '{scenario.board}', but {board_path} describes '{board_name}'"
-        )
-    _root_line(scenario, tree.version)
+    _check_scenario(scenario, scenario_path, tree, board_name, board_path)
     name = scenario_name(scenario_path, scenario, request.name)
     # What the build does not read is no part of it: two files that differ in nothing else are one build, and its
     # artefact is the same whichever of them comes first.
     decisive = _named(scenario.for_key(), scenario, name, scenario_path)
     data = _named(scenario.block.for_build(), scenario, name, scenario_path)
 
-    environment = {key: value for key, value in os.environ.items() if key in ("HOME", "TMPDIR", "CCACHE_DIR")}
-    environment["PATH"] = os.environ.get("PATH") or os.defpath
-    epoch = tree.git["commit_time"] if tree.git else DEFAULT_EPOCH
-    environment.update({"USER": BUILD_USER, "SOURCE_DATE_EPOCH": str(epoch), **request.environment})
-    environment.update({"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1", **git_environment(request.source)})
-
+    environment = _environment(request, tree)
     # make's own default, which ACRN's "CC ?= gcc" does not override.
     cc = variables.get("CC") or environment.get("CC") or "cc"
     python = find_python(request.python, environment)
@@ -263,6 +255,27 @@ def plan(request: Request) -> Plan:
         cc=cc,
         environment=environment,
     )
+
+
+def _check_scenario(scenario: Scenario, path: str, tree: Tree, board_name: str, board_path: str) -> None:
+    """Raise IvshmemError where a scenario is not one for the tree and the board."""
+    if (scenario.dialect == V3) != (tree.version >= V3_FIRST):
+        raise IvshmemError(
+            f"{path}: is in the dialect of ACRN {'v3.x' if scenario.dialect == V3 else 'v2.x'}, but "
+            f"{tree.path} is v{tree.version_text}; give a scenario of that version"
+        )
+    if scenario.dialect != V3 and scenario.board and scenario.board != board_name:
+        raise IvshmemError(f"{path}: is for the board '{scenario.board}', but {board_path} describes '{board_name}'")
+    _root_line(scenario, tree.version)
+
+
+def _environment(request: Request, tree: Tree) -> dict[str, str]:
+    """What ACRN's tools run with: little of this machine's own environment, and nothing that differs by the time."""
+    found = {key: value for key, value in os.environ.items() if key in ("HOME", "TMPDIR", "CCACHE_DIR")}
+    found["PATH"] = os.environ.get("PATH") or os.defpath
+    epoch = tree.git["commit_time"] if tree.git else DEFAULT_EPOCH
+    found.update({"USER": BUILD_USER, "SOURCE_DATE_EPOCH": str(epoch), **request.environment})
+    return {**found, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1", **git_environment(request.source)}
 
 
 def key_of(inputs: Mapping[str, Any]) -> str:

@@ -87,6 +87,37 @@ def read_tree(source: str) -> Tree:
 
     Raises IvshmemError where the directory is no ACRN tree of v2.2 or later.
     """
+    version, text = _identified(source)
+    total, needed = hashlib.sha256(), _Needed()
+    for name in _tree_files(source):
+        path = os.path.join(source, name)
+        total.update(os.fsencode(name) + b"\0" + _link_target(path) + b"\0")
+        if not os.path.isfile(path):
+            continue
+        try:
+            with open(path, "rb") as handle:
+                data = handle.read()
+        except OSError as exc:
+            raise IvshmemError(f"{path}: cannot be read: {exc.strerror}") from exc
+        total.update(hashlib.sha256(data).digest())
+        needed.add(name, data)
+    if version >= (2, 4):
+        needed.libraries.discard("kconfiglib")  # v2.4 still has the files that use it, but no longer runs them
+    extra = re.search(r"^EXTRA_VERSION=(\S*)", text, re.MULTILINE)
+    return Tree(
+        path=source,
+        version=version,
+        version_text=f"{version[0]}.{version[1]}{extra.group(1) if extra else ''}",
+        digest=total.hexdigest(),
+        programs=tuple(sorted(needed.programs)),
+        libraries=tuple(name for name in _LIBRARIES if name in needed.libraries),
+        compiles=needed.compiles,
+        git=read_git(source, version),
+    )
+
+
+def _identified(source: str) -> tuple[tuple[int, int], str]:
+    """The version of a tree, and the text of its file VERSION. Raises IvshmemError where it is no ACRN tree."""
     if not os.path.isdir(source):
         raise IvshmemError(
             f"{source}: there is no such directory; it has to be an ACRN source tree (option source, acrn_source in an "
@@ -104,42 +135,27 @@ def read_tree(source: str) -> Tree:
         )
     if version < (2, 2):
         raise IvshmemError(f"{source}: is ACRN v{version[0]}.{version[1]}; shared memory regions came with v2.2")
-    total, compiles = hashlib.sha256(), False
-    programs: set[str] = set()
-    libraries: set[str] = set()
-    for name in _tree_files(source):
-        path = os.path.join(source, name)
-        total.update(os.fsencode(name) + b"\0" + _link_target(path) + b"\0")
-        if not os.path.isfile(path):
-            continue
-        try:
-            with open(path, "rb") as handle:
-                data = handle.read()
-        except OSError as exc:
-            raise IvshmemError(f"{path}: cannot be read: {exc.strerror}") from exc
-        total.update(hashlib.sha256(data).digest())
+    return version, text
+
+
+class _Needed:
+    """What the files of a tree ask of a builder."""
+
+    def __init__(self) -> None:
+        self.programs: set[str] = set()
+        self.libraries: set[str] = set()
+        self.compiles = False
+
+    def add(self, name: str, data: bytes) -> None:
         base = os.path.basename(name)
         if base.endswith((".mk", ".sh")) or base == "Makefile" or "/acpi_gen/" in name:
-            programs.update(program for program, pattern, _package in PROGRAMS if pattern.search(data))
+            self.programs.update(program for program, pattern, _package in PROGRAMS if pattern.search(data))
         if name == "hypervisor/Makefile":
-            compiles = bool(_COMPILES.search(data))
+            self.compiles = bool(_COMPILES.search(data))
         if base.endswith(".py"):
-            libraries.update(match.decode() for match in _IMPORT.findall(data))
+            self.libraries.update(match.decode() for match in _IMPORT.findall(data))
         elif base == "kconfig.mk" and b"kconfiglib" in data:
-            libraries.add("kconfiglib")
-    if version >= (2, 4):
-        libraries.discard("kconfiglib")  # v2.4 still has the files that use it, but no longer runs them
-    extra = re.search(r"^EXTRA_VERSION=(\S*)", text, re.MULTILINE)
-    return Tree(
-        path=source,
-        version=version,
-        version_text=f"{version[0]}.{version[1]}{extra.group(1) if extra else ''}",
-        digest=total.hexdigest(),
-        programs=tuple(sorted(programs)),
-        libraries=tuple(name for name in _LIBRARIES if name in libraries),
-        compiles=compiles,
-        git=read_git(source, version),
-    )
+            self.libraries.add("kconfiglib")
 
 
 def git_environment(source: str) -> dict[str, str]:

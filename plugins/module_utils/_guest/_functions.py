@@ -200,6 +200,22 @@ def differences(device: Device, function: Function) -> list[tuple[str, str, str]
     return result
 
 
+def _alike(device: Device, functions: Sequence[Function]) -> list[Function]:
+    """The functions that a device without an address may be: by region ID, else by size, of several by their order."""
+    fits = [function for function in functions if not differences(device, function)]
+    if device.region_id:
+        with_id = [function for function in fits if function.region_id == device.region_id]
+        fits = with_id if with_id or device.size is None else fits
+    if not (fits and device.nth and device.nth_of):
+        return fits
+    if len(fits) != device.nth_of:
+        raise IvshmemError(
+            f"device {device.describe()} fits {len(fits)} functions, not {device.nth_of}: {listing(fits)}; "
+            "see that the VM runs with the regions of the declaration"
+        )
+    return fits[device.nth - 1 : device.nth]
+
+
 def select(functions: Sequence[Function], devices: Sequence[Device]) -> dict[Device, Function | None]:
     """The one function of each device, or None where the guest has none.
 
@@ -213,19 +229,7 @@ def select(functions: Sequence[Function], devices: Sequence[Device]) -> dict[Dev
         if device.address:
             fits = [function for function in functions if function.address == device.address]
         else:
-            fits = [function for function in functions if not differences(device, function)]
-            with_id = [function for function in fits if device.region_id and function.region_id == device.region_id]
-            if device.region_id and device.size is None:
-                fits = with_id
-            fits = with_id or fits
-            if fits and device.nth and device.nth_of:
-                if len(fits) != device.nth_of:
-                    raise IvshmemError(
-                        f"device {device.describe()} fits {len(fits)} functions, not {device.nth_of}: {listing(fits)}; "
-                        "see that the VM runs with the regions of the declaration"
-                    )
-                fits = fits[device.nth - 1 : device.nth]
-            fits = [function for function in fits if function.address not in taken]
+            fits = [function for function in _alike(device, functions) if function.address not in taken]
         if len(fits) > 1:
             raise IvshmemError(
                 f"device {device.describe()} fits {len(fits)} functions: {listing(fits)}; add its vbdf or region_id, "

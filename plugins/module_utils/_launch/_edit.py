@@ -162,14 +162,7 @@ class _Edit:
 
     def run(self) -> Edited:
         calls = calls_of(self.view, self.vm, self.uuid)
-        # By its UUID it is the VM that was asked for, whatever it is called there.
-        by_uuid = bool(self.uuid and self.uuid in (each.lower() for each in calls[0].uuids))
-        name = (by_uuid and self.vm) or calls[0].name or self.vm
-        for known in filter(None, {name, *(call.name for call in calls)}):
-            try:
-                check_vm_name(known, self.version)
-            except IvshmemError as exc:
-                raise IvshmemError(f"{self.where}: line {calls[0].line}: {exc}") from None
+        name = self._named(calls)
         wanted = () if self.state == "absent" else self.devices
         gone = {device.prefixed for device in self.devices} if self.state == "absent" else None
         for call in calls:
@@ -197,6 +190,18 @@ class _Edit:
             tuple(self.actions),
             tuple(dict.fromkeys(self.warnings)),
         )
+
+    def _named(self, calls: Sequence[Call]) -> str | None:
+        """The name of the VM that calls start, which acrn-dm has to take."""
+        # By its UUID it is the VM that was asked for, whatever it is called there.
+        by_uuid = bool(self.uuid and self.uuid in (each.lower() for each in calls[0].uuids))
+        name = (by_uuid and self.vm) or calls[0].name or self.vm
+        for known in filter(None, {name, *(call.name for call in calls)}):
+            try:
+                check_vm_name(known, self.version)
+            except IvshmemError as exc:
+                raise IvshmemError(f"{self.where}: line {calls[0].line}: {exc}") from None
+        return name
 
     def make_room(self) -> None:
         """Move virtio devices of the generator's form away from where devices are to be."""

@@ -512,21 +512,7 @@ class _Lexer:
                     self._skip_document(ending, tabs)
                 documents = []
             elif char in "<>" or (char == "&" and self.text.startswith("&>", self.pos)):
-                at = self.pos
-                self.pos += char == "&"
-                match = _REDIRECTION.match(self.text, self.pos, self.end)
-                operator = match.group() if match else ""
-                self.pos += len(operator)
-                if words and words[-1].end == at and (words[-1].literal or "").isdigit():
-                    words.pop()
-                if operator in ("<", ">") and self.text.startswith("(", self.pos):
-                    self._balanced("(", ")", at)
-                elif operator in ("<<", "<<-"):
-                    delimiter = self._delimiter()
-                    if delimiter is not None:
-                        documents.append((delimiter, operator == "<<-"))
-                else:
-                    redirected = True
+                redirected = self._redirect(words, documents) or redirected
             elif char == "(" and self._parenthesis(words):
                 words = []
             elif char in _OPERATORS:
@@ -542,6 +528,25 @@ class _Lexer:
                     words.append(word)
         self._command(words)
         return self.script
+
+    def _redirect(self, words: list[Word], documents: list[tuple[str, bool]]) -> bool:
+        """Move over a redirection. Whether the next word is what it leads to."""
+        at = self.pos
+        self.pos += self.text[at] == "&"
+        match = _REDIRECTION.match(self.text, self.pos, self.end)
+        operator = match.group() if match else ""
+        self.pos += len(operator)
+        if words and words[-1].end == at and (words[-1].literal or "").isdigit():
+            words.pop()
+        if operator in ("<", ">") and self.text.startswith("(", self.pos):
+            self._balanced("(", ")", at)
+            return False
+        if operator not in ("<<", "<<-"):
+            return True
+        delimiter = self._delimiter()
+        if delimiter is not None:
+            documents.append((delimiter, operator == "<<-"))
+        return False
 
     def _operate(self, char: str) -> None:
         """What an operator behind a command, or before one, does to the blocks."""

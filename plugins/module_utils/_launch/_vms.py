@@ -133,6 +133,16 @@ def _problems(vm: Vm, vms: Sequence[Vm], plan: Mapping[str, Any], mode: str, v2:
     elif int(vm.get("memory") or _MEMORY) < _MEMORY:
         yield f"memory must be at least {_MEMORY} MB; acrn-dm refuses less"
     yield from _word_problems(vm)
+    yield from _device_problems(vm, v2)
+    yield from _slot_problems(vm)
+    texts = [*(vm.get("extra_args") or []), vm.get("bootargs"), vm.get("console")]
+    texts += [each.get("options") for key in ("disks", "passthrough") for each in vm.get(key) or []]
+    for text in texts:
+        if _CONTROL.search(str(text or "")):
+            yield f"{json.dumps(text)} has a line break or another control character"
+
+
+def _device_problems(vm: Vm, v2: bool) -> Iterator[str]:
     for tap in (str(nic.get("tap")) for nic in vm.get("nics") or []):
         if not _TAP.fullmatch(tap) or (v2 and "tap" not in tap):
             yield (
@@ -142,12 +152,6 @@ def _problems(vm: Vm, vms: Sequence[Vm], plan: Mapping[str, Any], mode: str, v2:
     for device in vm.get("passthrough") or []:
         if not _BDF.fullmatch(str(device.get("bdf"))):
             yield f"passthrough {json.dumps(device.get('bdf'))} is no PCI address such as 00:14.0"
-    yield from _slot_problems(vm)
-    texts = [*(vm.get("extra_args") or []), vm.get("bootargs"), vm.get("console")]
-    texts += [each.get("options") for key in ("disks", "passthrough") for each in vm.get(key) or []]
-    for text in texts:
-        if _CONTROL.search(str(text or "")):
-            yield f"{json.dumps(text)} has a line break or another control character"
 
 
 def _name_problems(vm: Vm, vms: Sequence[Vm]) -> Iterator[str]:
@@ -292,28 +296,25 @@ def wish(
         vm["name"]: list(vm["devices"]) if vm.get("devices") is not None else planned(vm["name"]) if known else []
         for vm in vms
     }
-    paths = {vm["name"]: path(vm, settings) for vm in vms}
-    texts = dict(generated or {})
+    texts, refused = dict(generated or {}), []
     for vm in vms if settings.mode == "template" else ():
         try:
             texts[vm["name"]] = render(values(vm, devices[vm["name"]], plan, settings))
         except IvshmemError as exc:
             refused.append(f"VM '{vm['name']}': {exc}")
+    paths = {vm["name"]: path(vm, settings) for vm in vms}
     result: dict[str, Any] = {"paths": paths, "devices": devices, "state": {"refused": refused}}
     if refused:
         return result
-    uuids = _uuids([*(plan.get("vms") or []), *vms], settings)
+    inside = [vm for vm in (plan.get("vms") or [] if known else []) if vm["load_order"] == "post_launched"]
     result["state"].update(
         hypervisor=hypervisor(plan, settings),
-        others=[
-            {"name": vm["name"], "devices": planned(vm["name"])}
-            for vm in (plan.get("vms") or [] if known else [])
-            if vm["load_order"] == "post_launched" and vm["name"] not in devices
-        ],
+        others=[{"name": vm["name"], "devices": planned(vm["name"])} for vm in inside if vm["name"] not in devices],
         acrn_version=settings.version or None,
     )
     if vms:
         result["state"].update(_launched(vms, plan, settings, result, texts))
+    uuids = _uuids([*(plan.get("vms") or []), *vms], settings)
     for each in (each for key in ("others", "scripts", "vms") for each in result["state"].get(key, ())):
         name = each.get("vm") or each["name"]
         each.update({"uuid": uuids[name]} if name in uuids else {})

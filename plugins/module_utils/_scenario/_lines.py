@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, Mapping
+from typing import Any, Mapping, Sequence
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     DEVICE_MODEL,
@@ -145,6 +145,21 @@ def text_lines(
         else:
             lines.append((child, None))
     ours = [index for index, child in enumerate(parent.children) if child.tag == tag]
+    _fill_empty(document, parent, ours, lines, pending)
+    at = ours[-1] + 1 if ours else len(lines)
+    indent, eol = document.child_indent(parent), document.eol(parent.start)
+    lines[at:at] = [(None, document.build(tag, text, indent, eol)) for text in pending.values()]
+    return [(child, raw) for child, raw in lines if raw is not None]
+
+
+def _fill_empty(
+    document: Document,
+    parent: Node,
+    ours: Sequence[int],
+    lines: list[tuple[Node | None, bytes | None]],
+    pending: dict[str, str],
+) -> None:
+    """Put what is pending into elements that are empty; where no line would stay, one empty element does."""
     empty = [index for index in ours if not parent.children[index].text.strip() and lines[index][1] is None]
     for index in empty[: len(pending)]:
         node = parent.children[index]
@@ -152,7 +167,3 @@ def text_lines(
     if ours and not pending and all(lines[index][1] is None for index in ours):
         node = parent.children[(empty or ours)[0]]
         lines[(empty or ours)[0]] = (node, document.raw(node) if empty else document.emptied(node))
-    at = ours[-1] + 1 if ours else len(lines)
-    indent, eol = document.child_indent(parent), document.eol(parent.start)
-    lines[at:at] = [(None, document.build(tag, text, indent, eol)) for text in pending.values()]
-    return [(child, raw) for child, raw in lines if raw is not None]

@@ -15,17 +15,25 @@ from ansible_collections.acrn.ivshmem.plugins.plugin_utils._fleet import Fleet
 
 
 def waiting(
-    groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Any], lost: Sequence[str] = ()
+    groups: Mapping[str, Sequence[str]],
+    hostvars: Mapping[str, Any],
+    lost: Sequence[str] = (),
+    stopped: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Who waits for what after the plays of a playbook, the guests that are left alone, and the table.
 
-    ``lost`` are hosts and guests without which the plays have gone on.
+    ``lost`` are hosts and guests without which the plays have gone on, ``stopped`` hosts that were not begun or not
+    ended, since the run ends for the sake of the lost.
     """
     fleet = Fleet(groups, hostvars)
     hosts = [fleet.after(host) for host in fleet.hosts]
     found = {host.name: host.waits() for host in hosts}
+    for name in stopped:
+        # Of an installation that was not begun nobody has said how it ended.
+        known = found[name] if hostvars[name].get("hypervisor_install_result") else ()
+        found[name] = known or [_waiting.stopped(name)]
     # What is known of a host that was lost on the way is half of it, but for why it was refused.
-    for name in lost:
+    for name in sorted(lost):
         refused = [wait for wait in found.get(name, ()) if wait.state == _waiting.REFUSED]
         found[name] = refused or [_waiting.lost(name)]
     values = _waiting.as_values(wait for waits in found.values() for wait in waits)

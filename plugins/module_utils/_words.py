@@ -123,7 +123,7 @@ def _as_list(value: Any, spec: Spec) -> str:
         if of_each:
             return f"it must be a list, and no mapping: write each as - {{name: {of_each[0]}, ...}}"
         return "it must be a list: write a dash before its first key, as in [{...}]"
-    if isinstance(value, str) and spec.get("elements") != "dict":
+    if isinstance(value, str) and spec.get("elements") != "dict" and "\n" not in value.strip():
         # A region has commas; words with blanks are likely a command.
         words = [value] if "," in value else value.split()
         return f"it must be a list: write it in brackets, as in {json.dumps(words)}"

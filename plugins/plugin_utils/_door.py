@@ -44,6 +44,8 @@ WORDS, LINES = 1 << 16, 4000
 NO_RESULT = ("_ansible_", "__ansible_")
 # The variable of plays that only plan.
 PLAN = "__acrn_plan"
+# That of plays which go on where all their hosts are lost. Ansible lets nobody rescue a host that cannot be reached.
+RESCUED = "__acrn_rescued"
 MASK = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
 
 Spec = Mapping[str, Any]
@@ -465,7 +467,10 @@ class DoorAction(ActionBase):  # type: ignore[misc]
             raise
         except AnsibleConnectionFailure as exc:
             # What a server says before anybody is logged in. Ansible prints it as it is, with all that it comes from.
-            raise AnsibleConnectionFailure(printable(exc.message)) from None
+            told = printable(exc.message)
+            if self._task.ignore_unreachable or not (task_vars or {}).get(RESCUED):
+                raise AnsibleConnectionFailure(told) from None
+            result.update(failed=True, msg=f"{self._whom(task_vars)} cannot be reached: {told}")
         except AnsibleError as exc:
             # Such as sudo that is not there: raised, it would end the play whatever failed_when says.
             result.update(failed=True, msg=printable(str(exc)))

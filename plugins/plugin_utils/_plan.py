@@ -20,7 +20,7 @@ from typing import Any, Mapping, Sequence, Tuple
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import PREFIXES, IvshmemError, some
 from ansible_collections.acrn.ivshmem.plugins.module_utils._words import convert
-from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _waiting
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _variables, _waiting
 
 Values = Mapping[str, Any]
 # The cells of a line, and the words of its last one.
@@ -80,7 +80,7 @@ def _is(host: Values, name: str) -> bool:
 
 
 def _launches(host: Values) -> bool:
-    return bool(host.get("launch_vms")) or host.get("launch_mode") == "generate"
+    return bool(_variables.word(host.get("launch_vms"), "launch_vms")) or host.get("launch_mode") == "generate"
 
 
 def error_of(host: Values) -> str | None:

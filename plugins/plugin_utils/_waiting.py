@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Callable, Mapping
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._words import convert
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _variables
 
 Values = Mapping[str, Any]
 
@@ -252,9 +253,10 @@ class Host:
     def _unlaunched(self) -> list[Wait]:
         """Post-launched VMs that are to share memory, and that nothing of the collection launches."""
         fits = {vm["name"]: vm["fits"] for vm in self.look.get("others") or []}
+        listed = [vm.get("name") for vm in _variables.word(self.values.get("launch_vms"), "launch_vms") or []]
         found = []
         for name in self.vms("post_launched"):
-            if name in (self.look.get("launched") or [vm.get("name") for vm in self.values.get("launch_vms") or []]):
+            if name in (self.look.get("launched") or listed):
                 continue
             # Somebody else launches it, with the right devices or unseen and with a guest that tells by itself.
             if fits.get(name) or (name not in fits and self.of_vm(name)):
@@ -270,6 +272,11 @@ class Host:
 def lost(name: str) -> Wait:
     """What a host or guest waits for that a play has gone on without."""
     return Wait(name, "", LOST, "not done, see its error above", "a run again, once that is mended")
+
+
+def stopped(name: str) -> Wait:
+    """What a host waits for in front of which the run has ended."""
+    return Wait(name, "", LOST, "not done, the run has stopped before it", "a run again, once that is mended")
 
 
 def _is(values: Values, name: str) -> bool:

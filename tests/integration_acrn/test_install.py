@@ -26,13 +26,45 @@ def test_install_takes_what_site_has_built(tmp_path):
     # This machine has no GRUB for it, and that is as far as it comes.
     assert (tmp_path / f".acrn-ivshmem/artifacts/builder/{key}/manifest.json").exists()
     failed = re.findall(r"fatal: \[(\w+)\]", done.stdout)
-    assert failed == ["writes"], done.stdout
+    # Its error, and the one that stops the batches.
+    assert failed == ["writes", "writes"], done.stdout
     assert "TASK [acrn.ivshmem.hypervisor : Install the hypervisor]" in done.stdout
+    # The one that wants no installation is none that was stopped.
+    assert steps(done) == {"writes": "not done, see its error above"}
 
     done = fleet.play("install", "--check", "--limit", "writes")
     # The builder need not be in the limit: it is asked by the host.
-    assert re.findall(r"fatal: \[(\w+)\]", done.stdout) == ["writes"], done.stdout
+    assert set(re.findall(r"fatal: \[(\w+)\]", done.stdout)) == {"writes"}, done.stdout
     assert "TASK [acrn.ivshmem.hypervisor : Install the hypervisor]" in done.stdout
+
+
+def steps(done):
+    """Host -> what it waits for, of a table with a host a row."""
+    lines = [line.strip().strip('",') for line in done.stdout.rpartition("NEXT STEPS")[2].splitlines()]
+    found = {}
+    for line in lines[2 : lines.index("]")]:
+        if line.startswith("More: "):
+            break
+        who, what = line[:16].strip(), line[18:36].strip()
+        name = who or name  # noqa: F821 - that of the row above
+        found[name] = f"{found.get(name, '')} {what}".strip()
+    return found
+
+
+def test_a_rollout_that_stops_says_who_is_not_done(tmp_path):
+    """No host here has a GRUB: the first one fails, and the other is not begun."""
+    fleet = Fleet(tmp_path)
+    assert fleet.play("site").returncode == 0
+    for playbook, options in (("install", ()), ("site", ("-e", "hypervisor_install=true"))):
+        done = fleet.play(playbook, "--check", *options)
+        assert done.returncode == 2, done.stdout
+        (first,) = set(re.findall(r"fatal: \[(\w+)\]", done.stdout))
+        (other,) = {"edits", "writes"} - {first}
+        assert steps(done) == {
+            first: "not done, see its error above",
+            other: "not done, the run has stopped before it",
+        }, done.stdout
+        assert "PLAY [Launch scripts]" not in done.stdout
 
 
 def test_install_names_a_host_without_a_tree(tmp_path):

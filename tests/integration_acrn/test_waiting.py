@@ -258,3 +258,38 @@ def test_a_host_that_does_not_answer_gets_its_scenario_and_the_others_go_on(flee
     assert done.returncode == 0, done.stdout
     assert [path for path in fleet.folder.glob("**/off/*.xml") if "<NAME>log</NAME>" in path.read_text()], done.stdout
     assert sorted(fleet.scripts("other")) == [f"{vm}.sh" for vm in fleet.vms]
+
+
+def recap(done):
+    """Who has failed or could not be reached, as the last lines have it."""
+    lines = done.stdout.rpartition("PLAY RECAP")[2].splitlines()
+    return [line.split()[0] for line in lines if re.search(r"(unreachable|failed)=[1-9]", line)]
+
+
+def test_a_run_without_any_service_vm_ends_with_the_table(fleet):
+    for name in ("one", "two"):
+        fleet.add(name, **AWAY)
+        fleet.hosts[name]["ivshmem_regions"] = dm_region(fleet, 2)
+    fleet.guests.clear()
+    for options, who in (((), "one, two"), (("--limit", "two"), "two")):
+        done, steps = fleet.play("site", *options)
+        assert (done.returncode, recap(done)) == (2, who.split(", ")), done.stdout
+        assert rows(steps)[2:] == [
+            f"{who} | not done, see its | a run again, once that is",
+            "error above | mended",
+            "More: docs/waiting.md #lost",
+        ]
+        assert "two cannot be reached: " in " ".join(done.stdout.split())
+
+
+def test_hosts_are_done_where_all_guests_are_lost(fleet):
+    """Those of VMs that were started just now, and then those of VMs that run."""
+    fleet.add("line", guest_boot_timeout=1)
+    fleet.hosts["line"]["ivshmem_regions"] = dm_region(fleet, 2)
+    fleet.guests["line-guest"]["guest_boot_timeout"] = 1
+    for options in ((), ("--limit", "line,line-guest")):
+        done, steps = fleet.play("site", *options)
+        assert (done.returncode, recap(done)) == (4, ["line-guest"]), done.stdout
+        assert len(fleet.scripts("line")) == 2
+        assert rows(steps)[2].startswith("line-guest | not done, see its"), steps
+    assert changed(done) == 0

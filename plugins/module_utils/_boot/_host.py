@@ -124,7 +124,10 @@ class Host(Root):
         try:
             return State.parse(json.loads(text)) if text else State()
         except (ValueError, RecursionError, IvshmemError) as exc:
-            raise IvshmemError(f"{self.state_file}: {exc}; remove the file if nothing in it matters") from exc
+            raise IvshmemError(
+                f"{self.state_file}: {exc}; move the file away: it only tells which hypervisor was the default before, and "
+                "which trials have failed"
+            ) from exc
 
     def artifact(self, key: str) -> Artifact:
         """A build that the host has. Raises IvshmemError."""

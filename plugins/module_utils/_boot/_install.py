@@ -298,6 +298,7 @@ class Install:
             state.trial, state.came_up = None, False
         elif boot.default and state.previous != boot.default and state.previous not in state.failed:
             target = state.previous
+            self.check_record(boot.default)
             if target:
                 self.check_way_back(target)
             self.move(target, True, disarm=bool(boot.next))
@@ -314,6 +315,18 @@ class Install:
             "entry": target,
             "key": core.key_of(target),
         }
+
+    def check_record(self, default: str) -> None:
+        """Raise IvshmemError if state.json is lost, and with it which of several hypervisors was the one before."""
+        own = core.key_of(default)
+        others = [key for key in self.host.builds() if key != own]
+        if others and own not in self.state.installed:
+            raise IvshmemError(
+                f"{self.host.state_file}: it does not tell of {own}, which is the default, so it was emptied or removed, "
+                "and nobody knows which hypervisor was the default before. Boot a build that is here (playbook "
+                f"acrn.ivshmem.install with hypervisor_key={' or '.join(others)}), or the host's own entry (playbook "
+                "acrn.ivshmem.remove)"
+            )
 
     def check_way_back(self, entry: str) -> None:
         """Raise IvshmemError if an entry that shall be booted again could not be."""

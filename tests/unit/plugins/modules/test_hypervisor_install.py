@@ -344,7 +344,7 @@ def test_a_state_of_the_wrong_form_names_file_and_mend(machine, artifact, conten
     path = machine.root / "boot/acrn/state.json"
     path.write_text(content)
     for call in (machine.info, lambda: machine.call(artifact=artifact("bbbb"))):
-        with pytest.raises(IvshmemError, match=f"{path}: .*; remove the file if nothing in it matters"):
+        with pytest.raises(IvshmemError, match=f"{path}: .*; move the file away"):
             call()
     assert path.read_text() == content
 
@@ -498,6 +498,22 @@ def test_rollback_to_what_cannot_boot_is_refused(machine, artifact, lose, messag
     with pytest.raises(IvshmemError, match=message + ".*install aaaa again .*acrn.ivshmem.remove"):
         machine.call(state="previous")
     assert tree(machine.root) == before
+
+
+@pytest.mark.parametrize("lose", [lambda path: path.write_text(""), lambda path: path.unlink()])
+def test_rollback_without_the_record_of_what_was_before_is_refused(machine, artifact, lose):
+    """Rather than boot the host's own entry, which would be no Service VM any more."""
+    promote(machine, artifact("aaaa"))
+    promote(machine, artifact("bbbb"))
+    lose(machine.root / "boot/acrn/state.json")
+    before = tree(machine.root)
+    message = r"state\.json: .* tell of bbbb, .*hypervisor_key=aaaa.*acrn\.ivshmem\.remove"
+    with pytest.raises(IvshmemError, match=message):
+        machine.call(state="previous")
+    assert tree(machine.root) == before
+    # With one build alone there was nothing before but the host's own.
+    shutil.rmtree(machine.root / "boot/acrn/aaaa")
+    assert machine.call(state="previous")["entry"] is None
 
 
 def test_rollback_of_a_trial(machine, artifact):

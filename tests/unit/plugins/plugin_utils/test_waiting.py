@@ -221,6 +221,28 @@ def test_who_was_lost_on_the_way_is_told_as_that_alone():
     ]
 
 
+def test_who_is_not_done_for_the_sake_of_the_lost_is_told():
+    """Of an installation that was not begun nothing is said that only its end could tell."""
+    groups = {"acrn_hosts": ["h1", "h2", "h3"], "acrn_builders": ["one"]}
+    allowed = {"scenario_plan": {"regions": REGIONS, "vms": VMS}, "hypervisor_install": True}
+    hostvars = {name: {"inventory_hostname": name, **allowed} for name in groups["acrn_hosts"]}
+    hostvars["h2"]["hypervisor_install_result"] = {"outcome": "waiting", "reboot_needed": True, "key": "k1"}
+    found = waiting(groups, {**hostvars, "one": {}}, ["h1"], groups["acrn_hosts"])["waits"]
+    assert [(each["host"], each["state"], each["what"]) for each in found if not each["vm"]] == [
+        ("h1", "lost", "not done, see its error above"),
+        ("h2", "installed", "installed, not rebooted"),
+        ("h3", "lost", "not done, the run has stopped before it"),
+    ]
+
+
+def test_vms_that_come_as_text_are_listed_all_the_same():
+    """As ``-e launch_vms=[...]`` has them, where no Service VM is asked."""
+    host = {"inventory_hostname": "h1", "scenario_plan": {"regions": REGIONS, "vms": VMS}}
+    as_list = _waiting.Host({**host, "launch_vms": [{"name": "VM1"}]}, builders=["one"]).waits()
+    assert _waiting.Host({**host, "launch_vms": '[{"name": "VM1"}]'}, builders=["one"]).waits() == as_list
+    assert [wait.vm for wait in as_list] != [wait.vm for wait in _waiting.Host(host, builders=["one"]).waits()]
+
+
 # -- the table ---------------------------------------------------------------------------------------------------------
 
 

@@ -125,8 +125,8 @@ class Host(Root):
             return State.parse(json.loads(text)) if text else State()
         except (ValueError, RecursionError, IvshmemError) as exc:
             raise IvshmemError(
-                f"{self.state_file}: {exc}; move the file away: it only tells which hypervisor was the default before, and "
-                "which trials have failed"
+                f"{self.state_file}: {exc}; move the file away: it only tells which hypervisor was the default before, "
+                "and which trials have failed"
             ) from exc
 
     def artifact(self, key: str) -> Artifact:

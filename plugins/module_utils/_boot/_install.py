@@ -322,10 +322,10 @@ class Install:
         others = [key for key in self.host.builds() if key != own]
         if others and own not in self.state.installed:
             raise IvshmemError(
-                f"{self.host.state_file}: it does not tell of {own}, which is the default, so it was emptied or removed, "
-                "and nobody knows which hypervisor was the default before. Boot a build that is here (playbook "
-                f"acrn.ivshmem.install with hypervisor_key={' or '.join(others)}), or the host's own entry (playbook "
-                "acrn.ivshmem.remove)"
+                f"{self.host.state_file}: it does not tell of {own}, which is the default, so it was emptied or "
+                "removed, and nobody knows which hypervisor was the default before. Boot a build that is here "
+                f"(playbook acrn.ivshmem.install with hypervisor_key={' or '.join(others)}), or the host's own entry "
+                "(playbook acrn.ivshmem.remove)"
             )
 
     def check_way_back(self, entry: str) -> None:
@@ -338,7 +338,10 @@ class Install:
         folder = os.path.join(self.host.boot_dir, key)
         if key not in self.host.builds():
             raise IvshmemError(f"{folder}: the build to go back to is not there any more; {mend}")
-        lacking = self.host.lacking(self.host.artifact(key))
+        try:
+            lacking = self.host.lacking(self.host.artifact(key))
+        except IvshmemError as exc:
+            lacking = [str(exc)]
         if lacking:
             raise IvshmemError(f"{folder}: the build to go back to is damaged ({', '.join(lacking)}); {mend}")
         if not self.loader.offers(entry):

@@ -485,6 +485,10 @@ def test_rollback_to_the_host(machine, artifact):
             r"/boot/acrn/aaaa: .* damaged \(acrn\.bin\)",
         ),
         (
+            lambda root, key: (root / "boot/acrn" / key / "manifest.json").write_text(""),
+            r"/boot/acrn/aaaa: .* damaged \(manifest\.json of the artefact is not",
+        ),
+        (
             lambda root, key: (root / "boot/grub/grub.cfg").write_text(GRUB_CFG),
             r"grub\.cfg: .*, aaaa\.[0-9a-f]{8}, is not in",
         ),

@@ -30,7 +30,7 @@ def waiting(
     found = {host.name: host.waits() for host in hosts}
     for name in stopped:
         # Of an installation that was not begun nobody has said how it ended.
-        known = found[name] if hostvars[name].get("hypervisor_install_result") else ()
+        known = found[name] if hostvars[name].get("hypervisor_install_result") else []
         found[name] = known or [_waiting.stopped(name)]
     # What is known of a host that was lost on the way is half of it, but for why it was refused.
     for name in sorted(lost):

@@ -46,6 +46,9 @@ NO_RESULT = ("_ansible_", "__ansible_")
 PLAN = "__acrn_plan"
 # That of plays which go on where all their hosts are lost. Ansible lets nobody rescue a host that cannot be reached.
 RESCUED = "__acrn_rescued"
+# How ansible-core says, in 2.17 and in 2.19 and later, that a host has no such Python.
+_NO_PYTHON = re.compile(r"module interpreter .+ was not found|need to set the interpreter")
+_PYTHON = "a Python: set its variable ansible_python_interpreter to one that is there, or install it"
 MASK = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
 
 Spec = Mapping[str, Any]
@@ -458,6 +461,8 @@ class DoorAction(ActionBase):  # type: ignore[misc]
             with limited(self._connection, self.most):
                 answer = self._answer(task_vars or {})
             result.update(self._contract().admit(answer))
+            if result.get("failed") and _NO_PYTHON.search(str(result.get("msg"))):
+                result["msg"] += f" {self._whom(task_vars)} needs {_PYTHON}"
         except (Refused, RecursionError) as exc:
             why = "it is nested too deep" if isinstance(exc, RecursionError) else exc.message
             result.update(

@@ -266,6 +266,17 @@ def test_a_host_without_sudo_leaves_its_lines_unknown_and_the_others_as_they_are
     assert told["error"] is None and [each["name"] for each in told["regions"]] == ["log"]
 
 
+def test_a_builder_without_its_python_is_told_with_the_variable_that_names_one(tmp_path):
+    host = {**sample(tmp_path), "acrn_source": str(tmp_path / "acrn"), "ivshmem_regions": [region()]}
+    builder = {"ansible_connection": "local", "ansible_python_interpreter": str(tmp_path / "no-python")}
+    done = plan(
+        tmp_path, {"acrn_hosts": {"hosts": {"line-1": host}}, "acrn_builders": {"hosts": {"workshop": builder}}}
+    )
+    assert done.returncode != 0
+    told = "workshop needs a Python: set its variable ansible_python_interpreter to one that is there"
+    assert told in " ".join(done.stdout.split()), done.stdout
+
+
 @pytest.mark.parametrize("playbook", PLAYBOOKS)
 def test_an_inventory_without_the_group_of_hosts_is_refused_by_each_playbook(tmp_path, playbook):
     name = {"site": "acrn-hosts"}.get(playbook, "acrn_host")

@@ -257,111 +257,12 @@ errors:
   elements: str
 """
 
-import os
-import time
-
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._decide import plan
-from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._model import LOG, MANIFEST, BuildError, Request
-from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._run import build, validate
-from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._store import find_artifact, last_manifest
-from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._tools import find_python
-from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._tree import read_tree
+from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._build import build_or_find
+from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._model import BuildError
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import check_paths
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
-
-
-def request_of(params):
-    artifacts_dir = os.path.abspath(params["artifacts_dir"])
-    return Request(
-        source=os.path.realpath(params["source"]),
-        board=params["board"],
-        scenario=params["scenario"],
-        scenario_content=params["scenario_content"],
-        artifacts_dir=artifacts_dir,
-        work_dir=os.path.realpath(params["work_dir"] or os.path.join(artifacts_dir, ".work")),
-        name=params["name"],
-        release=params["release"],
-        make_args=tuple(params["make_args"]),
-        environment={str(key): str(value) for key, value in params["environment"].items()},
-        jobs=params["jobs"] or len(os.sched_getaffinity(0)),
-        python=params["python"],
-        ccache=params["ccache"],
-    )
-
-
-def is_path(value):
-    return bool(value) and os.path.isabs(value)
-
-
-def as_text(key, board, name, regions):
-    lines = [f"key: {key}", f"board: {board}", f"scenario: {name}", "regions:"]
-    lines += [f"  - {region['name']}, {region['size']} MB, ID {region['region_id']}" for region in regions]
-    return "\n".join(lines) + "\n"
-
-
-def diff_of(todo, regions):
-    before = last_manifest(todo.request.artifacts_dir, todo.board_name, todo.name)
-    return {
-        "before": as_text(before["key"], before["board"], before["name"], before["regions"]) if before else "",
-        "after": as_text(todo.key, todo.board_name, todo.name, regions),
-        "before_header": "last build",
-        "after_header": todo.path,
-    }
-
-
-def judge_what_is_there(module, missing, to_come):
-    """Refuse, before tree and Python have all come, what nobody makes and what cannot be built from."""
-    params = module.params
-    if params["python"] in missing and params["python"] not in to_come:
-        find_python(params["python"], os.environ)
-    if params["source"] not in to_come:
-        read_tree(params["source"])
-    else:
-        module.warn(
-            f"{params['source']}: there is no ACRN tree yet, so this build could not be looked at; it needs the "
-            "tree there (acrn_source of its hosts), or hypervisor_repo to clone it from"
-        )
-
-
-def run(module):
-    began = time.monotonic()
-    params = module.params
-    places = [params[name] for name in ("source", "python") if is_path(params[name])]
-    missing = [place for place in places if not os.path.exists(place)]
-    to_come = [place for place in missing if params["awaited"] is None or place in params["awaited"]]
-    if module.check_mode and to_come:
-        judge_what_is_there(module, missing, to_come)
-        return {"changed": True, "built": False, "seconds": 0.0}
-    todo = plan(request_of(params))
-    for mistake in todo.mistakes:
-        # ACRN's tools build some of them without a word, such as a VM that the scenario does not have.
-        module.warn(f"{params['scenario']}: {mistake}")
-    regions = [region.as_dict() for region in todo.regions]
-    result: dict[str, object] = {
-        "key": todo.key,
-        "directory": todo.path,
-        "name": todo.name,
-        "board": todo.board_name,
-        "version": todo.tree.version_text,
-        "regions": regions,
-    }
-    manifest = find_artifact(todo.request.artifacts_dir, todo.key)
-    needed = (manifest is None or params["force"]) and not params["validate_only"]
-    if module._diff and needed:
-        result["diff"] = diff_of(todo, regions)
-    built = False
-    if needed and not module.check_mode:
-        manifest, built = build(todo, params["force"])
-    elif manifest is None:
-        result["validation"] = validate(todo, module.tmpdir)
-    if manifest is not None:
-        artifacts = {name: os.path.join(todo.path, name) for name in [*manifest["outputs"], MANIFEST]}
-        facts = {"manifest": manifest, "artifacts": artifacts, "log": artifacts[LOG]}
-        result.update(facts, validation=manifest["warnings"])
-    changed = built or (needed and module.check_mode)
-    return dict(result, changed=changed, built=built, seconds=round(time.monotonic() - began, 2))
 
 
 def main():
@@ -388,7 +289,7 @@ def main():
     )
     try:
         check_paths(module.params, module.argument_spec)
-        result = run(module)
+        result = build_or_find(module)
     except BuildError as exc:
         message = "\n".join([str(exc), *(f"  {line}" for line in exc.lines)])
         if exc.log:

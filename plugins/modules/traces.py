@@ -175,86 +175,11 @@ memory:
   elements: str
 """
 
-import os
-
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils import _traces
-from ansible_collections.acrn.ivshmem.plugins.module_utils._files import check_paths, locked, read_file, replace_file
-from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import make_devices
-from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._dm_memory import Processes
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import check_paths
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
-
-
-def declared(told):
-    """The regions of the declaration, and those that VMs have of their own."""
-    regions = [dict(region) for region in told["regions"]]
-    for vm in told["vms"]:
-        for device in make_devices(vm["devices"], None, sized=False):
-            regions.append({"name": device.name, "provided_by": device.provided_by, "size": device.size or 0})
-    return regions
-
-
-def of_launch(told):
-    scripts = {vm["name"]: vm["script"] or f"{told['directory']}/{vm['name']}.sh" for vm in told["vms"]}
-    return _traces.of_launch(
-        _traces.Launch(
-            directory=told["directory"],
-            unit_directory=told["unit_directory"],
-            scripts=scripts,
-            regions=declared(told),
-            running=frozenset(vm.vm for vm in Processes().vms()),
-        )
-    )
-
-
-def find(params):
-    """What goes, of the one machine that the options are about."""
-    if params["launch"]:
-        return of_launch(params["launch"])
-    if params["builder"]:
-        told = params["builder"]
-        return _traces.of_builder(told["artifacts_dir"], told["work_dir"], told["venv"] or "", told["clone"] or "")
-    told = params["controller"]
-    return _traces.of_controller(told["directory"], told["files"], told["cache"] or "")
-
-
-def subjects(params):
-    """What is locked meanwhile: what the modules lock that write there, as far as it is there."""
-    launch, builder = params["launch"], params["builder"]
-    found = []
-    if launch:
-        found = [vm["script"] or f"{launch['directory']}/{vm['name']}.sh" for vm in launch["vms"]]
-    elif builder:
-        found = [builder["artifacts_dir"], builder["work_dir"]]
-    return [path for path in found if os.path.exists(path)]
-
-
-def run(module):
-    removal = find(module.params)
-    old = {path: read_file(path).decode("utf-8", "replace") for path in removal.written}
-    removed = [*removal.gone, *removal.emptied()]
-    if not module.check_mode:
-        # First what is kept in another form: its copy is among what goes.
-        for path, data in removal.written.items():
-            replace_file(module, path, data)
-        _traces.apply(removal)
-    for text in removal.kept:
-        module.warn(text)
-    result = {
-        "changed": bool(removed or removal.written),
-        "removed": removed,
-        "restored": sorted(removal.written),
-        "kept": removal.kept,
-        "memory": removal.memory,
-    }
-    if module._diff:
-        paths = "".join(f"{path}\n" for path in removed)
-        result["diff"] = [{"before": paths, "after": "", "before_header": "removed", "after_header": "removed"}] + [
-            {"before": old[path], "after": data.decode("utf-8", "replace"), "before_header": path, "after_header": path}
-            for path, data in removal.written.items()
-        ]
-    return result
+from ansible_collections.acrn.ivshmem.plugins.module_utils._sweep import clear
 
 
 def main():
@@ -298,8 +223,7 @@ def main():
     )
     try:
         check_paths(module.params, module.argument_spec)
-        with locked(*([] if module.check_mode else subjects(module.params)), what="traces"):
-            result = run(module)
+        result = clear(module)
     except IvshmemError as exc:
         module.fail_json(msg=str(exc))
     except OSError as exc:

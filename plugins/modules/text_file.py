@@ -85,6 +85,24 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Ivshme
 LARGEST = 1 << 28
 
 
+def check_folder(path, folder):
+    """Raise IvshmemError where a file cannot be made in a directory, which may have to be made itself."""
+    there = folder
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    if not os.path.isdir(there):
+        raise IvshmemError(f"{path}: its directory cannot be made: {there} is no directory")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise IvshmemError(f"{path}: its directory {there} may not be written to")
+
+
+def make_folder(path, folder):
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as exc:
+        raise IvshmemError(f"{path}: its directory cannot be made: {exc.strerror}") from exc
+
+
 def run(module):
     path, content = module.params["path"], module.params["content"]
     # Older versions of ansible-core make values of a text that looks like one.
@@ -92,11 +110,10 @@ def run(module):
     data = text.encode("utf-8")
     result = {"path": path, "size": len(data)}
     folder = os.path.dirname(os.path.abspath(path))
-    if not module.check_mode:
-        try:
-            os.makedirs(folder, exist_ok=True)
-        except OSError as exc:
-            raise IvshmemError(f"{path}: its directory cannot be made: {exc.strerror}") from exc
+    if module.check_mode:
+        check_folder(path, folder)
+    else:
+        make_folder(path, folder)
     alone = not os.path.isdir(folder)
     with contextlib.nullcontext() if alone else locked(path, what=f"text_file of {path}"):
         before = read_file(path, limit=LARGEST, missing=b"")

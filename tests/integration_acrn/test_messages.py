@@ -299,6 +299,25 @@ def test_a_guest_that_cannot_be_reached_is_told_once_and_the_proof_is_kept_all_t
     assert told["state"] == "nobody"
 
 
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({"verify_json": "said", "verify_junit": "./said"}, "verify_json is FOLDER/said, verify_junit is FOLDER/said: of"),
+        ({"verify_json": "hosts.yml/x"}, "its directory cannot be made: FOLDER/hosts.yml is no directory"),
+        ({"verify_prometheus": "."}, "FOLDER: is not a regular file"),
+    ],
+)
+def test_a_report_that_cannot_be_kept_is_refused_before_anybody_is_asked(tmp_path, files, told):
+    away = {"acrn_host": "line-1", "acrn_vm": "VM1", "ansible_host": "127.0.0.1", "ansible_port": 9}
+    inventory = {
+        "acrn_hosts": {"hosts": {"line-1": {**sample(tmp_path), "ivshmem_regions": [region()]}}},
+        "acrn_guests": {"hosts": {"panel": {**away, "ansible_connection": "ssh"}}},
+    }
+    done = plan(tmp_path, inventory, "-e", json.dumps(files), playbook="verify")
+    assert done.returncode == 2 and "UNREACHABLE!" not in done.stdout, done.stdout
+    assert told.replace("FOLDER", str(tmp_path)) in " ".join(done.stdout.split()), done.stdout
+
+
 @pytest.mark.parametrize("playbook", PLAYBOOKS)
 def test_what_nobody_reads_is_told_by_each_playbook(tmp_path, playbook):
     # A host without a scenario ends most of them early; nothing is touched.

@@ -87,6 +87,8 @@ class Emulator:
     machine: board.Machine
     # Gets each line of the console as it comes.
     shown: Callable[[str], None] | None = None
+    # What the console says before a reboot, where the machine may do that.
+    reboots: str = ""
     lines: list[Line] = field(default_factory=list)
     _pending: bytes = field(default=b"", init=False)
 
@@ -114,6 +116,11 @@ class Emulator:
         self._screen: int | None = None
         self.text = ""
         self._log = open(self.directory / "serial.log", "w", encoding="utf-8")  # closed in __exit__
+        self._spent = self._last = 0.0
+        self._power_on()
+        return self
+
+    def _power_on(self) -> None:
         # A test that is killed ends nothing itself: who waits for it shall not find two emulators the next time.
         mortal = ["setpriv", "--pdeathsig", "KILL"]
         command = [*mortal, "script", "-qfc", f"exec {shlex.join(mortal)} bochs -q -f bochsrc -rc go", "terminal.log"]
@@ -126,7 +133,23 @@ class Emulator:
             start_new_session=True,
             env={**os.environ, "TERM": "xterm", "LC_ALL": "C"},
         )
-        return self
+
+    def _ended(self) -> bool:
+        """Whether the machine is off. After a reboot it is switched on again: Bochs' BIOS takes no other reset."""
+        if self._process.poll() is None:
+            return False
+        if not (self.reboots and re.search(self.reboots, self.text)):
+            return True
+        self.text = ""
+        self._spent = self._last
+        if self._screen is not None:
+            os.close(self._screen)
+            self._screen = None
+        for left in ("bochs.log", "terminal.log"):
+            (self.directory / left).rename(self.directory / f"{left}.before")
+        Path(f"{self.image}.lock").unlink(missing_ok=True)
+        self._power_on()
+        return False
 
     def __exit__(self, *unused: object) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -158,7 +181,8 @@ class Emulator:
                     # script runs the emulator as its child, in a session of its own.
                     if int(fields[1]) == self._process.pid:
                         ticks += int(fields[11]) + int(fields[12])
-        return ticks / os.sysconf("SC_CLK_TCK")
+        self._last = max(self._last, self._spent + ticks / os.sysconf("SC_CLK_TCK"))
+        return self._last
 
     def _take(self, data: bytes) -> None:
         self.text += data.decode("utf-8", "replace")
@@ -189,15 +213,29 @@ class Emulator:
                 return found
             if stop and re.search(stop, self.text, re.M):
                 raise EmulatorError(self.told(f"{stop!r} came before {pattern!r}"))
-            if self._process.poll() is not None:
+            if self._ended():
                 raise EmulatorError(self.told(f"the emulator ended before {pattern!r} came"))
             if self.cpu() > limit or time.monotonic() > end:
                 raise EmulatorError(self.told(f"{pattern!r} did not come in {seconds:.0f} s of CPU time"))
-            for ready in select.select(self._drained(), [], [], 0.5)[0]:
-                with contextlib.suppress(BlockingIOError):
-                    data = os.read(ready, 65536)
-                    if ready == self._master:
-                        self._take(data)
+            self._listen()
+
+    def until(self, ended: Callable[[], bool], seconds: float) -> None:
+        """Read the console until something outside of the machine has ended. Raises EmulatorError."""
+        limit = self.cpu() + seconds
+        while not ended():
+            if self._ended():
+                raise EmulatorError(self.told("the emulator ended"))
+            if self.cpu() > limit:
+                raise EmulatorError(self.told(f"{seconds:.0f} s of CPU time are over"))
+            self._listen()
+
+    def _listen(self) -> None:
+        """Take what the console says within half a second."""
+        for ready in select.select(self._drained(), [], [], 0.5)[0]:
+            with contextlib.suppress(BlockingIOError):
+                data = os.read(ready, 65536)
+                if ready == self._master:
+                    self._take(data)
 
     def type(self, text: str) -> None:
         """Type on the console, slowly: the hypervisor looks at it every 40 ms of its own time."""

@@ -151,14 +151,14 @@ def _imported(source: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             found.add(node.module)
             parts.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return {name for name in found if _standard(name)} | {name for name in parts if _standard(name) and _module(name)}
+    return {name for name in found if _standard(name)} | {name for name in parts if _standard(name) and is_module(name)}
 
 
 def _standard(name: str) -> bool:
     return name.split(".")[0] in sys.stdlib_module_names
 
 
-def _module(name: str) -> bool:
+def is_module(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:
@@ -177,7 +177,7 @@ def sources_of(bundle: str) -> list[str]:
     return [source for _name, source, _code in parts]
 
 
-def _compiled(sources: Sequence[str]) -> dict[str, bytes]:
+def compiled(sources: Sequence[str]) -> dict[str, bytes]:
     """Sources by their path, so that the guest need not compile them."""
     unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
     code = "import py_compile, sys\nfor number, path in enumerate(sys.argv[1:]):"
@@ -204,7 +204,7 @@ def python(names: Sequence[str]) -> tuple[dict[str, bytes], list[str]]:
     shared = [real]
     sources = [path for path in modules if path.endswith(".py")]
     # Beside where its source would be.
-    files.update({path.lstrip("/") + "c": data for path, data in _compiled(sources).items()})
+    files.update({path.lstrip("/") + "c": data for path, data in compiled(sources).items()})
     for path in modules:
         if not path.endswith(".py"):
             files[path.lstrip("/")] = Path(path).read_bytes()
@@ -254,7 +254,7 @@ def initramfs(
     program = HERE / "guest/guest.py"
     files = {
         "init": b"#!/bin/busybox sh\n" + (HERE / "guest/init.sh").read_bytes(),
-        "guest.pyc": _compiled([str(program)])[str(program)],
+        "guest.pyc": compiled([str(program)])[str(program)],
         "job.json": json.dumps(job).encode(),
         **{f"modules/{name}": text.encode() for name, text in bundles.items()},
     }
@@ -325,10 +325,14 @@ DISK_LOAD = "set root=(hd0,msdos1)\nset prefix=(hd0,msdos1)/boot/grub\n"
 DISK_MODULES = ["part_msdos", "ext2", "loadenv", "gzio"]
 
 
-def disk(path: Path, root: Path, cylinder: int) -> None:
-    """Write a disk that boots GRUB from its first sectors, with all files below ``root`` in one partition."""
+def disk(path: Path, root: Path, cylinder: int, *, kind: str = "ext4", least: int = 0, behind: int = 0) -> None:
+    """Write a disk that boots GRUB from its first sectors, with all files below ``root`` in one partition.
+
+    ``least``: bytes that it has at least; ``behind``: how many of them are free behind the partition.
+    """
     used = sum(each.stat().st_size for each in root.rglob("*") if each.is_file())
-    size = -(-(PARTITION + used * 5 // 4 + (16 << 20)) // cylinder) * cylinder
+    whole = -(-max(least, PARTITION + used * 5 // 4 + (16 << 20) + behind) // cylinder) * cylinder
+    size = whole - behind
     with tempfile.TemporaryDirectory() as place:
         load, core = Path(place) / "load.cfg", Path(place) / "core.img"
         load.write_text(DISK_LOAD)
@@ -339,11 +343,11 @@ def disk(path: Path, root: Path, cylinder: int) -> None:
         first[446:462] = entry[:12] + struct.pack("<I", (size - PARTITION) // 512)
         first[510:512] = b"\x55\xaa"
         with path.open("wb") as handle:
-            handle.truncate(size)
+            handle.truncate(whole)
             handle.write(first + core.read_bytes())
             if handle.tell() > PARTITION:
                 raise ImageError("GRUB does not fit in front of the partition")
-    words = ["-q", "-F", "-t", "ext4", "-O", "^metadata_csum,^64bit", "-U", DISK_UUID, "-d", str(root)]
+    words = ["-q", "-F", "-t", kind, "-O", "^metadata_csum,^64bit", "-U", DISK_UUID, "-d", str(root)]
     run("mke2fs", *words, "-E", f"offset={PARTITION}", str(path), f"{(size - PARTITION) // 1024}k")
 
 

@@ -59,6 +59,8 @@ LAUNCHED = real.Wanted(
         region("table", 4, VM1, VM2, provided_by="device_model", region_id=4098),
     ],
 )
+# A host on which ACRN is installed, and one VM is launched.
+HOST = real.Wanted((3, 3), [SERVICE, POST1], [region("state", 2, *ALL[:2], region_id=4097)])
 
 BIG = board.Machine(memory=5 * board.GB)
 CASES = {

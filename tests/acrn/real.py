@@ -159,9 +159,9 @@ class Built:
     state: Mapping[str, Any] | None = None
 
 
-def _launch(wanted: Wanted, folder: Path) -> dict[str, Any]:
-    """Variables of the role ``launch`` for all VMs that are launched. It writes here; the Service VM gets the files."""
-    vms = [
+def launch_vms(wanted: Wanted) -> list[dict[str, Any]]:
+    """``launch_vms`` of the role ``launch``: all VMs that are launched."""
+    return [
         {
             "name": vm.name,
             "memory": vm.memory // board.MB,
@@ -174,8 +174,12 @@ def _launch(wanted: Wanted, folder: Path) -> dict[str, Any]:
         for vm in wanted.vms
         if vm.order == frame.POST
     ]
+
+
+def _launch(wanted: Wanted, folder: Path) -> dict[str, Any]:
+    """Variables of the role ``launch``. It writes here; the Service VM gets the files."""
     return {
-        "launch_vms": vms,
+        "launch_vms": launch_vms(wanted),
         "launch_plan": "{{ plan }}",
         "launch_dir": str(folder / "launch"),
         "launch_units": False,

@@ -5,12 +5,17 @@
 
 from __future__ import annotations
 
+import _imp
+import marshal
 import operator
 import os
 import pty
 import re
 import select
 import subprocess
+import sys
+import threading
+import zipfile
 from types import SimpleNamespace
 
 import board
@@ -19,6 +24,9 @@ import frame
 import image
 import pytest
 import show
+from ansible.errors import AnsibleError
+from ansible.playbook.play_context import PlayContext
+from ansible.plugins.loader import connection_loader
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._board import read_board
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._request import decide
@@ -204,3 +212,82 @@ def test_demo_tells_what_each_vm_has_found_and_from_whom():
         "PRE_STD_VM0: state of 2 MB at 00:08.0, bytes from PRE_STD_VM1, 2 doorbells",
         "PRE_STD_VM1: state of 2 MB at 00:08.0, bytes from nobody, 2 doorbells",
     ]
+
+
+@pytest.fixture(name="guest_programs")
+def _guest_programs(monkeypatch):
+    """What runs on a host in the emulator can be imported here."""
+    monkeypatch.syspath_prepend(str(image.HERE / "guest"))
+    yield
+    for name in ("agent", "kept"):
+        sys.modules.pop(name, None)
+
+
+def test_program_runs_apart_with_what_was_compiled_of_its_modules(guest_programs, tmp_path, monkeypatch):
+    import kept
+
+    monkeypatch.setattr(kept, "CODE", f"{tmp_path}/")
+    packed = tmp_path / "packed.zip"
+    source = b"WORD = 'from its source'\n"
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("kept_word.py", source)
+    program = f"import sys; sys.path.insert(0, {str(packed)!r}); import kept_word; print(kept_word.WORD); sys.exit(3)"
+    assert kept.apart(program.encode()) == (3, b"from its source\n", b"")
+    code = compile("WORD = 'compiled before'", "kept_word", "exec")
+    (tmp_path / _imp.source_hash(1, source).hex()).write_bytes(marshal.dumps(code))
+    assert kept.apart(program.encode()) == (3, b"compiled before\n", b"")
+    status, output, errors = kept.apart(b"raise ValueError('no')")
+    assert (status, output) == (1, b"")
+    assert errors.endswith(b"ValueError: no\n")
+
+
+class Sectors:
+    """A disk in a file, as the host in the emulator works it by its ports."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def read(self, start, count):
+        with self.path.open("rb") as handle:
+            handle.seek(512 * start)
+            return handle.read(512 * count)
+
+    def write(self, start, data):
+        assert len(data) % 512 == 0
+        with self.path.open("r+b") as handle:
+            handle.seek(512 * start)
+            handle.write(data)
+
+
+def test_controller_reaches_the_host_by_sectors_of_its_disk(guest_programs, tmp_path):
+    import agent
+
+    path, places = tmp_path / "disk.img", {"requests": 8, "answers": 64}
+    path.write_bytes(bytes(128 * 512))
+    stopped = threading.Event()
+
+    def serve():
+        disk, last = Sectors(path), 0
+        while not stopped.is_set():
+            last = agent.answer(disk, places, last)
+
+    connection_loader.add_directory(str(image.HERE / "plugins/connection"))
+    connection = connection_loader.get("mailbox", PlayContext())
+    connection.set_options(direct={"image": str(path), "patience": 20, **places})
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        assert connection.exec_command("cat; echo no >&2; exit 4", b"text") == (4, b"text", b"no\n")
+        for program in agent.STARTED:
+            assert connection.exec_command(program, b"print('modules run')") == (0, b"modules run\n", b"")
+        (tmp_path / "source").write_bytes(b"\0" * 700)
+        connection.put_file(str(tmp_path / "source"), str(tmp_path / "target"))
+        connection.fetch_file(str(tmp_path / "target"), str(tmp_path / "back"))
+        assert (tmp_path / "back").read_bytes() == b"\0" * 700
+        with pytest.raises(AnsibleError, match="FileNotFoundError"):
+            connection.fetch_file(str(tmp_path / "nothing"), str(tmp_path / "back"))
+        with pytest.raises(AnsibleError, match="do not fit"):
+            connection.exec_command("cat", b"x" * 40000)
+    finally:
+        stopped.set()
+        thread.join()

@@ -302,7 +302,7 @@ def test_a_guest_that_cannot_be_reached_is_told_once_and_the_proof_is_kept_all_t
 @pytest.mark.parametrize(
     ("files", "told"),
     [
-        ({"verify_json": "said", "verify_junit": "./said"}, "verify_json is FOLDER/said, verify_junit is FOLDER/said: of"),
+        ({"verify_json": "a", "verify_junit": "./a"}, "verify_json is FOLDER/a, verify_junit is FOLDER/a: of reports"),
         ({"verify_json": "hosts.yml/x"}, "its directory cannot be made: FOLDER/hosts.yml is no directory"),
         ({"verify_prometheus": "."}, "FOLDER: is not a regular file"),
     ],

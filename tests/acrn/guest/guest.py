@@ -384,10 +384,10 @@ def work():
     say("init", uptime=time.monotonic())
     if LAUNCHED:
         LAUNCHED.start()
-        if not LAUNCHED.running:
-            # Nobody to meet.
-            say("done", uptime=time.monotonic())
-            return
+    if not JOB["regions"] or (LAUNCHED and not LAUNCHED.running):
+        # Nobody to meet.
+        say("done", uptime=time.monotonic())
+        return
     loaded = modules("guest_device", "guest_probe")
     device = Module(*loaded["guest_device"])
     probe = Module(*loaded["guest_probe"])

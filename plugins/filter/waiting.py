@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import some
-from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _waiting
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _door, _waiting
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils._fleet import Fleet
 
 
@@ -22,22 +22,22 @@ def waiting(
 ) -> dict[str, Any]:
     """Who waits for what after the plays of a playbook, the guests that are left alone, and the table.
 
-    ``lost`` are hosts and guests without which the plays have gone on, ``stopped`` hosts that were not begun or not
-    ended, since the run ends for the sake of the lost.
+    ``lost`` are hosts and guests without which the plays have gone on, beside those hosts that a play has rescued;
+    ``stopped`` hosts that were not begun or not ended, since the run ends for the sake of the lost.
     """
     fleet = Fleet(groups, hostvars)
-    hosts = [fleet.after(host) for host in fleet.hosts]
-    found = {host.name: host.waits() for host in hosts}
+    hosts = {name: fleet.after(name) for name in fleet.hosts}
+    found = {name: host.waits() for name, host in hosts.items()}
     for name in stopped:
         # Of an installation that was not begun nobody has said how it ended.
-        known = found[name] if hostvars[name].get("hypervisor_install_result") else []
+        known = found[name] if hosts[name].values.get("hypervisor_install_result") else []
         found[name] = known or [_waiting.stopped(name)]
     # What is known of a host that was lost on the way is half of it, but for why it was refused.
-    for name in sorted(lost):
+    for name in sorted({*lost, *(name for name, host in hosts.items() if host.values.get(_door.LOST))}):
         refused = [wait for wait in found.get(name, ()) if wait.state == _waiting.REFUSED]
         found[name] = refused or [_waiting.lost(name)]
     values = _waiting.as_values(wait for waits in found.values() for wait in waits)
-    later = [guest for host in hosts for guest in host.later()]
+    later = [guest for host in hosts.values() for guest in host.later()]
     left = [guest for wait in values for guest in wait["guests"]]
     return {
         "waits": values,

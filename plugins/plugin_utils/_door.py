@@ -46,6 +46,8 @@ NO_RESULT = ("_ansible_", "__ansible_")
 PLAN = "__acrn_plan"
 # That of plays which go on where all their hosts are lost. Ansible lets nobody rescue a host that cannot be reached.
 RESCUED = "__acrn_rescued"
+# What they leave in the variables of such a host.
+LOST = "__acrn_lost"
 # How ansible-core says, in 2.17 and in 2.19 and later, that a host has no such Python.
 _NO_PYTHON = re.compile(r"module interpreter .+ was not found|need to set the interpreter")
 _PYTHON = "a Python: set its variable ansible_python_interpreter to one that is there, or install it"

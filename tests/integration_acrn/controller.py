@@ -61,6 +61,13 @@ def command(folder, *words, timeout=300):
     return done
 
 
+def next_steps(done):
+    """The lines of the table NEXT STEPS that a run has ended with, if it has one."""
+    lines = [line.strip().strip('",') for line in done.stdout.splitlines()]
+    steps = lines[lines.index("NEXT STEPS") :] if "NEXT STEPS" in lines else []
+    return steps[: steps.index("]") if "]" in steps else None]
+
+
 def play(folder, variables, content, *options, timeout=300):
     """Run a play on this machine itself. ``content`` is what it does: its roles or tasks."""
     text = {

@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
+from ansible_collections.acrn.ivshmem.tests.integration_acrn.controller import next_steps
 from ansible_collections.acrn.ivshmem.tests.integration_acrn.test_remove import Fleet
 
 
@@ -41,14 +43,10 @@ def test_install_takes_what_site_has_built(tmp_path):
 
 def steps(done):
     """Host -> what it waits for, of a table with a host a row."""
-    lines = [line.strip().strip('",') for line in done.stdout.rpartition("NEXT STEPS")[2].splitlines()]
-    found = {}
-    for line in lines[2 : lines.index("]")]:
-        if line.startswith("More: "):
-            break
-        who, what = line[:16].strip(), line[18:36].strip()
-        name = who or name  # noqa: F821 - that of the row above
-        found[name] = f"{found.get(name, '')} {what}".strip()
+    found, name = {}, ""
+    for line in itertools.takewhile(lambda line: not line.startswith("More: "), next_steps(done)[2:]):
+        name = line[:16].strip() or name  # that of the row above
+        found[name] = f"{found.get(name, '')} {line[18:36].strip()}".strip()
     return found
 
 

@@ -18,7 +18,7 @@ import sys
 import pytest
 import yaml
 
-from ansible_collections.acrn.ivshmem.tests.integration_acrn.controller import ROOT, command, sample
+from ansible_collections.acrn.ivshmem.tests.integration_acrn.controller import ROOT, command, next_steps, sample
 from ansible_collections.acrn.ivshmem.tests.integration_acrn.test_launch_restart import ACRN_DM, CONTROL
 
 MEMORY = f"acrn_wait_{os.getpid()}"
@@ -82,9 +82,7 @@ class Fleet:
         (self.folder / "inventory.yml").write_text(yaml.safe_dump(inventory))
         options = ("-i", "inventory.yml", f"acrn.ivshmem.{playbook}", *words)
         done = command(self.folder, "ansible-playbook", *options, timeout=1200)
-        lines = [line.strip().strip('",') for line in done.stdout.splitlines()]
-        steps = lines[lines.index("NEXT STEPS") :] if "NEXT STEPS" in lines else []
-        return done, steps[: steps.index("]") if "]" in steps else None]
+        return done, next_steps(done)
 
     def scripts(self, name):
         return {path.name: path.read_bytes() for path in (self.folder / name / "launch").glob("*")}

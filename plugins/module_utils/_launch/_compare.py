@@ -10,7 +10,7 @@ This module util is PRIVATE to the collection: it can change at any time.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence
+from typing import Any, Iterator, Mapping, Sequence
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import digest_or_none, read_file
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import (
@@ -35,9 +35,6 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._view import 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._light import Heavy, Light, Module
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import HYPERVISOR, PREFIXES, Device, IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._version import given_version
-
-if TYPE_CHECKING:
-    pass
 
 # Where systemd runs (sd_booted).
 SYSTEMD = "/run/systemd/system"

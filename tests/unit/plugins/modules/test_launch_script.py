@@ -337,6 +337,11 @@ def test_the_running_hypervisor_of_several(run, script, tmp_path, monkeypatch):
         cmdline.write_text(text)
         warnings = run(**arguments)["warnings"]
         assert warning in warnings[0] if warning else not warnings
+        key = _entries.key_of(_entries.running_entry(text))
+        assert (
+            _running.manifest_path(str(tmp_path / "boot")).split("boot/")[1]
+            == (f"{key}/" if key else "") + "manifest.json"
+        )
 
 
 def test_unknown_hypervisor_is_warned_of(run, script, tmp_path):

@@ -61,8 +61,8 @@ RELEASE = "6.1.0-acrn-emulated"
 # What the host's own entry boots, without ACRN: the same kernel and files.
 OWN = """\
 menuentry 'Host' --id host {{
-	linux /boot/vmlinuz-{release} root=/dev/ram0 {arguments} reboot=pci
-	initrd /boot/initrd.img-{release}
+\tlinux /boot/vmlinuz-{release} root=/dev/ram0 {arguments} reboot=pci
+\tinitrd /boot/initrd.img-{release}
 }}
 """
 # Programs of a host that Debian's would need a whole system for.

@@ -126,7 +126,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._files import read_fi
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError, parse_regions
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._board import read_board
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._request import describe, find_version
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._rules import ERROR, Finding
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._rule import ERROR, Finding
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import read_scenario
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._version import parse_version
 

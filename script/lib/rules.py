@@ -15,7 +15,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 
 HEAD = """\
-<!-- Made by script/rules from plugins/module_utils/_scenario/_rules.py; do not edit. -->
+<!-- Made by script/rules from RULES in plugins/module_utils/_scenario/_rules.py; do not edit. -->
 # Rules
 
 What a declaration of regions is held against before anything is written. An *error* stops the run; all errors are told
@@ -59,10 +59,12 @@ def page() -> str:
         os.makedirs(os.path.join(base, "ansible_collections", "acrn"))
         os.symlink(ROOT, os.path.join(base, "ansible_collections", "acrn", "ivshmem"))
         sys.path.insert(0, base)
-        code = importlib.import_module("ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._rules")
+        utils = "ansible_collections.acrn.ivshmem.plugins.module_utils"
+        code = importlib.import_module(f"{utils}._scenario._rules")
+        first = importlib.import_module(f"{utils}._facts").FIRST
     rows, parts = [], []
     for rule in code.RULES:
-        held = versions(rule, code.FIRST)
+        held = versions(rule, first)
         cells = [f"[`{rule.id}`](#{rule.id})", rule.severity, held, rule.what.replace("|", "\\|")]
         rows.append("| " + " | ".join(cells) + " |\n")
         told = {"what": rule.what, "mend": rule.mend, "source": rule.source}

@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._guest import _probe
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import _rules
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario import _rule, _rules
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils import (
     _plan,
     _report,
@@ -37,9 +37,9 @@ def headings(page, under=""):
 
 def test_each_rule_is_explained_where_its_messages_point_to():
     rules = [rule.id for rule in _rules.RULES]
-    assert headings(_rules.PAGE) == rules
+    assert headings(_rule.PAGE) == rules
     for rule in _rules.RULES:
-        finding = _rules.Finding(rule.id, rule.severity, "", "text", rule.mend)
+        finding = _rule.Finding(rule.id, rule.severity, "", "text", rule.mend)
         page, _hash, anchor = finding.pointer.partition("#")
         assert str(finding).endswith(f" [{finding.pointer}]")
         assert anchor in headings(page)
@@ -48,7 +48,7 @@ def test_each_rule_is_explained_where_its_messages_point_to():
 
 def test_links_of_findings_are_into_the_repository_of_the_collection():
     repository = yaml.safe_load((ROOT / "galaxy.yml").read_text(encoding="utf-8"))["repository"]
-    assert f"{repository}/blob/main" == _rules.REPOSITORY
+    assert f"{repository}/blob/main" == _rule.REPOSITORY
 
 
 def test_each_state_of_those_who_wait_has_its_place():

@@ -42,7 +42,8 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._tree import
 from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import REGION_IDS_SINCE, V3_FIRST
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import read_file
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import HYPERVISOR, IvshmemError, some
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._rules import ERROR, check
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._rule import ERROR
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._rules import check
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import Scenario, read_scenario
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._vm import V3
 from ansible_collections.acrn.ivshmem.plugins.module_utils._xml import Document

@@ -31,7 +31,8 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._board impo
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._launch_xml import launch_guests, render_launch
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._memory import budget
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._places import PlacedRegion, Places, place_regions
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._rules import Finding, check, refuse
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._rule import Finding
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._rules import check, refuse
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import Scenario, read_scenario
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._version import version_of_tree
 

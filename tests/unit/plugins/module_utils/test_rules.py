@@ -14,7 +14,8 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     parse_regions,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._board import read_board
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._rules import ERROR, RULES, WARNING, check, refuse
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._rule import ERROR, WARNING
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._rules import RULES, check, refuse
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import read_scenario
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils import scenarios
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils.scenarios import VMS, pci_devs, vuart

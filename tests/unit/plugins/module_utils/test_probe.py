@@ -18,7 +18,17 @@ import time
 
 import pytest
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._guest import _functions, _idle, _journal, _kernel, _probe
+from ansible_collections.acrn.ivshmem.plugins.module_utils._guest import (
+    _figures,
+    _functions,
+    _idle,
+    _interrupts,
+    _journal,
+    _kernel,
+    _listener,
+    _mapped,
+    _probe,
+)
 from ansible_collections.acrn.ivshmem.plugins.module_utils._lock import held
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils.guest_kernel import FakeKernel
@@ -434,33 +444,33 @@ def test_mainline_uio_cannot_receive(one):
 
 def test_ioctl_numbers():
     # asm-generic/ioctl.h: direction << 30 | size << 16 | type << 8 | number
-    assert 1 << 30 | 8 << 16 | ord("u") << 8 | 100 == _probe.UIO_MSIX_DATA
+    assert 1 << 30 | 8 << 16 | ord("u") << 8 | 100 == _interrupts.UIO_MSIX_DATA
     numbers = (0, 1, 2, 3, 4, 6, 8, 10)
     assert [ord(";") << 8 | 100 + number for number in numbers] == [
-        _probe.VFIO_GET_API_VERSION,
-        _probe.VFIO_CHECK_EXTENSION,
-        _probe.VFIO_SET_IOMMU,
-        _probe.VFIO_GROUP_GET_STATUS,
-        _probe.VFIO_GROUP_SET_CONTAINER,
-        _probe.VFIO_GROUP_GET_DEVICE_FD,
-        _probe.VFIO_DEVICE_GET_REGION_INFO,
-        _probe.VFIO_DEVICE_SET_IRQS,
+        _mapped.VFIO_GET_API_VERSION,
+        _mapped.VFIO_CHECK_EXTENSION,
+        _mapped.VFIO_SET_IOMMU,
+        _mapped.VFIO_GROUP_GET_STATUS,
+        _mapped.VFIO_GROUP_SET_CONTAINER,
+        _mapped.VFIO_GROUP_GET_DEVICE_FD,
+        _mapped.VFIO_DEVICE_GET_REGION_INFO,
+        _mapped.VFIO_DEVICE_SET_IRQS,
     ]
 
 
 def ears(memory, vectors=3):
     with open(memory, "r+b") as handle:
-        mapped = _probe.Mapped(mmap.mmap(handle.fileno(), SIZE))
-    return _probe.Ears(mapped, [_probe.eventfd() for _vector in range(vectors)])
+        mapped = _mapped.Mapped(mmap.mmap(handle.fileno(), SIZE))
+    return _interrupts.Ears(mapped, [_interrupts.eventfd() for _vector in range(vectors)])
 
 
 def test_listen_counts_each_vector(memory):
     listening = ears(memory)
     os.write(listening.events[2], struct.pack("<Q", 2))
     os.write(listening.events[0], struct.pack("<Q", 1))
-    assert _probe.listen(listening, 5, wanted=3) == [1, 0, 2]
+    assert _interrupts.listen(listening, 5, wanted=3) == [1, 0, 2]
     begin = time.monotonic()
-    assert _probe.listen(listening, 0.2) == [1, 0, 2]
+    assert _interrupts.listen(listening, 0.2) == [1, 0, 2]
     assert time.monotonic() - begin >= 0.2
     listening.close()
 
@@ -468,20 +478,20 @@ def test_listen_counts_each_vector(memory):
 def test_agent_counts_while_no_module_runs(one, memory):
     listening = ears(memory)
     bell = os.dup(listening.events[1])
-    _probe.start_agent(one, _functions.read_function(one, A), listening, 30)
+    _interrupts.start_agent(one, _functions.read_function(one, A), listening, 30)
     for _turn in range(3):
         os.write(bell, struct.pack("<Q", 1))
-    assert _probe.collect(one, A) == [0, 3, 0]
-    assert _probe.collect(one, A) is None
+    assert _listener.collect(one, A) == [0, 3, 0]
+    assert _listener.collect(one, A) is None
     os.close(bell)
     os.wait()
 
 
 def test_agent_ends_by_itself(one, memory):
-    _probe.start_agent(one, _functions.read_function(one, A), ears(memory), 0.2)
+    _interrupts.start_agent(one, _functions.read_function(one, A), ears(memory), 0.2)
     assert os.WEXITSTATUS(os.wait()[1]) == 0
     assert one.names(_kernel.RUN) == []
-    assert _probe.collect(one, A) is None
+    assert _listener.collect(one, A) is None
 
 
 def test_round_trips_by_an_agent(one, two, memory):
@@ -533,7 +543,7 @@ def test_an_agent_answers_where_the_bytes_are_saved_alone(one, memory, saved):
 def test_an_agent_that_hangs_is_told_of(one, memory, monkeypatch, operation):
     """It would go on writing into the memory behind the back of who has put everything back."""
     before = memory.read_bytes()
-    monkeypatch.setattr(_probe, "ANSWER", 0.2)
+    monkeypatch.setattr(_listener, "ANSWER", 0.2)
     path = one.path(f"{_kernel.RUN}/{A}.sock")
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
@@ -550,7 +560,7 @@ def test_peer_that_does_not_answer(memory):
     with open(memory, "r+b") as handle, mmap.mmap(handle.fileno(), SIZE) as mapped:
         mapped[:256] = bytes(256)
         with pytest.raises(IvshmemError, match="has answered 0 of 5 round trips"):
-            _probe.round_trips(mapped, 64, 128, rounds=5, timeout=0.1)
+            _figures.round_trips(mapped, 64, 128, rounds=5, timeout=0.1)
 
 
 def test_throughput_leaves_the_bytes(one, memory):
@@ -564,7 +574,7 @@ def test_throughput_leaves_the_bytes(one, memory):
 
 
 def test_eventfd_does_not_block():
-    handle = _probe.eventfd()
+    handle = _interrupts.eventfd()
     assert select.select([handle], [], [], 0) == ([], [], [])
     with pytest.raises(BlockingIOError):
         os.read(handle, 8)

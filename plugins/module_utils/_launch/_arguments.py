@@ -25,8 +25,8 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._shell import
     Substitution,
     Variable,
     Word,
-    parse_words,
 )
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._shell_words import parse_words
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._values import UNKNOWN, Values, can_be, is_list
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Bdf, IvshmemError
 

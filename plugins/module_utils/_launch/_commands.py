@@ -20,8 +20,8 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._shell import
     Substitution,
     Variable,
     Word,
-    parse_script,
 )
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._shell_reader import parse_script
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._values import UNKNOWN, Values, is_list
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 

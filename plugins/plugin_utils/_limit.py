@@ -42,22 +42,12 @@ def looked_at(
     whose plans tell their devices. ``of_guest`` has the ACRN host of each guest.
     """
     every = {need: list(groups.get(_GROUPS[need]) or []) for need in NEEDS}
-    here = {need: [name for name in every[need] if name in run] for need in NEEDS}
-    refused: list[str] = []
-    if any(every[need] for need in needs) and not any(here[need] for need in needs):
-        wanted = " or ".join(_GROUPS[need] for need in needs)
-        refused.append(
-            f"{limit} has no host of the group {wanted}, and nothing would be done: write --limit with one of "
-            f"{some(name for need in needs for name in every[need])}; what is built for a host is built on its builder "
-            "without that being in the limit"
-        )
+    refused = _nobody(run, {need: every[need] for need in needs}, limit)
     if not with_hosts:
         return {"refused": refused, "told": []}
-    missing: dict[str, list[str]] = {}
-    for guest in here[GUESTS]:
-        host = of_guest.get(guest, "")
-        if host in every[HOSTS] and host not in run:
-            missing.setdefault(host, []).append(guest)
+    missing = _by_host(
+        (guest for guest in every[GUESTS] if guest in run), of_guest, (host for host in every[HOSTS] if host not in run)
+    )
     if missing:
         # What mends this mends the first, too.
         refused = [
@@ -65,14 +55,32 @@ def looked_at(
             for host, guests in missing.items()
         ]
         refused.append(f"write {wider(limit, run, missing)}")
-    absent = [guest for guest in every[GUESTS] if guest not in run]
-    left = {host: [guest for guest in absent if of_guest.get(guest) == host] for host in here[HOSTS]}
-    return {
-        "refused": refused,
-        "told": [
-            f"{host}: {some(guests)} {'is' if len(guests) == 1 else 'are'} not in this run, so nothing is bound or "
-            f"proved there; {wider(limit, run, guests)}"
-            for host, guests in left.items()
-            if guests
-        ],
-    }
+    left = _by_host(
+        (guest for guest in every[GUESTS] if guest not in run), of_guest, (host for host in every[HOSTS] if host in run)
+    )
+    told = [
+        f"{host}: {some(guests)} {'is' if len(guests) == 1 else 'are'} not in this run, so nothing is bound or "
+        f"proved there; {wider(limit, run, guests)}"
+        for host, guests in left.items()
+    ]
+    return {"refused": refused, "told": told}
+
+
+def _nobody(run: Sequence[str], needed: Mapping[str, Sequence[str]], limit: str) -> list[str]:
+    """Why a run does nothing, where a limit has left none of the hosts that it needs, by their kind."""
+    names = [name for need in needed.values() for name in need]
+    if not names or any(name in run for name in names):
+        return []
+    return [
+        f"{limit} has no host of the group {' or '.join(_GROUPS[need] for need in needed)}, and nothing would be done: "
+        f"write --limit with one of {some(names)}; what is built for a host is built on its builder without that "
+        "being in the limit"
+    ]
+
+
+def _by_host(guests: Iterable[str], of_guest: Mapping[str, str], hosts: Iterable[str]) -> dict[str, list[str]]:
+    """Guests by their ACRN host, for those hosts that have any."""
+    found: dict[str, list[str]] = {host: [] for host in hosts}
+    for guest in guests:
+        found.get(of_guest.get(guest, ""), []).append(guest)
+    return {host: each for host, each in found.items() if each}

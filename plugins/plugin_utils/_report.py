@@ -105,6 +105,10 @@ class Host:
             return Proof("failed" if problems else "unknown", ("the proof is of an earlier plan", *problems))
         if said["regions"][0].get("state") == "alike" and not problems:
             return Proof("alike", (str(said["regions"][0].get("result") or ""),))
+        return self._judged(region, said, problems)
+
+    def _judged(self, region: Mapping[str, Any], said: Mapping[str, Sequence[Any]], problems: tuple[str, ...]) -> Proof:
+        """What a proof of the region as it is planned says."""
         pairs = {(str(pair["from"]), str(pair["to"])) for pair in said["pairs"]}
         count = len(region["vms"])
         # Each VM reads what each other has written. A and B are one pair, as people count.

@@ -227,18 +227,8 @@ def fleet(
             found["hosts"].setdefault(said["acrn_host"], said["regions"])
     for host in hosts:
         found["hosts"].setdefault(host, None)
-    for host, regions in found["hosts"].items():
-        variables = _guests.variables_of(hostvars, host)
-        plan = variables.get("scenario_plan") or {}
-        if regions is None:
-            found["hosts"][host] = plan.get("regions") or variables.get("ivshmem_regions") or []
-        if plan.get("undeclared"):
-            found["undeclared"][host] = str(plan["undeclared"])
-        right = {name: who for name, who in found["guests"].items() if who["acrn_host"] == host and not who["error"]}
-        here = {name: who["vm"] for name, who in right.items()}
-        if len(here) > 1:
-            for guest, problem in _guests.same_problems(here, plan.get("vms") or []).items():
-                found["guests"][guest]["error"] = problem
+    for host in found["hosts"]:
+        _look_at(found, host, _guests.variables_of(hostvars, host))
     session = Session(found, hostvars)
     for regions in session.regions.values():
         for region in regions:
@@ -246,6 +236,20 @@ def fleet(
             part(region, 0, session.options)
     found["service"] = session.service()
     return found
+
+
+def _look_at(found: dict[str, Any], host: str, variables: Mapping[str, Any]) -> None:
+    """The regions of a host, why it has none, and which of its guests are one and the same VM."""
+    plan = variables.get("scenario_plan") or {}
+    if found["hosts"][host] is None:
+        found["hosts"][host] = plan.get("regions") or variables.get("ivshmem_regions") or []
+    if plan.get("undeclared"):
+        found["undeclared"][host] = str(plan["undeclared"])
+    right = {name: who for name, who in found["guests"].items() if who["acrn_host"] == host and not who["error"]}
+    here = {name: who["vm"] for name, who in right.items()}
+    if len(here) > 1:
+        for guest, problem in _guests.same_problems(here, plan.get("vms") or []).items():
+            found["guests"][guest]["error"] = problem
 
 
 # -- the stages --------------------------------------------------------------------------------------------------------

@@ -28,11 +28,7 @@ def build_or_find(module: AnsibleModule) -> dict[str, Any]:
     """The artefact of what is asked for, built where there is none yet. Raises BuildError and IvshmemError."""
     began = time.monotonic()
     params = module.params
-    places = [params[name] for name in ("source", "python") if os.path.isabs(params[name] or "")]
-    missing = [place for place in places if not os.path.exists(place)]
-    to_come = [place for place in missing if params["awaited"] is None or place in params["awaited"]]
-    if module.check_mode and to_come:
-        _judge_what_is_there(module, missing, to_come)
+    if module.check_mode and _awaits(module):
         return {"changed": True, "built": False, "seconds": 0.0}
     todo = plan(_request(params))
     for mistake in todo.mistakes:
@@ -54,14 +50,31 @@ def build_or_find(module: AnsibleModule) -> dict[str, Any]:
     built = False
     if needed and not module.check_mode:
         manifest, built = build(todo, params["force"])
-    elif manifest is None:
-        result["validation"] = validate(todo, module.tmpdir)
-    if manifest is not None:
-        artifacts = {name: os.path.join(todo.path, name) for name in [*manifest["outputs"], MANIFEST]}
-        facts = {"manifest": manifest, "artifacts": artifacts, "log": artifacts[LOG]}
-        result.update(facts, validation=manifest["warnings"])
+    result.update({"validation": validate(todo, module.tmpdir)} if manifest is None else _facts(todo, manifest))
     changed = built or (needed and module.check_mode)
     return dict(result, changed=changed, built=built, seconds=round(time.monotonic() - began, 2))
+
+
+def _facts(todo: Plan, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What there is to tell of an artefact."""
+    artifacts = {name: os.path.join(todo.path, name) for name in [*manifest["outputs"], MANIFEST]}
+    return {
+        "manifest": manifest,
+        "artifacts": artifacts,
+        "log": artifacts[LOG],
+        "validation": manifest["warnings"],
+    }
+
+
+def _awaits(module: AnsibleModule) -> bool:
+    """Whether an earlier step of the run makes what a build needs; what is there already is judged."""
+    params = module.params
+    places = [params[name] for name in ("source", "python") if os.path.isabs(params[name] or "")]
+    missing = [place for place in places if not os.path.exists(place)]
+    to_come = [place for place in missing if params["awaited"] is None or place in params["awaited"]]
+    if to_come:
+        _judge_what_is_there(module, missing, to_come)
+    return bool(to_come)
 
 
 def _request(params: Mapping[str, Any]) -> Request:

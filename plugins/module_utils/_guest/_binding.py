@@ -492,14 +492,7 @@ class _Planner:
     def absent(self) -> None:
         wish = self.wish
         earlier = {**self.passing, **self.old}
-        if wish.devices is None:
-            gone = set(earlier)
-        else:
-            addresses = {function.address for _device, function in self.selected}
-            addresses |= {device.address for device in wish.devices if device.address}
-            names = {device.name for device in wish.devices if device.name}
-            refuse_beside_all(earlier)
-            gone = {key for key, (_b, name, _d) in earlier.items() if key in addresses or name in names}
+        gone = set(earlier) if wish.devices is None else self.meant(wish.devices, earlier)
         ours = {key: block for key, block in earlier.items() if key in gone}
         for _device, function in self.selected:
             # What an earlier call bound to another driver is given back just so: its rule goes, too.
@@ -513,6 +506,14 @@ class _Planner:
             {key: block for key, (block, _n, _d) in self.old.items() if key not in gone},
             {key: block for key, (block, _n, _d) in self.passing.items() if key not in gone},
         )
+
+    def meant(self, devices: Sequence[Device], earlier: Mapping[str, tuple[str, str, str]]) -> set[str]:
+        """The rules of devices that are to be given back, those that are not there any more as well."""
+        refuse_beside_all(earlier)
+        addresses = {function.address for _device, function in self.selected}
+        addresses |= {device.address for device in devices if device.address}
+        names = {device.name for device in devices if device.name}
+        return {key for key, (_block, name, _driver) in earlier.items() if key in addresses or name in names}
 
 
 def plan(state: State, wish: Wish) -> Plan:

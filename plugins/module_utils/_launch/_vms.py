@@ -292,16 +292,10 @@ def wish(
     if refused:
         return {"paths": {}, "devices": {}, "state": {"refused": refused}}
     known = "regions" in plan
-    devices = {
-        vm["name"]: list(vm["devices"]) if vm.get("devices") is not None else planned(vm["name"]) if known else []
-        for vm in vms
-    }
-    texts, refused = dict(generated or {}), []
-    for vm in vms if settings.mode == "template" else ():
-        try:
-            texts[vm["name"]] = render(values(vm, devices[vm["name"]], plan, settings))
-        except IvshmemError as exc:
-            refused.append(f"VM '{vm['name']}': {exc}")
+    devices = {vm["name"]: _devices_of(vm, planned if known else None) for vm in vms}
+    texts = dict(generated or {})
+    if settings.mode == "template":
+        refused = _rendered(vms, lambda vm: render(values(vm, devices[vm["name"]], plan, settings)), texts)
     paths = {vm["name"]: path(vm, settings) for vm in vms}
     result: dict[str, Any] = {"paths": paths, "devices": devices, "state": {"refused": refused}}
     if refused:
@@ -319,6 +313,24 @@ def wish(
         name = each.get("vm") or each["name"]
         each.update({"uuid": uuids[name]} if name in uuids else {})
     return result
+
+
+def _devices_of(vm: Vm, planned: Callable[[str], list[Any]] | None) -> list[Any]:
+    """The devices that a VM is given, else those of the plan, where it is known."""
+    if vm.get("devices") is not None:
+        return list(vm["devices"])
+    return planned(vm["name"]) if planned else []
+
+
+def _rendered(vms: Sequence[Vm], render: Callable[[Vm], str], texts: dict[str, str]) -> list[str]:
+    """Add the script of each VM, by its name. Why some cannot be made."""
+    refused = []
+    for vm in vms:
+        try:
+            texts[vm["name"]] = render(vm)
+        except IvshmemError as exc:
+            refused.append(f"VM '{vm['name']}': {exc}")
+    return refused
 
 
 def _uuids(vms: Iterable[Vm], settings: Settings) -> dict[str, str]:

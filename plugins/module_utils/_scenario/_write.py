@@ -158,16 +158,10 @@ def set_regions(module: Any) -> dict[str, Any]:
     inputs = _read(params)
     outcome = _decided(params, inputs)
     regions = [placed.as_dict() for placed in outcome.regions]
-    chosen = [
-        {"region": placed.region.prefixed, "vm": vm.vm.name, "vbdf": str(vm.vbdf)}
-        for placed in outcome.regions
-        for vm in placed.vms
-        if vm.chosen
-    ]
+    chosen = list(_chosen(outcome))
     # A machine without a Service VM has nobody to ask.
     asking = params["ask"] and bool(chosen) and any(vm.load_order == SERVICE for vm in outcome.scenario.vms)
-    pairs = ((inputs.scenario, outcome.data), (inputs.launch, outcome.launch))
-    changes = [(file, new) for file, new in pairs if new is not None and file.before != new]
+    changes = list(_changes(inputs, outcome))
     places = [{key: each[key] for key in each if key != "reserved"} for each in regions]
     keeps = params["places_path"] is not None and outcome.scenario.dialect == V2 and inputs.kept != places
     backups: list[str] = []
@@ -191,6 +185,21 @@ def set_regions(module: Any) -> dict[str, Any]:
             unified(_text(_start(file), file.path), _text(new, file.path), file.path) for file, new in changes
         ]
     return result
+
+
+def _chosen(outcome: Outcome) -> Iterator[dict[str, str]]:
+    """The places that nobody has given."""
+    for placed in outcome.regions:
+        for vm in placed.vms:
+            if vm.chosen:
+                yield {"region": placed.region.prefixed, "vm": vm.vm.name, "vbdf": str(vm.vbdf)}
+
+
+def _changes(inputs: Inputs, outcome: Outcome) -> Iterator[tuple[File, bytes]]:
+    """The files that are to be written, with their new bytes."""
+    for file, new in ((inputs.scenario, outcome.data), (inputs.launch, outcome.launch)):
+        if new is not None and file.before != new:
+            yield file, new
 
 
 def _start(file: File) -> bytes:

@@ -23,7 +23,7 @@ from typing import Any, Mapping
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._model import MANIFEST, MARKER
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import ORIGINAL, open_regular, original_of, read_file
-from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._edit import launch
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._devices import launch
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._takeover import OWN
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._view import script_devices, script_vms
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import DEVICE_MODEL, PREFIXES, IvshmemError

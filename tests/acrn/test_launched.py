@@ -19,7 +19,7 @@ import pytest
 from machines import VM2
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import check_manifest, make_devices
-from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._edit import launch
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._devices import launch
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import read_scenario
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Launch scripts with other ivshmem devices: what has to agree before an edit, and the edit, by single words.
+"""Launch scripts with other ivshmem devices: the edit, by single words.
 
 This module util is PRIVATE to the collection: it can change at any time.
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import (
     OTHERS_SLOT_ORDER,
@@ -24,15 +24,10 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import (
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import (
     argument_of,
-    check_scenario,
     check_vm_name,
-    devices_of_vm,
     format_slot,
-    known_as,
-    make_devices,
     options_of,
     place,
-    uuid_of,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._arguments import Call, Holder, PciDevice
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._view import (
@@ -41,15 +36,8 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._view import 
     calls_of,
     decode,
     found_device,
-    script_vms,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Bdf, Device, IvshmemError
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._places import place_regions
-
-if TYPE_CHECKING:
-    from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import Scenario
-    from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._vm import Vm
-
 
 STATES = ("exact", "present", "absent")
 # The role launch has no such option as state: there it is launch_vms that says whose scripts are edited.
@@ -292,27 +280,8 @@ class _Edit:
                 )
 
     def _place(self, calls: Sequence[Call], wanted: Sequence[Device], gone: set[str] | None) -> tuple[Device, ...]:
-        names = {device.prefixed: device for device in wanted}
-        taken: dict[int, str] = {}
-        present: dict[str, int] = {}
-        for call in calls:
-            for device in call.devices:
-                if device.bdf is None or device.bdf.bus:
-                    continue
-                found = found_device(device)
-                if device.kind == "ivshmem" and found.name is not None:
-                    stays = self.state == "present" or (gone is not None and found.name not in gone)
-                    if found.name in names:
-                        if found.name not in present or device.bdf.device == names[found.name].slot:
-                            present[found.name] = device.bdf.device
-                        continue
-                    if not stays:
-                        continue
-                what = f"{device.kind} {found.name}" if device.kind == "ivshmem" and found.name else device.kind
-                taken.setdefault(device.bdf.device, f"{what} (line {device.line})")
-        found_at = dict(present)
-        for name, slot in self.hints.items():
-            present.setdefault(name, slot)
+        taken, found_at = self._held(calls, {device.prefixed: device for device in wanted}, gone)
+        present = {**self.hints, **found_at}
         placed = place(wanted, taken, present, f"{self.where}: line {calls[0].line}")
         for item in placed:
             before = found_at.get(item.prefixed)
@@ -321,6 +290,24 @@ class _Edit:
                 why = f", because slot {before} is that of {held}" if held else ""
                 self.actions.append(f"region '{item.prefixed}': moved from slot {before} to slot {item.slot}{why}")
         return placed
+
+    def _held(
+        self, calls: Sequence[Call], names: Mapping[str, Device], gone: set[str] | None
+    ) -> tuple[dict[int, str], dict[str, int]]:
+        """The slots of what is to stay, with what is there, and those of the devices that are wanted, by name."""
+        taken: dict[int, str] = {}
+        present: dict[str, int] = {}
+        for device in (device for call in calls for device in call.devices):
+            if device.bdf is None or device.bdf.bus:
+                continue
+            name = found_device(device).name if device.kind == "ivshmem" else None
+            slot = device.bdf.device
+            if name is not None and name in names:
+                if name not in present or slot == names[name].slot:
+                    present[name] = slot
+            elif name is None or self.state == "present" or (gone is not None and name not in gone):
+                taken.setdefault(slot, f"{device.kind}{f' {name}' if name else ''} (line {device.line})")
+        return taken, present
 
     # Edits: one word or line at a time, the script is read again after each
 
@@ -514,90 +501,3 @@ class _Edit:
                 f"{self.where}: line {call.line}: the layout of this acrn-dm command is not understood well enough to "
                 "change it safely; write one argument a line, without variables in the ivshmem devices"
             )
-
-
-def launch(
-    data: bytes,
-    where: str,
-    devices: Sequence[Mapping[str, Any]] | None,
-    *,
-    scenario: Scenario | None = None,
-    vm: str | None = None,
-    uuid: str | None = None,
-    state: str = "exact",
-    version: tuple[int, int] | None = None,
-    hints: Mapping[str, int] | None = None,
-    makes_room: bool = False,
-) -> Edited:
-    """All that the module decides: which VM, which devices, whether they can work, and the script with them.
-
-    Without ``devices`` they follow from the scenario. ``vm`` is a name, or an ID of the scenario; without it the script
-    says which VM it starts. ``uuid`` is the VM's for acrn-dm's -U, which counts before its name where that release does
-    so; a scenario tells it as well. Raises IvshmemError; then nothing is to be written.
-    """
-    name, uuid = vm, uuid_of({"uuid": uuid}, version)
-    wanted: Sequence[Mapping[str, Any]] = devices or ()
-    entry = None
-    if scenario is not None:
-        entry = _scenario_vm(data, where, scenario, vm, version)
-        name, uuid = entry.name, uuid_of(entry.as_dict(), version) or uuid
-        if devices is None:
-            wanted = devices_of_vm(scenario, entry)
-            hints = {**_chosen_slots(scenario, entry, version), **(hints or {})}
-    try:
-        made = make_devices(wanted, version, sized=state != "absent")
-        if scenario is not None and entry is not None and state != "absent":
-            check_scenario(made, scenario, entry)
-    except IvshmemError as exc:
-        at = _place_of(data, where, name, uuid)
-        raise IvshmemError("\n".join(f"{at}: {line}" for line in str(exc).splitlines())) from None
-    return edit_script(
-        data,
-        made,
-        state=state,
-        vm=name,
-        uuid=uuid,
-        hints=hints,
-        acrn_version=version,
-        where=where,
-        makes_room=makes_room,
-    )
-
-
-def _chosen_slots(scenario: Scenario, vm: Vm, version: tuple[int, int] | None) -> dict[str, int]:
-    """The slots that a plan of this scenario has for a VM: where its file names none, both choose the same."""
-    return {
-        placed.region.prefixed: end.vbdf.slot
-        for placed in place_regions(scenario, scenario.regions, version=version)
-        for end in placed.vms
-        if end.vm.id == vm.id and end.vbdf is not None and not end.vbdf.function
-    }
-
-
-def _place_of(data: bytes, where: str, vm: str | None, uuid: str | None) -> str:
-    """File and line of the acrn-dm call that starts a VM, for a message; the file alone where there is none."""
-    try:
-        return f"{where}: line {calls_of(View(decode(data), where), vm, uuid)[0].line}"
-    except IvshmemError:
-        return where
-
-
-def _scenario_vm(data: bytes, where: str, scenario: Scenario, vm: str | None, version: tuple[int, int] | None) -> Vm:
-    """The VM of the scenario that is given, or that the script starts."""
-    if vm is not None:
-        return scenario.vm(vm)
-    found = {}
-    calls = script_vms(data, where)
-    known = [entry.as_dict() for entry in scenario.vms]
-    for call in calls:
-        name = known_as(call.name, call.uuid, known, version)
-        found.update({entry.id: entry for entry in scenario.vms if entry.name == name})
-    if len(found) == 1:
-        return next(iter(found.values()))
-    there = ", ".join(call.name or f"not readable (line {call.line})" for call in calls) or "none"
-    told = ", ".join(f"{entry.name} ({entry.id})" for entry in scenario.vms)
-    raise IvshmemError(
-        f"{where}: which VM of {scenario.where} it starts is not clear (in the script: {there}; in the "
-        f"scenario: {told}); "
-        "say it with vm, and make the last argument of acrn-dm the VM's name in the scenario"
-    )

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import original_of, read_file, replace_file, unified
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import check_manifest, uuid_of
-from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._edit import Edited, launch
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._devices import launch
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._edit import Edited
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._running import manifest_path, read_manifest
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._takeover import OWN, changes, refuse_to_take
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._view import binaries_of, script_devices, slots_of

@@ -22,7 +22,8 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm impo
     parse_pci,
     read_arguments,
 )
-from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._edit import edit_script, launch
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._devices import launch
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._edit import edit_script
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._view import script_devices, script_vms, slots_of
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import read_scenario

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch import _vms
-from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._edit import launch
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._devices import launch
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._vms import Settings
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils import _launch_text

@@ -36,15 +36,11 @@ def bring(module: Module) -> dict[str, Any]:
         raise IvshmemError("\n".join(refused))
     folders = [wish for wish in params["files"] if wish["state"] == "directory"]
     files = [wish for wish in params["files"] if is_made(wish) and wish not in folders]
-    common = {"src": None, "state": "exact", **{name: params[name] for name in ("backup", "acrn_dm")}}
     # A lock is that of a file in a directory; that two make the same one at once does no harm.
     diffs = [diff for wish in folders for diff in _make(module, wish)]
     with locked(*([] if module.check_mode else [each["path"] for each in [*params["scripts"], *files]]), what="launch"):
         diffs += [diff for wish in files for diff in _make(module, wish)]
-        scripts = [
-            {**set_script(_Part(module, {**common, **script})), "vm": script["vm"], "path": script["path"]}
-            for script in params["scripts"]
-        ]
+        scripts = [_set(module, script) for script in params["scripts"]]
     written = [diff["after_header"] for diff in diffs]
     diffs += [script.pop("diff") for script in scripts if "diff" in script]
     return {
@@ -53,6 +49,13 @@ def bring(module: Module) -> dict[str, Any]:
         "scripts": scripts,
         **({"diff": [diff for diff in diffs if diff["before"] != diff["after"]]} if module._diff else {}),
     }
+
+
+def _set(module: AnsibleModule, script: Mapping[str, Any]) -> dict[str, Any]:
+    """Give one script its devices."""
+    wish = module.params["wish"]
+    common = {"src": None, "state": "exact", **{name: wish[name] for name in ("backup", "acrn_dm")}}
+    return {**set_script(_Part(module, {**common, **script})), "vm": script["vm"], "path": script["path"]}
 
 
 class _Part:

@@ -44,9 +44,8 @@ def set_script(module: Module) -> dict[str, Any]:
     )
     changed = edited.data != before
     ours = os.path.lexists(original_of(path)) or OWN in (edited.data if before is None else before)
-    if changed and not ours and before is not None and params["state"] == "exact" and not params["exclusive"]:
-        wanted = (placed.device.prefixed for placed in edited.devices)
-        refuse_to_take(before, path, edited.vm or params["vm"], wanted, uuid_in(params))
+    if changed and not ours and before is not None:
+        _refuse_to_drop(params, edited, before)
     changed, kept = _write_script(module, edited.data, before, ours)
     for warning in edited.warnings:
         module.warn(warning)
@@ -68,6 +67,13 @@ def set_script(module: Module) -> dict[str, Any]:
         old, new = (data.decode("utf-8", "replace") for data in (before or b"", edited.data))
         result["diff"] = unified(old, new, path)
     return result
+
+
+def _refuse_to_drop(params: Mapping[str, Any], edited: Edited, before: bytes) -> None:
+    """Refuse to take devices out of a script of others, unless that is asked for."""
+    if params["state"] == "exact" and not params["exclusive"]:
+        wanted = (placed.device.prefixed for placed in edited.devices)
+        refuse_to_take(before, params["path"], edited.vm or params["vm"], wanted, uuid_in(params))
 
 
 def hold_against_hypervisor(module: Module, devices: Sequence[Any], path: str | None, where: str) -> None:

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import bisect
 import codecs
+import html
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Sequence, Tuple, Union
 from xml.parsers import expat
-from xml.sax.saxutils import escape  # it writes, and reads nothing  # nosec B406
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import LARGEST, size_text
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
@@ -267,7 +267,7 @@ class Document:
     def with_text(self, node: Node, text: str) -> bytes:
         """The element with other text in place of everything between its tags, which stay as they are."""
         head = self.source[node.start : node.body]
-        value = escape(text).encode("utf-8")
+        value = html.escape(text, quote=False).encode("utf-8")
         if node.self_closing:
             return head[:-2].rstrip() + b">" + value + b"</" + node.tag.encode("utf-8") + b">"
         return head + value + self.source[node.body_end : node.end]
@@ -323,7 +323,7 @@ class Document:
         """A new element that stands behind ``indent``, with text or with (tag, content) pairs as its children."""
         name = tag.encode("utf-8")
         if isinstance(content, str):
-            return b"<" + name + b">" + escape(content).encode("utf-8") + b"</" + name + b">"
+            return b"<" + name + b">" + html.escape(content, quote=False).encode("utf-8") + b"</" + name + b">"
         deeper = None if indent is None else indent + self._step()
         lead, last = (b"", b"") if indent is None or deeper is None else (eol + deeper, eol + indent)
         inner = b"".join(lead + self.build(child, value, deeper, eol) for child, value in content)

@@ -47,10 +47,8 @@ def convert(name: str, spec: Spec, value: Any) -> Any:
     if kind == "list":
         inner = {"type": spec.get("elements", "raw"), "options": spec.get("options"), "choices": choices}
         return [convert(f"{name}[{index}]", inner, each) for index, each in enumerate(_list(name, spec, value))]
-    if kind in ("str", "path") and isinstance(value, (list, tuple, Mapping)):
-        raise IvshmemError(
-            f"{name} is {value!r}: write {'a path' if kind == 'path' else 'text'}, and no list or mapping"
-        )
+    if kind in ("str", "path") and not choices:
+        _text(name, kind, value)
     if kind == "dict":
         options = spec.get("options") or {}
         found = _mapping(name, value)
@@ -75,6 +73,17 @@ def _boolean(name: str, value: Any) -> bool:
         if text in _FALSE or value == 0:
             return False
     raise IvshmemError(f"{name} is {value!r}: write true or false")
+
+
+def _text(name: str, kind: str, value: Any) -> None:
+    """Refuse what is neither text nor a number: it would be that of a file or thing that is called so."""
+    what = "a path" if kind == "path" else "text"
+    if isinstance(value, (list, tuple, Mapping)):
+        raise IvshmemError(f"{name} is {value!r}: write {what}, and no list or mapping")
+    # A key of a VM or region may be a name, and a text is what its quotes say; a variable may come from INI or -e.
+    if isinstance(value, bool) or (name.isidentifier() and str(value).strip().lower() in ("true", "false")):
+        quoted = ", in quotes if that is its name" if isinstance(value, bool) else ""
+        raise IvshmemError(f"{name} is {value!r}: it is no switch; write {what}{quoted}, or leave it out")
 
 
 def _number(name: str, kind: str, value: Any) -> Any:

@@ -250,6 +250,11 @@ def test_what_cannot_be_worked_out_is_told_with_its_hosts():
         ("launch_mode", "templat", "'templat': write one of template, generate, edit; did you mean template?"),
         ("guest_os", "Linux", "'Linux': write one of linux, windows; did you mean linux?"),
         ("acrn_board", ["a.xml"], "['a.xml']: write text, and no list or mapping"),
+        ("launch_hypervisor_manifest", False, "False: it is no switch; write text, in quotes if that is its name, or"),
+        ("launch_hypervisor_manifest", "false", "'false': it is no switch; write text, or leave it out"),
+        ("acrn_scenario", True, "True: it is no switch; write a path"),
+        ("verify_json", "True", "'True': it is no switch; write text"),
+        ("hypervisor_version", 3.3, ""),
         *(
             (name, value, "")
             for name, value in [("hypervisor_install", "no"), ("verify_timeout", "30"), ("guest_os", "linux")]
@@ -282,6 +287,8 @@ def test_what_a_key_and_an_element_can_be_is_held_against_the_choices():
     assert unclear(raw, None) == [
         "a: hypervisor_proofs[1] is 'regoins': write one of hypervisor, device, regions; did you mean regions?"
     ]
+    assert "launch_vms[0].name is True: it is no switch" in unclear({"a": {"launch_vms": [{"name": True}]}}, None)[0]
+    assert unclear({"a": {"launch_vms": [{"name": "true"}]}}, None) == []
     assert (
         "launch_vms[0].memory is '2G': write a whole number"
         in unclear({"a": {"launch_vms": [{"name": "VM1", "memory": "2G"}]}}, None)[0]

@@ -93,6 +93,11 @@ def read_file(path: str, limit: int = LARGEST, missing: bytes | None = None) -> 
     return data
 
 
+def named(path: str, problem: object) -> str:
+    """A problem with the path that it is about, which it may name itself."""
+    return str(problem) if path in str(problem) else f"{path}: {problem}"
+
+
 def walk(top: str) -> Iterator[tuple[str, list[str], list[str]]]:
     """As os.walk, which takes a directory that cannot be read for an empty one. Raises IvshmemError for that."""
 

@@ -184,7 +184,14 @@ def look(host):
     lost = fallen(boot, state)
     entry = host.acrn_entry()
     refused = dict(state.failed, **({lost: why_fallen(boot)} if lost else {}))
+    warnings = []
+    if builds:
+        try:
+            host.loader.check_default(state.chosen(boot.running))
+        except IvshmemError as exc:
+            warnings.append(str(exc))
     return {
+        **({"warnings": warnings} if warnings else {}),
         "running": boot.running,
         "running_key": key_of(boot.running),
         "default": boot.default,

@@ -188,6 +188,13 @@ class State:
         self.previous = move.before
         return move
 
+    def chosen(self, running: str | None) -> str | None:
+        """The entry that runs, if it was the last to be made the default, and has not failed since."""
+        changes = [line for line in self.history if line.get("event") in ("default", "rolled back")]
+        last = changes[-1] if changes else {}
+        right = last.get("event") == "default" and last.get("entry") == running and running not in self.failed
+        return running if right and not self.trial else None
+
     def note(self, time: int, event: str, entry: str | None, detail: str = "") -> None:
         """Add a line to the history."""
         line = {"time": time, "event": event, "entry": entry}

@@ -61,7 +61,7 @@ _SECTION = re.compile(r"(?m)^(?:\r?\n)?### BEGIN (/\S*)")
 def parse_env(data: bytes) -> dict[str, str]:
     """The variables of an environment block. Raises IvshmemError if it is none (grub-core/lib/envblk.c)."""
     if not data.startswith(_ENV_HEADER):
-        raise IvshmemError("grubenv: this is no environment block of GRUB; mend it with: grub-editenv - create")
+        raise IvshmemError("this is no environment block of GRUB; mend it with: grub-editenv - create")
     found: dict[str, str] = {}
     text, at = data.decode("latin-1"), len(_ENV_HEADER)
     while True:
@@ -94,9 +94,11 @@ def change_env(data: bytes, changes: Mapping[str, str | None]) -> bytes:
         text += f"{name}={value}".replace("\\", "\\\\").replace("\n", "\\\n") + "\n"
     made = text.encode("latin-1")
     if len(made) > len(data):
-        raise IvshmemError(
-            f"grubenv: {len(made)} bytes do not fit in its {len(data)}; remove variables with grub-editenv"
+        # An editor has taken away what fills it up.
+        mend = (
+            "make it anew: grub-editenv - create" if len(data) < len(NEW_ENV) else "remove variables with grub-editenv"
         )
+        raise IvshmemError(f"{len(made)} bytes do not fit in its {len(data)}; {mend}")
     return made.ljust(len(data), b"#")
 
 

@@ -20,7 +20,7 @@ import stat
 from collections.abc import Mapping, Sequence
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import _grub, _menu
-from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._entries import ID_PREFIX, Boot, entry_of_id
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._entries import ID_PREFIX, Boot, entry_of_id, key_of
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._files import (
     FRESH,
     Root,
@@ -32,7 +32,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._files import (
     write_new,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._grub import SIGNATURE, Place
-from ansible_collections.acrn.ivshmem.plugins.module_utils._files import read_file
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import named, read_file
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
 # File systems that GRUB reads but does not write (Debian's /etc/grub.d/00_header check_writable).
@@ -79,7 +79,7 @@ class Grub:
             data = read_file(self._grubenv, _grub.ENV_LIMIT, b"")
             return _grub.parse_env(data) if data or os.path.exists(self._grubenv) else {}
         except IvshmemError as exc:
-            raise IvshmemError(str(exc) if self._grubenv in str(exc) else f"{self._grubenv}: {exc}") from exc
+            raise IvshmemError(named(self._grubenv, exc)) from exc
 
     def _seen_env(self) -> dict[str, str]:
         # GRUB takes a block that is none for an empty one, and boots the host's own default.
@@ -105,6 +105,17 @@ class Grub:
     def offers(self, entry: str) -> bool:
         """Whether an entry of this collection is in the menu."""
         return f" --id {ID_PREFIX}{entry} {{" in self._root.text(self.menu_file, "")
+
+    def check_default(self, entry: str | None) -> None:
+        """Raise IvshmemError if the default is not known, though ``entry`` was made the default."""
+        if self.env().get(_grub.DEFAULT) is None and entry:
+            key = key_of(entry)
+            raise IvshmemError(
+                f"{self._grubenv}: it does not tell of {entry}, which was made the default, so it was emptied or "
+                f"removed, and the next boot is the host's own. Make {key} the default again (playbook "
+                f"acrn.ivshmem.install with hypervisor_key={key}), or stay with the host's own entry (playbook "
+                "acrn.ivshmem.remove)"
+            )
 
     def untouched(self) -> bool:
         """Whether nothing of this collection is in the boot loader, which need not be there."""

@@ -40,7 +40,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._files import (
     write_new,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._loader import Loader, loader_of
-from ansible_collections.acrn.ivshmem.plugins.module_utils._files import digest_of, digest_or_none, walk
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import digest_of, digest_or_none, named, walk
 from ansible_collections.acrn.ivshmem.plugins.module_utils._guest import _functions, _kernel
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Device, IvshmemError
 
@@ -120,12 +120,12 @@ class Host(Root):
 
     def state(self) -> State:
         """What earlier runs left in state.json."""
-        text = self.text(self.state_file, "")
         try:
+            text = self.text(self.state_file, "")
             return State.parse(json.loads(text)) if text else State()
         except (ValueError, RecursionError, IvshmemError) as exc:
             raise IvshmemError(
-                f"{self.state_file}: {exc}; move the file away: it only tells which hypervisor was the default before, "
+                f"{named(self.state_file, exc)}; move it away: it only tells which hypervisor was the default before, "
                 "and which trials have failed"
             ) from exc
 
@@ -134,13 +134,18 @@ class Host(Root):
         folder = os.path.join(self.boot_dir, core.check_key(key))
         if not os.path.exists(os.path.join(folder, MANIFEST)):
             raise IvshmemError(f"{folder}: this host has no build {key}; give the directory of the artefact")
-        return Artifact.parse(self.text(os.path.join(folder, MANIFEST)), self.data(os.path.join(folder, SCENARIO)))
+        try:
+            return Artifact.parse(self.text(os.path.join(folder, MANIFEST)), self.data(os.path.join(folder, SCENARIO)))
+        except IvshmemError as exc:
+            raise IvshmemError(f"{named(folder, exc)}; install {key} again from its artefact") from exc
 
     def builds(self) -> list[str]:
         """The keys of the builds on the disk, the oldest first."""
         found = []
         for path in glob.glob(os.path.join(glob.escape(self.boot_dir), "*", MANIFEST)):
-            found.append((os.path.getmtime(path), os.path.basename(os.path.dirname(path))))
+            # A link that leads nowhere is found, too.
+            if os.path.exists(path):
+                found.append((os.path.getmtime(path), os.path.basename(os.path.dirname(path))))
         return [key for _time, key in sorted(found)]
 
     def lacking(self, artifact: Artifact, sign: str = "") -> list[str]:

@@ -75,7 +75,9 @@ class Install:
 
     def move(self, entry: str | None, given_up: bool = False, disarm: bool = False) -> None:
         """Make an entry the default, and what was the default the way back."""
-        self.state.move = core.Move(self.boot.default, entry, given_up)
+        # One that was the default until the boot loader lost it has its way back already.
+        again = entry is not None and entry == self.state.chosen(self.boot.running)
+        self.state.move = core.Move(self.state.previous if again else self.boot.default, entry, given_up)
         self.save()
         self.loader.set_default(entry, disarm)
         self.boot = replace(self.boot, default=entry)
@@ -286,6 +288,8 @@ class Install:
 
     def previous(self) -> dict[str, Any]:
         boot, state = self.boot, self.state
+        if self.host.builds():
+            self.loader.check_default(state.chosen(boot.running))
         target = boot.default
         if state.trial or (boot.running and boot.running != boot.default):
             # A trial is under way: the default is the previous one.
@@ -331,17 +335,15 @@ class Install:
     def check_way_back(self, entry: str) -> None:
         """Raise IvshmemError if an entry that shall be booted again could not be."""
         key = str(core.key_of(entry))
-        mend = (
-            f"install {key} again (state=present), or boot the host's own entry (state=absent, playbook "
-            "acrn.ivshmem.remove)"
-        )
+        other = "(state=present), or boot the host's own entry (state=absent, playbook acrn.ivshmem.remove)"
+        mend = f"install {key} again {other}"
         folder = os.path.join(self.host.boot_dir, key)
         if key not in self.host.builds():
             raise IvshmemError(f"{folder}: the build to go back to is not there any more; {mend}")
         try:
             lacking = self.host.lacking(self.host.artifact(key))
         except IvshmemError as exc:
-            lacking = [str(exc)]
+            raise IvshmemError(f"{exc} {other}") from exc
         if lacking:
             raise IvshmemError(f"{folder}: the build to go back to is damaged ({', '.join(lacking)}); {mend}")
         if not self.loader.offers(entry):

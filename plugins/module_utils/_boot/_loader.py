@@ -37,6 +37,9 @@ class Loader(Protocol):
     def offers(self, entry: str) -> bool:
         """Whether an entry of this collection is in the menu."""
 
+    def check_default(self, entry: str | None) -> None:
+        """Raise IvshmemError if the default cannot be read, or is not known though ``entry`` was made the default."""
+
     def untouched(self) -> bool:
         """Whether nothing of this collection is in the boot loader, which need not be there."""
 

@@ -344,9 +344,44 @@ def test_a_state_of_the_wrong_form_names_file_and_mend(machine, artifact, conten
     path = machine.root / "boot/acrn/state.json"
     path.write_text(content)
     for call in (machine.info, lambda: machine.call(artifact=artifact("bbbb"))):
-        with pytest.raises(IvshmemError, match=f"{path}: .*; move the file away"):
+        with pytest.raises(IvshmemError, match=f"{path}: .*; move it away"):
             call()
     assert path.read_text() == content
+
+
+def test_a_state_that_is_no_file_names_the_mend(machine, artifact):
+    machine.call(artifact=artifact("aaaa"))
+    path = machine.root / "boot/acrn/state.json"
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(IvshmemError, match=f"^{path}: is not a regular file; move it away"):
+        machine.info()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.write_text("{x"), "manifest.json of the artefact is not what hypervisor_build writes: .*"),
+        (lambda path: (path.unlink(), path.mkdir()), "is not a regular file"),
+    ],
+)
+def test_a_damaged_build_is_told_with_its_folder(machine, artifact, damage, message):
+    machine.call(artifact=artifact("aaaa"))
+    folder = machine.root / "boot/acrn/aaaa"
+    damage(folder / "manifest.json")
+    with pytest.raises(IvshmemError, match=rf"^{folder}\S*: {message}; install aaaa again from its artefact$"):
+        machine.info()
+
+
+def test_a_manifest_that_leads_nowhere_is_no_build(machine, artifact):
+    good = artifact("aaaa")
+    machine.call(artifact=good)
+    path = machine.root / "boot/acrn/aaaa/manifest.json"
+    path.unlink()
+    path.symlink_to("nowhere")
+    assert machine.info()["builds"] == []
+    assert "files of aaaa" in machine.call(artifact=good)["steps"]
+    assert [build["key"] for build in machine.info()["builds"]] == ["aaaa"]
 
 
 def add_function(machine, bdf, size):
@@ -486,7 +521,7 @@ def test_rollback_to_the_host(machine, artifact):
         ),
         (
             lambda root, key: (root / "boot/acrn" / key / "manifest.json").write_text(""),
-            r"/boot/acrn/aaaa: .* damaged \(manifest\.json of the artefact is not",
+            r"/boot/acrn/aaaa: manifest\.json of the artefact is not",
         ),
         (
             lambda root, key: (root / "boot/grub/grub.cfg").write_text(GRUB_CFG),
@@ -502,6 +537,42 @@ def test_rollback_to_what_cannot_boot_is_refused(machine, artifact, lose, messag
     with pytest.raises(IvshmemError, match=message + ".*install aaaa again .*acrn.ivshmem.remove"):
         machine.call(state="previous")
     assert tree(machine.root) == before
+
+
+@pytest.mark.parametrize(
+    ("lose", "message"),
+    [
+        (lambda path: path.unlink(), r"it does not tell of bbbb\.\w+, .*hypervisor_key=bbbb.*acrn\.ivshmem\.remove"),
+        (lambda path: path.write_bytes(_grub.NEW_ENV), r"it does not tell of bbbb\.\w+, "),
+        (lambda path: path.write_bytes(b"\0" * 1024), "this is no environment block of GRUB; mend it with"),
+        (lambda path: path.write_bytes(b""), "this is no environment block of GRUB; mend it with"),
+    ],
+)
+def test_rollback_where_grub_has_lost_its_default_is_refused(machine, artifact, lose, message):
+    """The default is the host's own entry then, and not a trial's way back."""
+    promote(machine, artifact("aaaa"))
+    good = artifact("bbbb")
+    promote(machine, good)
+    path = machine.root / "boot/grub/grubenv"
+    assert "warnings" not in machine.info()
+    lose(path)
+    before = tree(machine.root)
+    with pytest.raises(IvshmemError, match=f"{path}: {message}"):
+        machine.call(state="previous")
+    assert tree(machine.root) == before
+    assert re.match(f"{path}: {message}", machine.info()["warnings"][0])
+    # What it says mends it.
+    path.write_bytes(_grub.NEW_ENV)
+    assert machine.call(artifact=good)["steps"] == ["default"]
+    assert machine.call(state="previous")["key"] == "aaaa"
+
+
+def test_an_entry_that_somebody_chose_in_the_menu_is_given_up(machine, artifact):
+    promote(machine, artifact("aaaa"))
+    assert machine.call(state="previous")["entry"] is None
+    machine.run_entry(machine.info()["previous"])
+    rolled = machine.call(state="previous")
+    assert (rolled["entry"], rolled["reboot_needed"]) == (None, True)
 
 
 @pytest.mark.parametrize("lose", [lambda path: path.write_text(""), lambda path: path.unlink()])
@@ -595,7 +666,7 @@ def test_removal_needs_no_record_of_what_it_removes(machine, artifact):
     promote(machine, artifact("aaaa"))
     (machine.root / "boot/acrn/state.json").write_text("{half a rec")
     before = machine.root / "boot/grub/grub.cfg"
-    with pytest.raises(IvshmemError, match=r"state\.json: .*move the file away"):
+    with pytest.raises(IvshmemError, match=r"state\.json: .*move it away"):
         machine.call(state="previous")
     assert remove(machine, dry=True)["steps"] == remove(machine)["steps"] != []
     assert before.read_text() == GRUB_CFG and not (machine.root / "boot/acrn").exists()
@@ -1120,7 +1191,7 @@ def dangling(root):
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (full, r"/boot/grub/grubenv: grubenv: \d+ bytes do not fit in its 1024"),
+        (full, r"/boot/grub/grubenv: \d+ bytes do not fit in its 1024"),
         (dangling, r"/boot/efi/EFI/debian, the place of grubenv, is no directory"),
         (lambda root: (root / "etc/grub.d").rmdir(), r"/etc/grub\.d, the place of GRUB's scripts, is no directory"),
     ],
@@ -1372,6 +1443,9 @@ class Shelf:
 
     def offers(self, entry):
         return True
+
+    def check_default(self, entry):
+        pass
 
     def untouched(self):
         return not self.texts

@@ -89,7 +89,7 @@ def of_launch(wish: Launch) -> Removal:
         if os.path.islink(path):
             _link(path, wish, held, found)
     for path in sorted({os.path.realpath(path) for path in paths}):
-        _script(path, held, found)
+        _script(path, held, [PREFIXES[each["provided_by"]] + each["name"] for each in wish.regions], found)
     # A region that a script still has is still served.
     found.memory = sorted({*found.memory, *_declared_memory(wish)} - _still_used(paths, found))
     found.folders.append(wish.directory)
@@ -141,10 +141,11 @@ def _link(path: str, wish: Launch, held: set[str], found: Removal) -> None:
         found.gone.append(path)
 
 
-def _script(path: str, held: set[str], found: Removal) -> None:
+def _script(path: str, held: set[str], declared: Iterable[str], found: Removal) -> None:
     copy = original_of(path)
     first = read_file(copy) if os.path.lexists(copy) else None
     if first is None and not _is_written(path):
+        _without_copy(path, declared, found)
         return
     data = read_file(path) if os.path.lexists(path) else None
     if data is None:
@@ -162,6 +163,21 @@ def _script(path: str, held: set[str], found: Removal) -> None:
     else:
         found.memory += _dm_regions(data)
         found.gone += [path, *([copy] if first is not None else []), *backups(path)]
+
+
+def _without_copy(path: str, declared: Iterable[str], found: Removal) -> None:
+    # Whoever had these devices before has them still: nothing tells whether they were edited in.
+    data = read_file(path) if os.path.lexists(path) else b""
+    try:
+        devices = [device for vm in _vms(data, path) for device in script_devices(data, vm)]
+    except IvshmemError:
+        return
+    left = sorted({device.name for device in devices if device.name}.intersection(declared))
+    if left:
+        found.kept.append(
+            f"{path} keeps {', '.join(left)}: there is no {original_of(path)}, which tells what the script was before; "
+            "take out these devices by hand if it had none"
+        )
 
 
 def _give_back(path: str, data: bytes, first: bytes, found: Removal) -> None:

@@ -161,8 +161,10 @@ class Grub:
             [places[path] for path in packed],
         )
 
-    def check_mounted(self) -> None:
-        """Raise IvshmemError if the file system with the menu is not there, so that nothing could be told of it."""
+    def check_there(self) -> None:
+        """Raise IvshmemError if the file system with the menu is not there, so that nothing could be told of it, or
+        the menu has nothing in it, not even the host's own entry.
+        """
         boot = self._root.path("boot")
         lines = self._root.text(self._root.path("etc/fstab"), "").splitlines()
         named = any(re.match(r"\s*[^#\s]\S*\s+/boot/?\s", line) for line in lines)
@@ -171,10 +173,16 @@ class Grub:
                 f"{boot}: /etc/fstab names a file system for it, and it is empty, so that is not mounted; mount it "
                 "(mount /boot), and run this again"
             )
+        if os.path.isfile(self.menu_file) and not self._root.text(self.menu_file, "", _LONGEST_MENU).strip():
+            mend = "update-grub" if self._folder == "grub" else f"grub2-mkconfig -o {self.menu_file}"
+            raise IvshmemError(
+                f"{self.menu_file}: the menu is empty, so that the host boots nothing by it, not even its own entry; "
+                f"make the menu anew ({mend}), and run this again"
+            )
 
     def check_loader(self) -> None:
         """Raise IvshmemError with the reason if this host has no GRUB menu that this collection knows."""
-        self.check_mounted()
+        self.check_there()
         if os.path.exists(self.menu_file):
             return
         mend = "install GRUB 2 (update-grub, or grub2-mkconfig -o /boot/grub2/grub.cfg), which loads ACRN by multiboot2"
@@ -286,6 +294,11 @@ class Grub:
 
     def forget(self, disarm: bool) -> None:
         """Take out the state that is ours; the entries are set_menu's."""
+        try:
+            self.env()
+        except IvshmemError as exc:
+            if not self.untouched():
+                self._root.warnings.append(f"{exc}. It is left as it is: GRUB takes it for an empty one")
         if self._seen_env():
             gone = {_grub.DEFAULT: None, _grub.TRIED: None, **({_grub.NEXT: None} if disarm else {})}
             self._set_env(gone, "default")

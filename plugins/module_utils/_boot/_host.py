@@ -565,10 +565,25 @@ class Host(Root):
         """Give back what sync_packaged replaced."""
         for name in ("board.xml", SCENARIO):
             kept, path = os.path.join(self.boot_dir, "before", name), self.path(f"usr/share/acrn/{name}")
-            if not os.path.lexists(kept) or not self.begin(path, path):
+            # Where the package has been removed since, nothing is to be given back, and the copy goes with the rest.
+            if not os.path.isdir(os.path.dirname(path)):
+                continue
+            if not os.path.lexists(kept):
+                self._tell_lost(path, name)
+                continue
+            if not self.begin(path, path):
                 continue
             copy(kept, path)
             forget(kept)
+
+    def _tell_lost(self, path: str, name: str) -> None:
+        digest = digest_or_none(path)
+        builds = (os.path.join(self.boot_dir, key, name) for key in self.builds())
+        if digest and digest in map(digest_or_none, builds):
+            self.warnings.append(
+                f"{path} stays that of a build: the copy of what was there before, {self.boot_dir}/before/{name}, is "
+                "gone; install again the package that it belongs to"
+            )
 
     # ---- proofs ----
 

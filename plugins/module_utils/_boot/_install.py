@@ -287,6 +287,8 @@ class Install:
         return default or "the entry of the host"
 
     def previous(self) -> dict[str, Any]:
+        if self.host.untouched():
+            return self.own_entry()  # and nothing is noted, which would be a trace
         boot, state = self.boot, self.state
         if self.host.builds():
             self.loader.check_default(state.chosen(boot.running))
@@ -361,12 +363,12 @@ class Install:
         self.menu(None)
         host.restore_packaged()
         host.remove_own_files()
-        return {
-            "outcome": "waiting" if boot.running else "default",
-            "reboot_needed": bool(boot.running),
-            "entry": None,
-            "key": None,
-        }
+        return self.own_entry()
+
+    def own_entry(self) -> dict[str, Any]:
+        """The result where the host's own entry is the default."""
+        waits = bool(self.boot.running)
+        return {"outcome": "waiting" if waits else "default", "reboot_needed": waits, "entry": None, "key": None}
 
 
 def work(params: Mapping[str, Any], host: Host, diff: bool = False) -> dict[str, Any]:
@@ -390,7 +392,7 @@ def run(params: Mapping[str, Any], host: Host, diff: bool = False) -> dict[str, 
     present = params["state"] == "present"
     untouched = not present and host.untouched()
     if not untouched:
-        host.loader.check_mounted()
+        host.loader.check_there()
     if host.dry or untouched:
         return work(params, host, diff)
     if present:

@@ -46,8 +46,8 @@ class Loader(Protocol):
     def check_tools(self) -> None:
         """Raise IvshmemError if a program that a change of the menu needs is not there."""
 
-    def check_mounted(self) -> None:
-        """Raise IvshmemError if the place of the menu is there only after a mount."""
+    def check_there(self) -> None:
+        """Raise IvshmemError if the menu is there only after a mount, or was emptied."""
 
     def check_menu(self) -> None:
         """Raise IvshmemError if the host has another boot loader, or a menu that cannot take our entries."""

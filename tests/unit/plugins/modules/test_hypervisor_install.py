@@ -673,6 +673,58 @@ def test_removal_needs_no_record_of_what_it_removes(machine, artifact):
     assert remove(machine)["changed"] is False
 
 
+@pytest.mark.parametrize("state", ["present", "previous", "absent"])
+def test_an_empty_menu_is_refused_before_anything_goes(machine, artifact, state):
+    place = artifact("aaaa")
+    promote(machine, place)
+    menu = machine.root / "boot/grub/grub.cfg"
+    whole = menu.read_text()
+    menu.write_text("\n")
+    before = tree(machine.root)
+    for dry in (True, False):
+        with pytest.raises(IvshmemError, match=r"/grub\.cfg: the menu is empty.*\(update-grub\), and run this again"):
+            remove(machine, dry=dry, state=state, key="aaaa" if state == "present" else None)
+    assert tree(machine.root) == before
+    menu.write_text(whole)
+    assert remove(machine)["changed"] is True
+    menu.write_text("")
+    # Where nothing is left to give back, the menu is none of ours.
+    for way in ("previous", "absent"):
+        done = remove(machine, state=way)
+        assert (done["changed"], done["outcome"]) == (False, "waiting")
+    assert not (machine.root / "boot/acrn").exists()
+
+
+def test_what_a_package_had_is_told_where_its_copy_is_gone(machine, artifact):
+    share = machine.root / "usr/share/acrn"
+    share.mkdir()
+    for name in ("board.xml", "scenario.xml"):
+        (share / name).write_text("<package/>")
+    promote(machine, artifact("aaaa"))
+    shutil.rmtree(machine.root / "boot/acrn/before")
+    dry, done = remove(machine, dry=True), remove(machine)
+    assert dry["warnings"] == done["warnings"]
+    assert [text.split(" stays that of a build: ")[0] for text in done["warnings"]] == [
+        str(share / "board.xml"),
+        str(share / "scenario.xml"),
+    ]
+    assert "warnings" not in remove(machine)
+
+
+@pytest.mark.parametrize("state", ["absent", "previous"])
+def test_the_way_out_after_the_package_has_gone(machine, artifact, state):
+    share = machine.root / "usr/share/acrn"
+    share.mkdir()
+    (share / "scenario.xml").write_text("<package/>")
+    promote(machine, artifact("aaaa"))
+    shutil.rmtree(share)
+    assert remove(machine, dry=True, state=state)["steps"] == remove(machine, state=state)["steps"] != []
+    assert remove(machine, state=state)["changed"] is False
+    assert not share.exists()
+    remove(machine)
+    assert not (machine.root / "boot/acrn").exists()
+
+
 def test_removal_leaves_a_block_that_grub_does_not_take_either(machine, artifact):
     block = machine.root / "boot/grub/grubenv"
     block.write_bytes(b"\0" * 1024)
@@ -1453,7 +1505,7 @@ class Shelf:
     def check_menu(self):
         """Any menu will do."""
 
-    check_one_shot = warn_of_menu = check_mounted = check_tools = check_menu
+    check_one_shot = warn_of_menu = check_there = check_tools = check_menu
 
     def signs(self):
         return False

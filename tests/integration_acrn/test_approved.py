@@ -72,6 +72,16 @@ def test_site_does_what_was_approved_and_refuses_what_has_moved(fleet):
     assert (done.returncode, changed(done)) == (0, 0), done.stdout
 
 
+def test_a_plan_that_refuses_all_hosts_ends_with_the_table(fleet):
+    assert fleet.play("plan", "-e", "plan_json=plan.json")[0].returncode == 0
+    for own in fleet.hosts.values():
+        own["ivshmem_regions"][0]["size"] = 4
+    done, steps = fleet.play("site", "-e", "plan=plan.json")
+    assert (done.returncode, changed(done)) == (2, 0), done.stdout
+    assert sum("not as approved" in line for line in steps) == 1, done.stdout
+    assert all(name in " ".join(steps) for name in fleet.hosts)
+
+
 @pytest.mark.parametrize(
     ("text", "words", "told"),
     [

@@ -280,6 +280,23 @@ def test_a_run_without_any_service_vm_ends_with_the_table(fleet):
         assert "two cannot be reached: " in " ".join(done.stdout.split())
 
 
+def test_a_run_that_ends_with_its_builds_ends_with_the_table(fleet):
+    for name in ("one", "two"):
+        fleet.add(name, acrn_source=str(fleet.folder / "tree"))
+    (fleet.folder / "tree" / "Makefile").write_text("all:\n\tfalse\n")
+    done, steps = fleet.play("site")
+    assert (done.returncode, recap(done)) == (2, ["one"]), done.stdout
+    assert "builder has not built all, see its error above, and the run stops here" in done.stdout
+    assert rows(steps)[2:] == LOST_BOTH
+
+
+LOST_BOTH = [
+    "one, two | not done, see its | a run again, once that is",
+    "error above | mended",
+    "More: docs/waiting.md #lost",
+]
+
+
 def test_hosts_are_done_where_all_guests_are_lost(fleet):
     """Those of VMs that were started just now, and then those of VMs that run."""
     fleet.add("plant", guest_boot_timeout=1)

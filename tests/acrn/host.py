@@ -1,11 +1,12 @@
 # Copyright (c) 2026, acrn.ivshmem contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A whole host in the emulator, which Ansible's controller reaches: a disk with GRUB, and a Service VM with Python.
+"""A whole host in the emulator, which Ansible's controller reaches: a disk with GRUB, and VMs with Python.
 
 The host's files are in its initramfs, but for ``/boot``, ``/etc`` and ``/var``, which are on the disk and stay over a
 reboot. It has neither a network card under ACRN nor an interrupt of its disk, so that guest/agent.py works the disk by
-its ports, and the connection plugin ``mailbox`` leaves its requests in sectors behind the partition.
+its ports, and the connection plugin ``mailbox`` leaves its requests in sectors behind the partition. What it asks of a
+VM that acrn-dm has started, the host hands on by the VM's own disk, which is a file of the host.
 """
 
 from __future__ import annotations
@@ -40,7 +41,12 @@ WHERE = {
     "requests": (WHOLE - MAILBOX) // SECTOR,
     "answers": (WHOLE - MAILBOX // 2) // SECTOR,
 }
+# Disks of the VMs that it launches, which hold requests and answers alone (VM_DISK of guest/agent.py).
+VM_DISKS = "/run/disks"
+VM_DISK = 4 * board.MB
 NAME = "host"
+# What the role verify has found, beside the inventory.
+REPORT = "report.json"
 REBOOTS = r"reboot: Restarting system"
 # Python, as Ansible knows it.
 PROGRAM = "/usr/bin/kept-python3"
@@ -73,7 +79,12 @@ STANDS_IN = {
     ),
     "usr/bin/grub-mkrelpath": 'readlink -f "$1"',
     "usr/bin/kept-python3": 'exec /usr/bin/python3 -S -E -B /kept.pyc "$@"',
-    "usr/bin/start-vm": 'setsid "$1" </dev/null >/tmp/log/"$(basename "$1" .sh)" 2>&1 &',
+    "usr/bin/start-vm": (
+        'vm=$(basename "$1" .sh)\n'
+        f"mkdir -p {VM_DISKS}\n"
+        f'truncate -s {VM_DISK >> 20}M {VM_DISKS}/"$vm"\n'
+        'setsid "$1" </dev/null >/tmp/log/"$vm" 2>&1 &'
+    ),
     "usr/bin/stop-vm": 'pkill -f "acrn-dm.* $1$"',
     "usr/bin/restart": "sync\n(sleep 0.5; mount -o remount,ro /disk; reboot -f) </dev/null >/dev/null 2>&1 &",
 }
@@ -129,17 +140,26 @@ def _code() -> dict[str, bytes]:
         return {f"code/{path.name}": path.read_bytes() for path in Path(place).iterdir()}
 
 
-def initramfs(version: real.Version) -> bytes:
-    """What the host boots, with and without ACRN."""
+def _agent() -> dict[str, bytes]:
+    """What answers the controller, in the host and in its VMs."""
     agent, kept = (str(HERE / f"guest/{name}.py") for name in ("agent", "kept"))
     code = image.compiled([agent, kept])
+    imported = json.dumps(_IMPORTED.split()).encode()
+    return {"agent.pyc": code[agent], "kept.pyc": code[kept], "imported.json": imported, **_code()}
+
+
+def _init(name: str) -> bytes:
+    return b"#!/bin/busybox sh\n" + (HERE / f"guest/{name}.sh").read_bytes()
+
+
+def initramfs(version: real.Version) -> bytes:
+    """What the host boots, with and without ACRN; its VMs boot the same Python."""
+    answers = _agent()
     files: dict[str, bytes] = {
-        "init": b"#!/bin/busybox sh\n" + (HERE / "guest/host.sh").read_bytes(),
-        "agent.pyc": code[agent],
-        "kept.pyc": code[kept],
-        "disk.json": json.dumps({**WHERE, "imported": _IMPORTED.split()}).encode(),
+        "init": _init("host"),
+        "disk.json": json.dumps(WHERE).encode(),
         "ata.so": _library(),
-        **_code(),
+        **answers,
     }
     programs = ["init", "ata.so"]
     for name, text in STANDS_IN.items():
@@ -156,9 +176,12 @@ def initramfs(version: real.Version) -> bytes:
     files = {name: data for name, data in files.items() if name not in there}
     links = {"usr/bin/env": "/bin/busybox", "sbin": "bin"}
     small = gzip.compress(image.archive(files, programs, links), 6, mtime=0)
-    job = {"regions": [], "patience": 10, "console": 1, "stray": []}
-    vm = {"guest/initrd": image.initramfs(real.CACHE, job, {}), "guest/bzImage": image.kernel(real.CACHE).read_bytes()}
-    return image.base(real.CACHE, _names()) + small + gzip.compress(image.archive(vm), 0, mtime=0)
+    python = image.base(real.CACHE, _names())
+    kept = "usr/bin/kept-python3"
+    inner = {"init": _init("vm"), kept: files[kept], **answers}
+    initrd = python + gzip.compress(image.archive(inner, ["init", kept], links), 6, mtime=0)
+    vm = {"guest/initrd": initrd, "guest/bzImage": image.kernel(real.CACHE).read_bytes()}
+    return python + small + gzip.compress(image.archive(vm), 0, mtime=0)
 
 
 class Host:
@@ -196,13 +219,6 @@ class Host:
     def _inventory(self) -> dict[str, Any]:
         tree = real.source(self.wanted.version)
         host = {
-            "ansible_connection": "mailbox",
-            "mailbox_image": str(self.image),
-            "mailbox_requests": WHERE["requests"],
-            "mailbox_answers": WHERE["answers"],
-            "ansible_python_interpreter": PROGRAM,
-            "ansible_pipelining": True,
-            "ansible_remote_tmp": "/tmp/.ansible",
             "acrn_version": self.wanted.text,
             "acrn_scenario": str(self.folder / "scenario.xml"),
             "acrn_board": str(self.folder / "board.xml"),
@@ -212,19 +228,42 @@ class Host:
             "hypervisor_reboot": True,
             "hypervisor_reboot_timeout": PATIENCE,
             "hypervisor_reboot_command": "/usr/bin/restart",
-            "launch_vms": real.launch_vms(self.wanted),
+            "launch_vms": [
+                {**vm, "disks": [{"path": f"{VM_DISKS}/{vm['name']}"}]} for vm in real.launch_vms(self.wanted)
+            ],
             "launch_dir": "/var/lib/launch",
             "launch_units": False,
             "launch_started": True,
             "launch_start_command": ["/usr/bin/start-vm", "{script}"],
             "launch_stop_command": ["/usr/bin/stop-vm", "{name}"],
         }
+        reached = {
+            "ansible_connection": "mailbox",
+            "mailbox_image": str(self.image),
+            "mailbox_requests": WHERE["requests"],
+            "mailbox_answers": WHERE["answers"],
+            "ansible_python_interpreter": PROGRAM,
+            "ansible_pipelining": True,
+            "ansible_remote_tmp": "/tmp/.ansible",
+        }
         builder = {
             "hypervisor_python": real.PYTHON,
             "hypervisor_artifacts_dir": str(real.CACHE / "artefacts"),
             "hypervisor_work_dir": str(real.CACHE / "work"),
         }
-        return {"all": {"vars": builder}, "acrn_hosts": {"hosts": {NAME: host}}}
+        # Drivers are in the kernel, and there is no udev. Doorbells are received by VFIO, and there is no IOMMU.
+        driver = {"guest_driver": "vfio-pci", "guest_unsafe_noiommu": True, "guest_persist": False}
+        guests: dict[str, Any] = {}
+        # The Service VM is a guest, too: it has the region's function like any other.
+        for vm in self.wanted.vms:
+            launched = {"mailbox_vm_disk": f"{VM_DISKS}/{vm.name}"} if vm.order == frame.POST else {}
+            guests[vm.name.lower()] = {"acrn_host": NAME, "acrn_vm": vm.name, **launched}
+        return {
+            "all": {"vars": builder},
+            "emulated": {"children": {"acrn_hosts": {}, "acrn_guests": {}}, "vars": reached},
+            "acrn_hosts": {"hosts": {NAME: host}},
+            "acrn_guests": {"hosts": guests, "vars": {**driver, "verify_json": REPORT}},
+        }
 
     def ansible(self, machine: emulator.Emulator, program: str, *words: str, seconds: float = PATIENCE) -> str:
         """What Ansible says while the machine runs. Raises RealError where it fails."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import _imp
+import contextlib
 import marshal
 import operator
 import os
@@ -19,8 +20,10 @@ import zipfile
 from types import SimpleNamespace
 
 import board
+import devicemodel
 import emulator
 import frame
+import host
 import image
 import pytest
 import show
@@ -241,22 +244,52 @@ def test_program_runs_apart_with_what_was_compiled_of_its_modules(guest_programs
     assert errors.endswith(b"ValueError: no\n")
 
 
-class Sectors:
-    """A disk in a file, as the host in the emulator works it by its ports."""
+def test_stub_of_a_library_ends_a_program_that_needs_it_but_not_one_that_names_a_disk(tmp_path):
+    def built(name, source, *more):
+        (tmp_path / f"{name}.c").write_text(source)
+        image.run("gcc", "-w", *more, "-o", str(tmp_path / name), str(tmp_path / f"{name}.c"), *libraries)
+        return tmp_path / name
 
-    def __init__(self, path):
-        self.path = path
+    libraries = []
+    names = ("EVP_MD_CTX_new", "EVP_md5", "EVP_DigestInit_ex", "EVP_DigestFinal_ex", "EVP_MD_CTX_free", "RAND_bytes")
+    source = "".join(f"void *{name}(void) {{ return 0; }}\n" for name in names)
+    library = built("libcrypto.so", source, "-shared", "-fPIC", "-Wl,-soname,libcrypto.so")
+    libraries = [str(library)]
+    named = "int main(int count) { " + "".join(f"{name}(); " for name in names[:-1])
+    program = built("program", named + "if (count > 1) RAND_bytes(); return 0; }\n")
+    library.write_bytes(devicemodel._stub(program, library, tmp_path))
+    env = {"LD_LIBRARY_PATH": str(tmp_path)}
+    assert subprocess.run([str(program)], env=env, check=False).returncode == 0
+    assert subprocess.run([str(program), "more"], env=env, check=False).returncode < 0
 
-    def read(self, start, count):
-        with self.path.open("rb") as handle:
-            handle.seek(512 * start)
-            return handle.read(512 * count)
 
-    def write(self, start, data):
-        assert len(data) % 512 == 0
-        with self.path.open("r+b") as handle:
-            handle.seek(512 * start)
-            handle.write(data)
+@contextlib.contextmanager
+def serving(disk, places):
+    """A host, or a VM, that answers what lies in this mailbox."""
+    import agent
+
+    stopped = threading.Event()
+
+    def serve():
+        last = 0
+        while not stopped.is_set():
+            last = agent.answer(disk, places, last)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def way(path, places, **more):
+    """Ansible's connection by a mailbox."""
+    connection_loader.add_directory(str(image.HERE / "plugins/connection"))
+    connection = connection_loader.get("mailbox", PlayContext())
+    connection.set_options(direct={"image": str(path), "patience": 20, **places, **more})
+    return connection
 
 
 def test_controller_reaches_the_host_by_sectors_of_its_disk(guest_programs, tmp_path):
@@ -264,19 +297,8 @@ def test_controller_reaches_the_host_by_sectors_of_its_disk(guest_programs, tmp_
 
     path, places = tmp_path / "disk.img", {"requests": 8, "answers": 64}
     path.write_bytes(bytes(128 * 512))
-    stopped = threading.Event()
-
-    def serve():
-        disk, last = Sectors(path), 0
-        while not stopped.is_set():
-            last = agent.answer(disk, places, last)
-
-    connection_loader.add_directory(str(image.HERE / "plugins/connection"))
-    connection = connection_loader.get("mailbox", PlayContext())
-    connection.set_options(direct={"image": str(path), "patience": 20, **places})
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
+    connection = way(path, places)
+    with serving(agent.File(path), places):
         assert connection.exec_command("cat; echo no >&2; exit 4", b"text") == (4, b"text", b"no\n")
         for program in agent.STARTED:
             assert connection.exec_command(program, b"print('modules run')") == (0, b"modules run\n", b"")
@@ -288,6 +310,24 @@ def test_controller_reaches_the_host_by_sectors_of_its_disk(guest_programs, tmp_
             connection.fetch_file(str(tmp_path / "nothing"), str(tmp_path / "back"))
         with pytest.raises(AnsibleError, match="do not fit"):
             connection.exec_command("cat", b"x" * 40000)
-    finally:
-        stopped.set()
-        thread.join()
+
+
+def test_host_hands_on_what_the_controller_asks_of_a_vm(guest_programs, monkeypatch, tmp_path):
+    import agent
+
+    path, places = tmp_path / "disk.img", {"requests": 8, "answers": 64}
+    path.write_bytes(bytes(128 * 512))
+    vm = tmp_path / "vm.img"
+    vm.write_bytes(bytes(host.VM_DISK))
+    connection = way(path, places, vm_disk=str(vm))
+    with serving(agent.File(path), places):
+        with serving(agent.File(vm), agent.VM_DISK):
+            assert connection.exec_command("cat; exit 4", b"text") == (4, b"text", b"")
+            assert agent.mail(agent.File(vm), agent.VM_DISK["answers"])[0] == 1
+            with pytest.raises(AnsibleError, match="FileNotFoundError"):
+                connection.fetch_file(str(tmp_path / "nothing"), str(tmp_path / "back"))
+        monkeypatch.setattr(agent, "VM_PATIENCE", 0.1)
+        with pytest.raises(AnsibleError, match=r"vm.img does not answer"):
+            connection.exec_command("true")
+    with pytest.raises(ValueError, match="2097154 bytes do not fit"):
+        agent.post(agent.File(vm), agent.VM_DISK, "requests", 3, "x" * (1 << 21))

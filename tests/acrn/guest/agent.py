@@ -1,11 +1,12 @@
 # Copyright (c) 2026, acrn.ivshmem contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a whole host in the emulator has in the place of a disk driver and of sshd.
+"""What a whole host in the emulator, and a VM that it has launched, have in the place of a disk driver and of sshd.
 
 ``agent.py disk`` serves the partition of the emulator's disk to the kernel (/dev/nbd0). ``agent.py mail`` does what
 Ansible's controller asks for: requests and answers are sectors behind the partition, which the connection plugin of
-these tests writes and reads in the file of the disk.
+these tests writes and reads in the file of the disk. ``agent.py guest`` does the same in a VM, whose disk is a file of
+the host: the host hands on what the controller asks of the VM.
 """
 
 import base64
@@ -13,6 +14,7 @@ import ctypes
 import fcntl
 import importlib
 import json
+import mmap
 import os
 import socket
 import struct
@@ -22,6 +24,9 @@ import time
 SECTOR = 512
 MOST = 256
 HEADER = struct.Struct("<4sII")
+# Sectors of a VM's disk, as many again behind the first answer, and seconds of the host that a VM may take.
+VM_DISK = {"requests": 0, "answers": 4096}
+VM_PATIENCE = 120
 # How Ansible starts Python, in the modules' two forms; here it does not have to be started for each of them.
 PYTHON = "/usr/bin/kept-python3"
 STARTED = [f"/bin/sh -c '{PYTHON}{words} && sleep 0'" for words in ("", " -S -E -")]
@@ -55,6 +60,27 @@ class Disk:
 
     def write(self, start, data):
         self._each(1, start, ctypes.create_string_buffer(data, len(data)))
+
+
+class File:
+    """Sectors of a file, or of a device without what the kernel remembers of it (``flags``: O_DIRECT)."""
+
+    def __init__(self, path, flags=0):
+        self.handle = os.open(path, os.O_RDWR | flags)
+
+    def read(self, start, count):
+        # Whole pages, as O_DIRECT wants them.
+        with mmap.mmap(-1, count * SECTOR) as buffer:
+            size = os.preadv(self.handle, [buffer], start * SECTOR)
+            return buffer[:size]
+
+    def write(self, start, data):
+        with mmap.mmap(-1, len(data)) as buffer:
+            buffer[:] = data
+            os.pwritev(self.handle, [buffer], start * SECTOR)
+
+    def close(self):
+        os.close(self.handle)
 
 
 # -- the partition -----------------------------------------------------------------------------------------------------
@@ -108,6 +134,19 @@ def mail(disk, place):
     return (number, length) if magic == b"MAIL" else (0, 0)
 
 
+def opened(disk, place, length):
+    return json.loads(disk.read(place + 1, -(-length // SECTOR))[:length])
+
+
+def post(disk, places, box, number, content):
+    data, place = json.dumps(content).encode(), places[box]
+    if len(data) > (places["answers"] - places["requests"] - 1) * SECTOR:
+        raise ValueError(f"{len(data)} bytes do not fit into the mailbox")
+    disk.write(place + 1, data + bytes(-len(data) % SECTOR))
+    # Last, since it tells that the rest is there.
+    disk.write(place, HEADER.pack(b"MAIL", number, len(data)).ljust(SECTOR, b"\0"))
+
+
 def executed(asked):
     given = base64.b64decode(asked["input"])
     if asked["command"] in STARTED:
@@ -137,7 +176,25 @@ def fetch(asked):
         return {"data": coded(handle.read())}
 
 
-DOES = {"execute": executed, "put": put, "fetch": fetch}
+def handed_on(asked):
+    """What a VM answers, whose disk is a file here."""
+    disk, places = File(asked["disk"]), VM_DISK
+    try:
+        number = mail(disk, places["requests"])[0] + 1
+        post(disk, places, "requests", number, asked["wish"])
+        end = time.monotonic() + VM_PATIENCE
+        while True:
+            done, length = mail(disk, places["answers"])
+            if done == number:
+                return opened(disk, places["answers"], length)
+            if time.monotonic() > end:
+                raise TimeoutError(f"the VM with the disk {asked['disk']} does not answer")
+            time.sleep(0.01)
+    finally:
+        disk.close()
+
+
+DOES = {"execute": executed, "put": put, "fetch": fetch, "hand on": handed_on}
 
 
 def answer(disk, places, last):
@@ -146,35 +203,40 @@ def answer(disk, places, last):
     if number == last:
         return last
     start = time.monotonic()
-    asked = json.loads(disk.read(places["requests"] + 1, -(-length // SECTOR))[:length])
+    asked = opened(disk, places["requests"], length)
     try:
         told = DOES[asked["do"]](asked)
     except Exception as error:
         told = {"error": f"{type(error).__name__}: {error}"}
-    data = json.dumps(told).encode()
-    disk.write(places["answers"] + 1, data + bytes(-len(data) % SECTOR))
-    disk.write(places["answers"], HEADER.pack(b"MAIL", number, len(data)).ljust(SECTOR, b"\0"))
-    what = asked.get("command") or asked.get("path")
+    post(disk, places, "answers", number, told)
+    what = asked.get("command") or asked.get("path") or asked["disk"]
     print(f"acrn-host: {number} {what[:60]!r}, {length} bytes, {time.monotonic() - start:.2f} s", flush=True)
     return number
 
 
-def serve_mail(places):
+def serve(disk, places, pause):
     os.environ.update(HOME="/root", USER="root", LC_ALL="C.UTF-8")
     os.chdir("/root")
     sys.path.insert(0, "/")
-    for name in places["imported"]:
-        importlib.import_module(name)
-    disk = Disk()
+    with open("/imported.json") as names:
+        for name in json.load(names):
+            importlib.import_module(name)
     last, _length = mail(disk, places["answers"])
     print(f"acrn-host: ready, {last} requests were answered before", flush=True)
     while True:
         done = answer(disk, places, last)
         if done == last:
-            time.sleep(0.002)
+            time.sleep(pause)
         last = done
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["guest"]:
+        # Each look costs the device model of the VM as well.
+        serve(File("/dev/vda", os.O_DIRECT), VM_DISK, 0.02)
     with open("/disk.json") as disk_file:
-        {"disk": serve_disk, "mail": serve_mail}[sys.argv[1]](json.load(disk_file))
+        where = json.load(disk_file)
+    if sys.argv[1:] == ["disk"]:
+        serve_disk(where)
+    else:
+        serve(Disk(), where, 0.002)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, acrn.ivshmem contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ansible's way into a host of the emulator: sectors of its disk, which is a file here."""
+"""Ansible's way into a host of the emulator, and into its VMs: sectors of its disk, which is a file here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ansible.plugins.connection import ConnectionBase
 
 DOCUMENTATION = """
 name: mailbox
-short_description: a host of the emulator, by sectors of its disk
+short_description: a host of the emulator, or a VM of it, by sectors of the host's disk
 description: [For the tests of this collection.]
 author: [acrn.ivshmem contributors]
 options:
@@ -33,6 +33,10 @@ options:
     description: First sector of the answers.
     type: int
     vars: [{name: mailbox_answers}]
+  vm_disk:
+    description: For a VM, the file of the host that is its disk, by which the host hands the requests on.
+    default: ""
+    vars: [{name: mailbox_vm_disk}]
   patience:
     description: Seconds until an answer has to be there.
     type: int
@@ -62,6 +66,8 @@ class Connection(ConnectionBase):
     def _asked(self, **wish):
         """The host's answer to a request."""
         requests, answers = self.get_option("requests"), self.get_option("answers")
+        if self.get_option("vm_disk"):
+            wish = {"do": "hand on", "disk": self.get_option("vm_disk"), "wish": wish}
         with open(self.get_option("image"), "r+b", buffering=0) as disk:
             fcntl.flock(disk, fcntl.LOCK_EX)
             handle = disk.fileno()

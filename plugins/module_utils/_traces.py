@@ -88,8 +88,9 @@ def of_launch(wish: Launch) -> Removal:
     for path in sorted(set(paths)):
         if os.path.islink(path):
             _link(path, wish, held, found)
+    declared = {PREFIXES[each["provided_by"]] + each["name"] for each in wish.regions}
     for path in sorted({os.path.realpath(path) for path in paths}):
-        _script(path, held, [PREFIXES[each["provided_by"]] + each["name"] for each in wish.regions], found)
+        _script(path, held, declared, found)
     # A region that a script still has is still served.
     found.memory = sorted({*found.memory, *_declared_memory(wish)} - _still_used(paths, found))
     found.folders.append(wish.directory)
@@ -141,7 +142,7 @@ def _link(path: str, wish: Launch, held: set[str], found: Removal) -> None:
         found.gone.append(path)
 
 
-def _script(path: str, held: set[str], declared: Iterable[str], found: Removal) -> None:
+def _script(path: str, held: set[str], declared: set[str], found: Removal) -> None:
     copy = original_of(path)
     first = read_file(copy) if os.path.lexists(copy) else None
     if first is None and not _is_written(path):
@@ -165,14 +166,13 @@ def _script(path: str, held: set[str], declared: Iterable[str], found: Removal) 
         found.gone += [path, *([copy] if first is not None else []), *backups(path)]
 
 
-def _without_copy(path: str, declared: Iterable[str], found: Removal) -> None:
+def _without_copy(path: str, declared: set[str], found: Removal) -> None:
     # Whoever had these devices before has them still: nothing tells whether they were edited in.
     data = read_file(path) if os.path.lexists(path) else b""
     try:
-        devices = [device for vm in _vms(data, path) for device in script_devices(data, vm)]
+        left = sorted(declared & _names(data))
     except IvshmemError:
         return
-    left = sorted({device.name for device in devices if device.name}.intersection(declared))
     if left:
         found.kept.append(
             f"{path} keeps {', '.join(left)}: there is no {original_of(path)}, which tells what the script was before; "
@@ -236,14 +236,19 @@ def _bare(data: bytes, where: str) -> bytes:
     return data
 
 
+def _names(data: bytes) -> set[str]:
+    """The regions of a script, with their prefixes. Raises IvshmemError where it cannot be read."""
+    return {device.name for vm in _vms(data, "") for device in script_devices(data, vm) if device.name}
+
+
 def _dm_regions(data: bytes) -> list[str]:
     prefix = PREFIXES[DEVICE_MODEL]
     try:
-        names = [device.name or "" for vm in _vms(data, "") for device in script_devices(data, vm)]
+        names = _names(data)
     except IvshmemError:
         # Whatever is written like one may be one.
-        names = re.findall(re.escape(prefix) + r"\w+", data.decode("latin-1"))
-    return sorted({name[len(prefix) :] for name in names if name.startswith(prefix)})
+        names = set(re.findall(re.escape(prefix) + r"\w+", data.decode("latin-1")))
+    return sorted(name[len(prefix) :] for name in names if name.startswith(prefix))
 
 
 def _declared_memory(wish: Launch) -> list[str]:

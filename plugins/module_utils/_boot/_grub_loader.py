@@ -295,11 +295,12 @@ class Grub:
     def forget(self, disarm: bool) -> None:
         """Take out the state that is ours; the entries are set_menu's."""
         try:
-            self.env()
+            known = self.env()
         except IvshmemError as exc:
+            known = {}
             if not self.untouched():
                 self._root.warnings.append(f"{exc}. It is left as it is: GRUB takes it for an empty one")
-        if self._seen_env():
+        if known:
             gone = {_grub.DEFAULT: None, _grub.TRIED: None, **({_grub.NEXT: None} if disarm else {})}
             self._set_env(gone, "default")
 

@@ -17,11 +17,8 @@ import statistics
 import time
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._guest import _journal
-from ansible_collections.acrn.ivshmem.plugins.module_utils._guest._mapped import word_at
+from ansible_collections.acrn.ivshmem.plugins.module_utils._guest._mapped import CHUNK, word_at
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
-
-# How much of the memory is read at a time: guests are small.
-CHUNK = 1 << 20
 
 
 def throughput(memory: mmap.mmap, start: int, length: int, seconds: float = 0.3) -> dict[str, float]:

@@ -24,6 +24,8 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._guest._listener impo
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
 DOORBELL = 0x0C
+# How much of a memory is copied at a time: guests are small.
+CHUNK = 1 << 20
 
 # include/uapi/linux/vfio.h: _IO(';', 100 + n)
 VFIO_GET_API_VERSION = 0x3B64

@@ -26,15 +26,13 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._guest._interrupts im
     start_agent,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._guest._listener import agent_pid, collect
-from ansible_collections.acrn.ivshmem.plugins.module_utils._guest._mapped import Mapped, opened
+from ansible_collections.acrn.ivshmem.plugins.module_utils._guest._mapped import CHUNK, Mapped, opened
 from ansible_collections.acrn.ivshmem.plugins.module_utils._lock import held
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Device, IvshmemError
 
 WINDOW = 4096
 # Into how many parts a memory is cut for comparing it with that of a peer.
 PARTS = 64
-# How much of the memory is copied at a time: guests are small.
-CHUNK = 1 << 20
 WRITING = ("write", "restore", "ring", "arm", "listen", "measure")
 
 

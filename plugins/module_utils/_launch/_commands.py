@@ -20,6 +20,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._shell import
     Substitution,
     Variable,
     Word,
+    line_of,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._shell_reader import parse_script
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._values import UNKNOWN, Values, is_list
@@ -88,8 +89,8 @@ class Commands:
         self.script = parse_script("" if foreign else text, where)
         self.values = Values(self.script)
         for match in _NAMED.finditer(text) if foreign else ():
-            line = text.count("\n", 0, match.end())
-            self._hide(line + 1, text.splitlines()[line])
+            line = line_of(text, match.end())
+            self._hide(line, text.splitlines()[line - 1])
         for command in self.script.commands:
             found = self._run(command)
             if found is not None:

@@ -24,6 +24,11 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Ivshme
 LOOKS = 50_000
 
 
+def line_of(text: str, offset: int) -> int:
+    """The line, counted from 1, of an offset."""
+    return text.count("\n", 0, offset) + 1
+
+
 @dataclass(frozen=True)
 class Text:
     """Characters that stand for themselves, quotes taken off."""
@@ -233,4 +238,4 @@ class Script:
 
     def line(self, offset: int) -> int:
         """The line, counted from 1, of an offset."""
-        return self.text.count("\n", 0, offset) + 1
+        return line_of(self.text, offset)

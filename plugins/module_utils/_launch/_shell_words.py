@@ -19,6 +19,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._shell import
     Text,
     Variable,
     Word,
+    line_of,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
@@ -44,13 +45,10 @@ class Words:
         self.end = len(text) if end is None else end
         self.depth = 0
 
-    def line(self, offset: int) -> int:
-        """The line, counted from 1, of an offset."""
-        return self.text.count("\n", 0, offset) + 1
-
     def unclosed(self, what: str, start: int) -> IvshmemError:
         return IvshmemError(
-            f"{self.where}: line {self.line(start)}: {what} is opened and never closed; check the script with 'bash -n'"
+            f"{self.where}: line {line_of(self.text, start)}: {what} is opened and never closed; "
+            "check the script with 'bash -n'"
         )
 
     def _find(self, what: str, start: int, name: str) -> int:
@@ -199,7 +197,7 @@ class Words:
         self.depth += 1
         if self.depth > DEEPEST:
             raise IvshmemError(
-                f"{self.where}: line {self.line(start)}: quotes and substitutions are over {DEEPEST} inside "
+                f"{self.where}: line {line_of(self.text, start)}: quotes and substitutions are over {DEEPEST} inside "
                 "of each other, which no launch script needs; write it plainer"
             )
         self._to_the_end(opening, closing, start)

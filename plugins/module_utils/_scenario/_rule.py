@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, List
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import FIRST, LAST, V2_LAST, V3_FIRST
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
@@ -143,10 +143,11 @@ if TYPE_CHECKING:
     Check = Callable[[Context], Iterable[Hit]]
 
 
-def registrar(rules: list[Rule]) -> Callable[..., Callable[[Check], Check]]:
-    """The decorator that adds a rule to a list. What it decorates yields a Hit for each thing that it finds."""
+class Rules(List[Rule]):
+    """Rules in the order in which they are told."""
 
-    def rule(
+    def add(
+        self,
         rule_id: str,
         severity: str,
         what: str,
@@ -155,10 +156,10 @@ def registrar(rules: list[Rule]) -> Callable[..., Callable[[Check], Check]]:
         since: tuple[int, int] = FIRST,
         until: tuple[int, int] | None = None,
     ) -> Callable[[Check], Check]:
+        """Make a rule of the function that is decorated, which yields a Hit for each thing that it finds."""
+
         def register(check: Check) -> Check:
-            rules.append(Rule(rule_id, severity, what, mend, source, since, until, check))
+            self.append(Rule(rule_id, severity, what, mend, source, since, until, check))
             return check
 
         return register
-
-    return rule

@@ -18,16 +18,14 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._rule impor
     WARNING,
     Context,
     Hit,
-    Rule,
-    registrar,
+    Rules,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._vm import V3
 
-RULES: list[Rule] = []
-_rule = registrar(RULES)
+RULES = Rules()
 
 
-@_rule(
+@RULES.add(
     "version-dialect",
     ERROR,
     "The ACRN version speaks the dialect of the scenario.",
@@ -40,7 +38,7 @@ def _version_dialect(context: Context) -> Iterator[Hit]:
         yield Hit(f"{context.scenario.where} is a {dialect} scenario, but acrn_version is {spelt(context.version)}")
 
 
-@_rule(
+@RULES.add(
     "version-range",
     WARNING,
     f"ACRN versions from {spelt(FIRST)} to {spelt(LAST)} are known.",
@@ -53,7 +51,7 @@ def _version_range(context: Context) -> Iterator[Hit]:
         yield Hit(f"acrn_version is {spelt(context.version)}")
 
 
-@_rule(
+@RULES.add(
     "version-unknown",
     WARNING,
     "The ACRN version is known.",
@@ -65,7 +63,7 @@ def _version_unknown(context: Context) -> Iterator[Hit]:
         yield Hit("the ACRN version is not known, so rules that hold for some versions only warn")
 
 
-@_rule(
+@RULES.add(
     "root-line",
     WARNING,
     "The root start tag stands alone on its line.",
@@ -81,7 +79,7 @@ def _root_line(context: Context) -> Iterator[Hit]:
         yield Hit(f"{context.scenario.where}: the root start tag shares its line, or has several; the build breaks it")
 
 
-@_rule(
+@RULES.add(
     "region-unreadable",
     WARNING,
     "Every region of the file can be read, and none is there twice.",
@@ -97,7 +95,7 @@ def _region_unreadable(context: Context) -> Iterator[Hit]:
         yield Hit(f"{document.where}: so do {len(lines) - 10} more lines")
 
 
-@_rule(
+@RULES.add(
     "region-disabled",
     WARNING,
     "Up to v2.7 a scenario that lists regions has IVSHMEM_ENABLED y.",

@@ -18,19 +18,17 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._rule impor
     WARNING,
     Context,
     Hit,
-    Rule,
-    registrar,
+    Rules,
 )
 
-RULES: list[Rule] = []
-_rule = registrar(RULES)
+RULES = Rules()
 
 
 def _providers(counts: Collection[str]) -> str:
     return "regions of both providers" if DEVICE_MODEL in counts else "hypervisor regions"
 
 
-@_rule(
+@RULES.add(
     "memory-budget",
     ERROR,
     "All regions together fit the memory that the hypervisor has for them on its board.",
@@ -49,7 +47,7 @@ def _memory_budget(context: Context) -> Iterator[Hit]:
         yield Hit(f"the {_providers(found['counts'])} take {found['used']} MB, at most {found['limit']} MB fit{within}")
 
 
-@_rule(
+@RULES.add(
     "memory-guess",
     WARNING,
     "Up to v3.2 the board tells how much memory regions may take.",
@@ -64,7 +62,7 @@ def _memory_guess(context: Context) -> Iterator[Hit]:
         yield Hit(f"the {_providers(found['counts'])} take {found['used']} MB, and {limit}")
 
 
-@_rule(
+@RULES.add(
     "memory-fixed",
     WARNING,
     "Up to v2.6 a scenario that sets HV_RAM_SIZE leaves room in it for the hypervisor and all regions.",
@@ -80,7 +78,7 @@ def _memory_fixed(context: Context) -> Iterator[Hit]:
         yield Hit(f"regions of {found['used']} MB may not fit into the HV_RAM_SIZE of {size} MB that the scenario sets")
 
 
-@_rule(
+@RULES.add(
     "memory-window",
     ERROR,
     "The regions of the Service VM find room in the PCI windows of the board.",
@@ -95,7 +93,7 @@ def _memory_window(context: Context) -> Iterator[Hit]:
             yield Hit(f"{room} in the Service VM, besides the other regions", region, "size")
 
 
-@_rule(
+@RULES.add(
     "memory-edge",
     WARNING,
     "A region of the Service VM is in a PCI window with all of its memory.",
@@ -110,7 +108,7 @@ def _memory_edge(context: Context) -> Iterator[Hit]:
             yield Hit(f"ACRN's build puts a part of its {region.size} MB in the Service VM {where}", region, "size")
 
 
-@_rule(
+@RULES.add(
     "memory-boot",
     WARNING,
     "On v3.2 regions of 512 MB and more together build but may not boot.",

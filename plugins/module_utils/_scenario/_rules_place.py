@@ -27,20 +27,18 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._rule impor
     WARNING,
     Context,
     Hit,
-    Rule,
-    registrar,
+    Rules,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._vm import Vm
 
-RULES: list[Rule] = []
-_rule = registrar(RULES)
+RULES = Rules()
 
 
 def _several(context: Context, vm: Vm) -> bool:
     return several_functions(vm, context.version)
 
 
-@_rule(
+@RULES.add(
     "vbdf-function",
     ERROR,
     "A vBDF is on bus 00 and has function 0; from v3.3 on Service and pre-launched VMs may have others beside a region "
@@ -63,7 +61,7 @@ def _vbdf_function(context: Context) -> Iterator[Hit]:
             yield Hit(f"VM '{vm.name}' does not look for the vBDF {vbdf}, since {where}", region, f"{key}.vbdf")
 
 
-@_rule(
+@RULES.add(
     "vbdf-choice",
     ERROR,
     "Up to v2.7 ACRN's build places the device of pre-launched and Service VMs.",
@@ -77,7 +75,7 @@ def _vbdf_choice(context: Context) -> Iterator[Hit]:
             yield Hit(f"VM '{vm.name}' cannot be given the vBDF {vbdf} in a v2.x scenario", region, f"{key}.vbdf")
 
 
-@_rule(
+@RULES.add(
     "vbdf-reserved",
     ERROR,
     "The device number is 03 to 1e in a post-launched VM and not 00 in any other.",
@@ -95,7 +93,7 @@ def _vbdf_reserved(context: Context) -> Iterator[Hit]:
             )
 
 
-@_rule(
+@RULES.add(
     "vbdf-clash",
     ERROR,
     "No two devices of a VM have the same device number; from v3.3 on Service and pre-launched VMs may have several "
@@ -130,7 +128,7 @@ def _passthrough(context: Context, post_launched: bool) -> Iterator[Hit]:
                 )
 
 
-@_rule(
+@RULES.add(
     "vbdf-passthrough",
     ERROR,
     "In a pre-launched or Service VM no region stands where a passthrough device may.",
@@ -141,7 +139,7 @@ def _vbdf_passthrough(context: Context) -> Iterator[Hit]:
     return _passthrough(context, False)
 
 
-@_rule(
+@RULES.add(
     "vbdf-passthrough-post",
     WARNING,
     "In a post-launched VM a launch script often gives a passthrough device its native number.",
@@ -152,7 +150,7 @@ def _vbdf_passthrough_post(context: Context) -> Iterator[Hit]:
     return _passthrough(context, True)
 
 
-@_rule(
+@RULES.add(
     "vbdf-native",
     ERROR,
     "In the Service VM no region stands on a native device of the board.",
@@ -170,7 +168,7 @@ def _vbdf_native(context: Context) -> Iterator[Hit]:
             )
 
 
-@_rule(
+@RULES.add(
     "vbdf-named",
     WARNING,
     "In the Service VM no region stands where the board's ACPI tables name a device, though none is there.",
@@ -188,7 +186,7 @@ def _vbdf_named(context: Context) -> Iterator[Hit]:
             yield Hit(f"the vBDF {vbdf} of VM '{vm.name}' has {what}", region, f"{key}.vbdf")
 
 
-@_rule(
+@RULES.add(
     "vbdf-moved",
     WARNING,
     "A region stays at the vBDF that the file gives it.",
@@ -215,7 +213,7 @@ def _vbdf_moved(context: Context) -> Iterator[Hit]:
                 yield Hit(told, each.region, "vms")
 
 
-@_rule(
+@RULES.add(
     "vbdf-lost",
     WARNING,
     "On v2.3 and v2.4 the Service VM finds a region only where its guest looks behind function 0 of the host bridge.",
@@ -235,7 +233,7 @@ def _vbdf_lost(context: Context) -> Iterator[Hit]:
 _STRICT_GUESTS = re.compile(r"zephyr|windows|waag|(?<![a-z])win(?![a-z])", re.IGNORECASE)
 
 
-@_rule(
+@RULES.add(
     "bar-size",
     WARNING,
     "On v2.2 and v2.3 a guest takes registers of 4096 bytes; drivers of Windows and Zephyr want 256.",
@@ -250,7 +248,7 @@ def _bar_size(context: Context) -> Iterator[Hit]:
             yield Hit(f"VM '{vm.name}' seems to run Windows or Zephyr, whose driver refuses the device", region, key)
 
 
-@_rule(
+@RULES.add(
     "board-unknown",
     WARNING,
     "Without the board XML nobody can tell which devices the Service VM has.",
@@ -265,7 +263,7 @@ def _board_unknown(context: Context) -> Iterator[Hit]:
                 yield Hit(f"VM '{vm.name}' is the Service VM, and its vBDF was not held against the board", region, key)
 
 
-@_rule(
+@RULES.add(
     "board-version",
     WARNING,
     "The board XML is one that the board_inspector of the ACRN version writes.",
@@ -280,7 +278,7 @@ def _board_version(context: Context) -> Iterator[Hit]:
         yield Hit(f"board '{board.name}' is written as ACRN {words} does, and this is {spelt(version)}")
 
 
-@_rule(
+@RULES.add(
     "emulated-mmio",
     WARNING,
     "A VM has MMIO handlers for about six hypervisor regions.",
@@ -296,7 +294,7 @@ def _emulated_mmio(context: Context) -> Iterator[Hit]:
             yield Hit(f"VM '{vm.name}' has {devices} hypervisor regions, MAX_EMULATED_MMIO leaves room for {limit}")
 
 
-@_rule(
+@RULES.add(
     "region-alike",
     WARNING,
     "Up to v2.7 two regions of a Service or pre-launched VM had better differ in size.",

@@ -23,13 +23,12 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import (
     spelt,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import some
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._rule import ERROR, Context, Hit, Rule, registrar
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._rule import ERROR, Context, Hit, Rules
 
-RULES: list[Rule] = []
-_rule = registrar(RULES)
+RULES = Rules()
 
 
-@_rule(
+@RULES.add(
     "region-name",
     ERROR,
     f"A region name is 1 to {LONGEST_REGION_NAME} ASCII letters, digits and underscores.",
@@ -43,7 +42,7 @@ def _region_name(context: Context) -> Iterator[Hit]:
             yield Hit(f"its name{length} is not one that every ACRN version takes", region, "name")
 
 
-@_rule(
+@RULES.add(
     "region-duplicate",
     ERROR,
     "Region names are unique on a host, across hv-land and dm-land.",
@@ -58,7 +57,7 @@ def _region_duplicate(context: Context) -> Iterator[Hit]:
             yield Hit(f"is declared {count} times{f': {where}' if where else ''}", same[-1], "name")
 
 
-@_rule(
+@RULES.add(
     "region-size",
     ERROR,
     f"The size is a power of two from {SIZES[0]} to {SIZES[-1]} MB.",
@@ -71,7 +70,7 @@ def _region_size(context: Context) -> Iterator[Hit]:
             yield Hit(f"its size is {region.size} MB", region, "size")
 
 
-@_rule(
+@RULES.add(
     "region-reserved",
     ERROR,
     "The bytes reserved for the proof are whole pages of 4096, and at most half of the region.",
@@ -85,7 +84,7 @@ def _region_reserved(context: Context) -> Iterator[Hit]:
             yield Hit(f"{reserved} bytes of its {region.size} MB are reserved", region, "reserved")
 
 
-@_rule(
+@RULES.add(
     "region-count",
     ERROR,
     "At most eight regions of a host are provided by the hypervisor.",
@@ -98,7 +97,7 @@ def _region_count(context: Context) -> Iterator[Hit]:
         yield Hit(f"{count} regions are provided by the hypervisor, the limit is {MOST_HYPERVISOR_REGIONS}")
 
 
-@_rule(
+@RULES.add(
     "region-id-version",
     ERROR,
     f"Region IDs exist from {spelt(REGION_IDS_SINCE)} on.",
@@ -112,7 +111,7 @@ def _region_id_version(context: Context) -> Iterator[Hit]:
             yield Hit(f"has the region ID {region.region_id}, which this ACRN cannot give it", region, "region_id")
 
 
-@_rule(
+@RULES.add(
     "region-id-range",
     ERROR,
     "A region ID is 0 (none) or 4096 to 65535 (0x1000 to 0xffff).",
@@ -126,7 +125,7 @@ def _region_id_range(context: Context) -> Iterator[Hit]:
             yield Hit(f"its region ID is {region.region_id}{reserved}", region, "region_id")
 
 
-@_rule(
+@RULES.add(
     "region-id-duplicate",
     ERROR,
     "A region ID other than 0 is unique on a host.",

@@ -26,14 +26,13 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     IvshmemError,
     some,
 )
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._rule import ERROR, Context, Hit, Rule, registrar
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._rule import ERROR, Context, Hit, Rules
 from ansible_collections.acrn.ivshmem.plugins.module_utils._words import meant
 
-RULES: list[Rule] = []
-_rule = registrar(RULES)
+RULES = Rules()
 
 
-@_rule(
+@RULES.add(
     "vm-unknown",
     ERROR,
     "Every VM of a region is in the scenario.",
@@ -54,7 +53,7 @@ def _vm_unknown(context: Context) -> Iterator[Hit]:
                 yield Hit(f"VM '{ref.vm}' has the ID {found.id}, and not {ref.also}", region, f"vms[{index}].id")
 
 
-@_rule(
+@RULES.add(
     "vm-twice",
     ERROR,
     "A VM is in a region once.",
@@ -68,7 +67,7 @@ def _vm_twice(context: Context) -> Iterator[Hit]:
                 yield Hit(f"VM '{vm.name}' (ID {vm.id}) is named {count} times", region, "vms")
 
 
-@_rule(
+@RULES.add(
     "vm-single",
     ERROR,
     "A region has at least two VMs.",
@@ -81,7 +80,7 @@ def _vm_single(context: Context) -> Iterator[Hit]:
             yield Hit("has a single VM", region, "vms")
 
 
-@_rule(
+@RULES.add(
     "vm-name",
     ERROR,
     "A VM of a region has a name of 1 to 15 letters, digits, - and _.",
@@ -99,7 +98,7 @@ def _vm_name(context: Context) -> Iterator[Hit]:
             )
 
 
-@_rule(
+@RULES.add(
     "vm-name-duplicate",
     ERROR,
     "A VM of a region has a name that no other VM has.",
@@ -117,7 +116,7 @@ def _vm_name_duplicate(context: Context) -> Iterator[Hit]:
             yield Hit(f"the VMs {ids} have the same name '{vm.name}'", region, key)
 
 
-@_rule(
+@RULES.add(
     "dm-vm-kind",
     ERROR,
     "Only post-launched VMs share a dm-land region.",
@@ -131,7 +130,7 @@ def _dm_vm_kind(context: Context) -> Iterator[Hit]:
             yield Hit(f"is provided by the device model, but VM '{vm.name}' is {kind}", region, key)
 
 
-@_rule(
+@RULES.add(
     "service-vm",
     ERROR,
     "On v2.2 the Service VM cannot share a region.",

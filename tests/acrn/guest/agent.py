@@ -147,6 +147,20 @@ def post(disk, places, box, number, content):
     disk.write(place, HEADER.pack(b"MAIL", number, len(data)).ljust(SECTOR, b"\0"))
 
 
+def ask(disk, places, wish, patience):
+    """The answer to a request, which whoever has the other end of the mailbox gives. Raises TimeoutError."""
+    number = mail(disk, places["requests"])[0] + 1
+    post(disk, places, "requests", number, wish)
+    end = time.monotonic() + patience
+    while True:
+        done, length = mail(disk, places["answers"])
+        if done == number:
+            return opened(disk, places["answers"], length)
+        if time.monotonic() > end:
+            raise TimeoutError("does not answer")
+        time.sleep(0.01)
+
+
 def executed(asked):
     given = base64.b64decode(asked["input"])
     if asked["command"] in STARTED:
@@ -178,18 +192,11 @@ def fetch(asked):
 
 def handed_on(asked):
     """What a VM answers, whose disk is a file here."""
-    disk, places = File(asked["disk"]), VM_DISK
+    disk = File(asked["disk"])
     try:
-        number = mail(disk, places["requests"])[0] + 1
-        post(disk, places, "requests", number, asked["wish"])
-        end = time.monotonic() + VM_PATIENCE
-        while True:
-            done, length = mail(disk, places["answers"])
-            if done == number:
-                return opened(disk, places["answers"], length)
-            if time.monotonic() > end:
-                raise TimeoutError(f"the VM with the disk {asked['disk']} does not answer")
-            time.sleep(0.01)
+        return ask(disk, VM_DISK, asked["wish"], VM_PATIENCE)
+    except TimeoutError as error:
+        raise TimeoutError(f"the VM with the disk {asked['disk']} {error}") from error
     finally:
         disk.close()
 

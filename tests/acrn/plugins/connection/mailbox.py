@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import base64
 import fcntl
-import json
-import os
-import struct
-import time
+import importlib.util
+from pathlib import Path
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.module_utils.common.text.converters import to_bytes
@@ -44,8 +42,10 @@ options:
     vars: [{name: mailbox_patience}]
 """
 
-SECTOR = 512
-HEADER = struct.Struct("<4sII")
+# The host has the other end of the mailbox.
+_spec = importlib.util.spec_from_file_location("mailbox_agent", Path(__file__).parents[2] / "guest/agent.py")
+agent = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(agent)
 
 
 class Connection(ConnectionBase):
@@ -59,30 +59,21 @@ class Connection(ConnectionBase):
     def close(self):
         self._connected = False
 
-    def _head(self, handle, place):
-        magic, number, length = HEADER.unpack(os.pread(handle, HEADER.size, place * SECTOR))
-        return (number, length) if magic == b"MAIL" else (0, 0)
-
     def _asked(self, **wish):
         """The host's answer to a request."""
-        requests, answers = self.get_option("requests"), self.get_option("answers")
+        places = {box: self.get_option(box) for box in ("requests", "answers")}
         if self.get_option("vm_disk"):
             wish = {"do": "hand on", "disk": self.get_option("vm_disk"), "wish": wish}
-        with open(self.get_option("image"), "r+b", buffering=0) as disk:
-            fcntl.flock(disk, fcntl.LOCK_EX)
-            handle = disk.fileno()
-            number = self._head(handle, requests)[0] + 1
-            data = json.dumps(wish).encode()
-            if len(data) > (answers - requests - 1) * SECTOR:
-                raise AnsibleError(f"{len(data)} bytes do not fit into the mailbox")
-            os.pwrite(handle, data, (requests + 1) * SECTOR)
-            os.pwrite(handle, HEADER.pack(b"MAIL", number, len(data)), requests * SECTOR)
-            end = time.monotonic() + self.get_option("patience")
-            while self._head(handle, answers)[0] != number:
-                if time.monotonic() > end:
-                    raise AnsibleConnectionFailure("the host in the emulator does not answer")
-                time.sleep(0.02)
-            answer = json.loads(os.pread(handle, self._head(handle, answers)[1], (answers + 1) * SECTOR))
+        disk = agent.File(self.get_option("image"))
+        try:
+            fcntl.flock(disk.handle, fcntl.LOCK_EX)
+            answer = agent.ask(disk, places, wish, self.get_option("patience"))
+        except TimeoutError as error:
+            raise AnsibleConnectionFailure(f"the host in the emulator {error}") from error
+        except ValueError as error:
+            raise AnsibleError(str(error)) from error
+        finally:
+            disk.close()
         if "error" in answer:
             raise AnsibleError(answer["error"])
         return answer

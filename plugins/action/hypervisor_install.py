@@ -10,7 +10,7 @@ import os
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.text.converters import to_text
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._host import MANIFEST, Artifact
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._artifact import MANIFEST, Artifact
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.plugins.modules import hypervisor_install
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils._door import Contract, DoorAction, Refused

@@ -33,7 +33,7 @@ import yaml
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _region
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import _entries, _grub
-from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._host import IMAGE, Artifact
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._artifact import IMAGE, Artifact
 from ansible_collections.acrn.ivshmem.plugins.modules import guest_device, guest_probe, launch_state
 from ansible_collections.acrn.ivshmem.plugins.plugin_utils._light_action import bundle
 

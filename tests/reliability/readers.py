@@ -20,7 +20,8 @@ from typing import Any, Callable
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils import _region
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import _entries, _grub, _menu
-from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._host import Artifact, Host
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._artifact import Artifact
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._host import Host
 from ansible_collections.acrn.ivshmem.plugins.module_utils._builder import _findings, _judge, _store
 from ansible_collections.acrn.ivshmem.plugins.module_utils._guest import _binding, _functions, _journal, _kernel, _udev
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch import _acrn_dm, _edit, _view

@@ -16,23 +16,22 @@ import gzip
 import hashlib
 import json
 import os
-import re
 import shlex
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Callable, Sequence
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import _entries as core
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import _linux as linux
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import _menu
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._artifact import IMAGE, MANIFEST, SCENARIO, Artifact
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._entries import State
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._files import (
     FRESH,
     MEGABYTE,
     Root,
     Run,
-    copy,
     forget,
     making,
     replace,
@@ -40,17 +39,13 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._files import (
     write_new,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._loader import Loader, loader_of
-from ansible_collections.acrn.ivshmem.plugins.module_utils._files import digest_of, digest_or_none, named, walk
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import digest_of, named, walk
 from ansible_collections.acrn.ivshmem.plugins.module_utils._guest import _functions, _kernel
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Device, IvshmemError
 
 # Left free beside the files themselves: grub.cfg, the state, and what the next kernel's installation begins with.
 SPARE = 8 * MEGABYTE
-IMAGE = "acrn.bin"
 NO_INITRD = "none"
-MANIFEST = "manifest.json"
-SCENARIO = "scenario.xml"
-_BOOT_FILES = re.compile(r"acrn\.bin|acpi/ACPI_VM[0-9]{1,2}\.bin|serial\.conf|scenario\.xml|board\.xml")
 _SECURE_BOOT = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 
 
@@ -67,44 +62,6 @@ class Settings:
     title: str = ""
     keep: int = 2
     sign: str = ""
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """A build: its manifest, and the scenario that is compiled in."""
-
-    key: str
-    manifest: Mapping[str, Any]
-    scenario: bytes
-
-    @property
-    def version(self) -> str:
-        """The version of ACRN, such as 3.3; empty where the manifest does not say it."""
-        return str(self.manifest.get("version") or "")
-
-    @property
-    def files(self) -> dict[str, Mapping[str, Any]]:
-        """What goes to the host: path -> size and sha256."""
-        return {name: facts for name, facts in self.manifest["outputs"].items() if _BOOT_FILES.fullmatch(name)}
-
-    @classmethod
-    def parse(cls, manifest: str, scenario: bytes) -> Artifact:
-        """From what both files hold. Raises IvshmemError."""
-        try:
-            value = json.loads(manifest)
-            key = core.check_key(str(value["key"]))
-            for name, facts in value["outputs"].items():
-                # To Python, true is the number 1.
-                sized = isinstance(facts["size"], int) and not isinstance(facts["size"], bool)
-                if not re.fullmatch(r"[0-9a-f]{64}", facts["sha256"]) or not sized:
-                    raise ValueError(f"{name} has no digest, or no size")
-        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as exc:
-            raise IvshmemError(f"{MANIFEST} of the artefact is not what hypervisor_build writes: {exc}") from exc
-        made = cls(key, value, scenario)
-        for name in (IMAGE, SCENARIO):
-            if name not in made.files:
-                raise IvshmemError(f"{MANIFEST} of the artefact {key} lists no {name}; build it again")
-        return made
 
 
 class Host(Root):
@@ -538,52 +495,6 @@ class Host(Root):
                 forget(away)
         if os.path.isdir(self.boot_dir) and not self.dry and not os.listdir(self.boot_dir):
             os.rmdir(self.boot_dir)
-
-    # ---- a packaged host: grub-acrn and the launch tools read the scenario there ----
-
-    def sync_packaged(self, artifact: Artifact) -> None:
-        """Keep /usr/share/acrn/{board,scenario}.xml in step, where a package made them."""
-        for name in ("board.xml", SCENARIO):
-            path = self.path(f"usr/share/acrn/{name}")
-            source = os.path.join(self.boot_dir, artifact.key, name)
-            if not os.path.lexists(path) or not os.path.exists(source) or digest_of(source) == digest_or_none(path):
-                continue
-            if not self.begin(path, path):
-                continue
-            kept = os.path.join(self.boot_dir, "before", name)
-            if not os.path.lexists(kept):
-                os.makedirs(os.path.dirname(kept), exist_ok=True)
-                copy(path, kept)
-            # The link is replaced, not what it points to: that belongs to the package.
-            fresh = os.path.join(os.path.dirname(path), f".{name}.{FRESH}")
-            with making(fresh), open(source, "rb") as handle:
-                write_new(fresh, handle.read(), 0o644)
-                os.rename(fresh, path)
-            sync_directory(os.path.dirname(path))
-
-    def restore_packaged(self) -> None:
-        """Give back what sync_packaged replaced."""
-        for name in ("board.xml", SCENARIO):
-            kept, path = os.path.join(self.boot_dir, "before", name), self.path(f"usr/share/acrn/{name}")
-            # Where the package has been removed since, nothing is to be given back, and the copy goes with the rest.
-            if not os.path.isdir(os.path.dirname(path)):
-                continue
-            if not os.path.lexists(kept):
-                self._tell_lost(path, name)
-                continue
-            if not self.begin(path, path):
-                continue
-            copy(kept, path)
-            forget(kept)
-
-    def _tell_lost(self, path: str, name: str) -> None:
-        digest = digest_or_none(path)
-        builds = (os.path.join(self.boot_dir, key, name) for key in self.builds())
-        if digest and digest in map(digest_or_none, builds):
-            self.warnings.append(
-                f"{path} stays that of a build: the copy of what was there before, {self.boot_dir}/before/{name}, is "
-                "gone; install again the package that it belongs to"
-            )
 
     # ---- proofs ----
 

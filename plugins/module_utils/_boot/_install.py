@@ -20,8 +20,10 @@ from dataclasses import replace
 from typing import Any
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import _entries as core
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot import _packaged
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._artifact import Artifact
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._entries import State
-from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._host import Artifact, Host, Settings, now
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._host import Host, Settings, now
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import locked, unified
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     DEVICE_MODEL,
@@ -233,7 +235,7 @@ class Install:
 
     def go_on(self, step: str, entry: str, artifact: Artifact) -> dict[str, Any]:
         if step == core.DONE:
-            self.host.sync_packaged(artifact)
+            _packaged.sync(self.host, artifact)
             self.save()
             return {"outcome": "default", "reboot_needed": False}
         if step == core.PROVE:
@@ -279,7 +281,7 @@ class Install:
         self.state.failed.pop(entry, None)
         self.note("default", entry)
         self.save()
-        self.host.sync_packaged(artifact)
+        _packaged.sync(self.host, artifact)
         return {"outcome": "default", "reboot_needed": False, "proofs": proofs}
 
     def state_default(self, entry: str) -> str:
@@ -311,9 +313,9 @@ class Install:
         state.wanted = None
         self.save()
         if target:
-            self.host.sync_packaged(self.host.artifact(str(core.key_of(target))))
+            _packaged.sync(self.host, self.host.artifact(str(core.key_of(target))))
         else:
-            self.host.restore_packaged()
+            _packaged.restore(self.host)
         done = boot.running == target
         return {
             "outcome": "default" if done else "waiting",
@@ -361,7 +363,7 @@ class Install:
         # Before the menu: a removal that ends there must not name an entry as the way back that is no more.
         host.forget_state()
         self.menu(None)
-        host.restore_packaged()
+        _packaged.restore(host)
         host.remove_own_files()
         return self.own_entry()
 

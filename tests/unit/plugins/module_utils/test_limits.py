@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._host import Artifact
+from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._artifact import Artifact
 from ansible_collections.acrn.ivshmem.plugins.module_utils._builder import _findings, _judge
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import ivshmem_options, parse_slot
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError, parse_regions, some

@@ -321,18 +321,21 @@ class _Planner:
         kept = {} if wish.exclusive or wish.devices is None else earlier
         if wish.exclusive:
             self.release_stale([key for key in earlier if key not in keys], earlier)
-        useful = self.useful_blocks(keys, self.bound_by_us(earlier))
         rest = {key: block for key, (block, _name, _driver) in kept.items() if key not in keys}
-        lasting = {key: block for key, block in rest.items() if key in self.old}
-        fleeting = {key: block for key, block in rest.items() if key not in self.old}
-        (lasting if wish.persist else fleeting).update(useful)
-        self.noiommu_file()
-        self.rules(lasting, self.without_udev(fleeting))
+        self.write_rules(rest, self.useful_blocks(keys, self.bound_by_us(earlier)))
         if wish.driver == VFIO and (wish.group or wish.mode is not None):
             self.warnings.append(f"group and mode are for {UIO} only: {VFIO} nodes are numbered by the kernel")
         self.bind_all()
         for device, function in self.selected:
             self.open_up(device, function)
+
+    def write_rules(self, rest: Mapping[str, str], useful: Mapping[str, str]) -> None:
+        """The files of rules: those of earlier calls that stay, and those of this one."""
+        lasting = {key: block for key, block in rest.items() if key in self.old}
+        fleeting = {key: block for key, block in rest.items() if key not in self.old}
+        (lasting if self.wish.persist else fleeting).update(useful)
+        self.noiommu_file()
+        self.rules(lasting, self.without_udev(fleeting))
 
     def useful_blocks(self, keys: Sequence[str], by_us: Mapping[str, str]) -> dict[str, str]:
         """The rules of this call by their key. ``by_us`` are the functions that nobody else has bound."""

@@ -10,7 +10,7 @@ This module util is PRIVATE to the collection: it can change at any time.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Mapping
+from typing import TYPE_CHECKING, Any, Iterable, Mapping
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._files import locked, read_file, unified
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._compare import in_the_way
@@ -36,19 +36,21 @@ def bring(module: Module) -> dict[str, Any]:
         raise IvshmemError("\n".join(refused))
     folders = [wish for wish in params["files"] if wish["state"] == "directory"]
     files = [wish for wish in params["files"] if is_made(wish) and wish not in folders]
+    locks = [] if module.check_mode else [each["path"] for each in [*params["scripts"], *files]]
     # A lock is that of a file in a directory; that two make the same one at once does no harm.
-    diffs = [diff for wish in folders for diff in _make(module, wish)]
-    with locked(*([] if module.check_mode else [each["path"] for each in [*params["scripts"], *files]]), what="launch"):
-        diffs += [diff for wish in files for diff in _make(module, wish)]
+    diffs = _make(module, folders)
+    with locked(*locks, what="launch"):
+        diffs += _make(module, files)
         scripts = [_set(module, script) for script in params["scripts"]]
     written = [diff["after_header"] for diff in diffs]
     diffs += [script.pop("diff") for script in scripts if "diff" in script]
-    return {
-        "changed": bool(written) or any(script["changed"] for script in scripts),
-        "written": written,
-        "scripts": scripts,
-        **({"diff": [diff for diff in diffs if diff["before"] != diff["after"]]} if module._diff else {}),
-    }
+    changed = bool(written) or any(script["changed"] for script in scripts)
+    return {"changed": changed, "written": written, "scripts": scripts, **_shown(module, diffs)}
+
+
+def _shown(module: AnsibleModule, diffs: list[dict[str, str]]) -> dict[str, Any]:
+    """The differences, for a run that asks for them."""
+    return {"diff": [diff for diff in diffs if diff["before"] != diff["after"]]} if module._diff else {}
 
 
 def _set(module: AnsibleModule, script: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,15 +71,16 @@ class _Part:
         return getattr(self._module, name)
 
 
-def _make(module: AnsibleModule, wish: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Make a file what it is to be. The difference, if there was one."""
-    problem = unlike(wish)
-    if not problem:
-        return []
-    diff = _file_diff(wish, problem)
-    if not module.check_mode:
-        make(module, wish)
-    return [diff]
+def _make(module: AnsibleModule, wishes: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Make files what they are to be. The differences that there were."""
+    diffs = []
+    for wish in wishes:
+        problem = unlike(wish)
+        if problem:
+            diffs.append(_file_diff(wish, problem))
+            if not module.check_mode:
+                make(module, wish)
+    return diffs
 
 
 def _file_diff(wish: Mapping[str, Any], problem: str) -> dict[str, str]:

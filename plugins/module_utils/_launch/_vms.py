@@ -300,10 +300,9 @@ def wish(
     result: dict[str, Any] = {"paths": paths, "devices": devices, "state": {"refused": refused}}
     if refused:
         return result
-    inside = [vm for vm in (plan.get("vms") or [] if known else []) if vm["load_order"] == "post_launched"]
     result["state"].update(
         hypervisor=hypervisor(plan, settings),
-        others=[{"name": vm["name"], "devices": planned(vm["name"])} for vm in inside if vm["name"] not in devices],
+        others=_others(plan, planned, devices) if known else [],
         acrn_version=settings.version or None,
     )
     if vms:
@@ -313,6 +312,14 @@ def wish(
         name = each.get("vm") or each["name"]
         each.update({"uuid": uuids[name]} if name in uuids else {})
     return result
+
+
+def _others(
+    plan: Mapping[str, Any], planned: Callable[[str], list[Any]], launched: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """The post-launched VMs of the plan that the role does not launch."""
+    names = [vm["name"] for vm in plan.get("vms") or [] if vm["load_order"] == "post_launched"]
+    return [{"name": name, "devices": planned(name)} for name in names if name not in launched]
 
 
 def _devices_of(vm: Vm, planned: Callable[[str], list[Any]] | None) -> list[Any]:

@@ -412,7 +412,7 @@ def _place_by_tree(
 
 def _room(scenario: Scenario, version: Version, board: Board | None, regions: tuple[Region, ...]) -> int | None:
     service = [vm.id for vm in scenario.vms if vm.load_order == SERVICE]
-    if not service or board is None or version < (2, 3) or not (board.resources or version <= (2, 4)):
+    if not service or board is None or not _is_told(board, version):
         return None
 
     def fits(size: int) -> bool:
@@ -431,12 +431,11 @@ def service_places(
     cannot be told.
     """
     service = next((vm for vm in scenario.vms if vm.load_order == SERVICE), None)
-    if service is None or board is None or version is None or version < (2, 3):
+    if service is None or board is None or version is None or not _is_told(board, version):
         return
     mine = [each for each in regions if each.provided_by == HYPERVISOR]
     inside = [each for each in mine if service in [vm for vm, _vbdf in scenario.resolved(each)]]
-    if not inside or not (board.resources or version <= (2, 4)):
-        # A later board XML has a device tree, without which no build takes it.
+    if not inside:
         return
     if version <= (2, 4):
         # v2.3 gives the Service VM room for every region as soon as it is in one.
@@ -453,3 +452,8 @@ def service_places(
             placed += 1
     except NoRoom:
         yield order[placed], None
+
+
+def _is_told(board: Board, version: Version) -> bool:
+    """Whether a board XML tells the Service VM's windows; from v2.5 on no build takes one without a device tree."""
+    return version >= (2, 3) and (bool(board.resources) or version <= (2, 4))

@@ -464,7 +464,9 @@ class DoorAction(ActionBase):  # type: ignore[misc]
                 answer = self._answer(task_vars or {})
             result.update(self._contract().admit(answer))
             if result.get("failed") and _NO_PYTHON.search(str(result.get("msg"))):
-                result["msg"] += f" {self._whom(task_vars)} needs {_PYTHON}"
+                # ansible-core 2.17 does not name it, and sends to outputs that no table has.
+                missing = str(self._used_interpreter or "").lstrip("!#")
+                result["msg"] = f"The Python {missing} was not found. {self._whom(task_vars)} needs {_PYTHON}"
         except (Refused, RecursionError) as exc:
             why = "it is nested too deep" if isinstance(exc, RecursionError) else exc.message
             result.update(

@@ -82,9 +82,9 @@ def test_each_error_is_its_own_and_the_plan_goes_on(tmp_path):
     expected = {
         "needed": "it cannot be reached: ",
         "word": "hypervisor_reboot is 'maybe': write true or false",
-        "undefined": "nothing",
+        "undefined": "launch_vms cannot be worked out: ",
         "no-scenario": "acrn_scenario: ",
-        "no-python": "/nowhere/python",
+        "no-python": "The Python /nowhere/python was not found. no-python needs a Python: set its variable ",
         "built": "builder builder-1: cannot be reached: ",
         "guest g1": "acrn_vm is 'VM9'",
         "guest g2": "acrn_host is 'nowhere'",

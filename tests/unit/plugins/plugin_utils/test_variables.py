@@ -302,6 +302,22 @@ def test_a_value_that_is_made_of_others_or_in_a_vault_is_judged_as_any_other():
     ]
 
 
+def test_a_vault_that_nobody_can_open_is_told_with_its_variable():
+    class Locked:
+        """As the one of ansible-core up to 2.18, which opens itself for whoever looks at it."""
+
+        def __repr__(self):
+            raise AnsibleError("no vault secrets found")
+
+        __str__ = __repr__
+
+    raw = {"a": {"acrn_board": Locked(), "launch_plan": ["{{ scenario_plan }}"], "launch_vms": [{"name": Locked()}]}}
+    assert unclear(raw, lambda host, name: str(raw[host][name])) == [
+        "a: acrn_board cannot be worked out: no vault secrets found",
+        "a: launch_vms cannot be worked out: no vault secrets found",
+    ]
+
+
 @pytest.mark.parametrize("host", ["line 1", "a,b", "!a", "~a", "press*", "a[1]", "@a"])
 def test_a_name_by_which_no_play_would_have_its_host_is_told(host):
     assert unclear({host: {}, "line-1": {}, "10.0.0.1": {}, "fe80::1": {}, "lïne_1.plant": {}}, None) == [

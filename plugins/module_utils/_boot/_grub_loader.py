@@ -32,7 +32,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._files import (
     write_new,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._grub import SIGNATURE, Place
-from ansible_collections.acrn.ivshmem.plugins.module_utils._files import named, read_file
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import NO_FILE, named, read_file
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
 # File systems that GRUB reads but does not write (Debian's /etc/grub.d/00_header check_writable).
@@ -75,6 +75,7 @@ class Grub:
 
     def env(self) -> dict[str, str]:
         """The variables of grubenv; none if the file is missing."""
+        self._check_kind(self._grubenv, f"make it anew ({self._tool('editenv')} {self._grubenv} create)")
         try:
             data = read_file(self._grubenv, _grub.ENV_LIMIT, b"")
             return _grub.parse_env(data) if data or os.path.exists(self._grubenv) else {}
@@ -117,8 +118,22 @@ class Grub:
                 "acrn.ivshmem.remove)"
             )
 
+    def _check_kind(self, path: str, mend: str) -> None:
+        """Raise IvshmemError if a directory or FIFO is where a file should be, before anything else is changed."""
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise IvshmemError(f"{path}: {NO_FILE}; move it away, {mend}, and run this again")
+
+    def _check_kinds(self) -> None:
+        self._check_kind(self.menu_file, f"make the menu anew ({self._maker()})")
+        self._check_kind(self._script, "look whose it is")
+
+    def _maker(self) -> str:
+        """The command that makes this host's menu."""
+        return "update-grub" if self._folder == "grub" else f"grub2-mkconfig -o {self.menu_file}"
+
     def untouched(self) -> bool:
         """Whether nothing of this collection is in the boot loader, which need not be there."""
+        self._check_kinds()
         menu, env = self._root.text(self.menu_file, "", _LONGEST_MENU), self._seen_env()
         return (
             not any(os.path.lexists(path) for path in (self._script, *self._old_scripts))
@@ -165,6 +180,7 @@ class Grub:
         """Raise IvshmemError if the file system with the menu is not there, so that nothing could be told of it, or
         the menu has nothing in it, not even the host's own entry.
         """
+        self._check_kinds()
         boot = self._root.path("boot")
         lines = self._root.text(self._root.path("etc/fstab"), "").splitlines()
         named = any(re.match(r"\s*[^#\s]\S*\s+/boot/?\s", line) for line in lines)
@@ -174,10 +190,9 @@ class Grub:
                 "(mount /boot), and run this again"
             )
         if os.path.isfile(self.menu_file) and not self._root.text(self.menu_file, "", _LONGEST_MENU).strip():
-            mend = "update-grub" if self._folder == "grub" else f"grub2-mkconfig -o {self.menu_file}"
             raise IvshmemError(
                 f"{self.menu_file}: the menu is empty, so that the host boots nothing by it, not even its own entry; "
-                f"make the menu anew ({mend}), and run this again"
+                f"make the menu anew ({self._maker()}), and run this again"
             )
 
     def check_loader(self) -> None:

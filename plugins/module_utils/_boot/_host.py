@@ -120,7 +120,7 @@ class Host(Root):
                 found.append(name)
         try:
             same = json.loads(self.text(os.path.join(folder, MANIFEST), "null")) == artifact.manifest
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError, IvshmemError):
             same = False
         return found if same else [*found, MANIFEST]
 
@@ -421,8 +421,13 @@ class Host(Root):
             if whole:
                 for directory, _folders, names in walk(folder):
                     target = os.path.join(place, os.path.relpath(directory, folder))
+                    if not os.path.isdir(target):
+                        forget(target)
                     os.makedirs(target, exist_ok=True)
                     for name in sorted(names, key=lambda name: name == MANIFEST):
+                        # A rename does not replace a directory, which is none of a build either.
+                        if os.path.isdir(os.path.join(target, name)):
+                            forget(os.path.join(target, name))
                         os.rename(os.path.join(directory, name), os.path.join(target, name))
                     sync_directory(target)
                 forget(folder)

@@ -725,6 +725,66 @@ def test_the_way_out_after_the_package_has_gone(machine, artifact, state):
     assert not (machine.root / "boot/acrn").exists()
 
 
+def put_odd(path, kind):
+    """Put what is no file where one should be."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    path.mkdir() if kind == "directory" else os.mkfifo(path)
+
+
+@pytest.mark.parametrize("kind", ["directory", "fifo"])
+@pytest.mark.parametrize(
+    ("name", "mend"),
+    [
+        ("boot/grub/grub.cfg", r"make the menu anew \(update-grub\)"),
+        ("etc/grub.d/zzzz_acrn_ivshmem", "look whose it is"),
+        ("boot/grub/grubenv", r"make it anew \(grub-editenv .*/grubenv create\)"),
+    ],
+)
+def test_what_is_no_file_of_the_boot_loader_is_refused_before_anything_is_changed(machine, artifact, name, mend, kind):
+    promote(machine, artifact("aaaa"))
+    put_odd(machine.root / name, kind)
+    before = tree(machine.root)
+    calls = [lambda: machine.call(artifact=artifact("bbbb"), trial=True), lambda: remove(machine, state="previous")]
+    # Without grubenv the host's own entry is what is booted; nothing of ours can be in what is no file.
+    for call in calls if name.endswith("grubenv") else [*calls, lambda: remove(machine)]:
+        with pytest.raises(IvshmemError, match=f"{name}: is not a regular file; move it away, {mend}, and run this"):
+            call()
+    assert tree(machine.root) == before
+
+
+@pytest.mark.parametrize("kind", ["directory", "fifo"])
+@pytest.mark.parametrize("name", ["boot/acrn/before/board.xml", "boot/acrn/before", "usr/share/acrn/board.xml"])
+def test_what_is_no_file_of_a_package_ends_no_run_half_way(machine, artifact, name, kind):
+    share = machine.root / "usr/share/acrn"
+    share.mkdir()
+    (share / "board.xml").write_text("<package/>")
+    good = artifact("aaaa")
+    promote(machine, good)
+    assert (share / "board.xml").read_text() != "<package/>"
+    put_odd(machine.root / name, kind)
+    if name != "usr/share/acrn/board.xml":
+        (share / "board.xml").write_text("<other/>")
+    if (name, kind) != ("boot/acrn/before", "directory"):
+        told = machine.call(artifact=good)
+        assert f"{name} is no " in told["warnings"][0] and told["outcome"] == "default"
+    if name != "usr/share/acrn/board.xml":
+        shutil.copy(machine.root / "boot/acrn/aaaa/board.xml", share / "board.xml")
+    told = remove(machine)
+    assert "install again the package that it belongs to" in told["warnings"][0]
+    assert not (machine.root / "boot/acrn").exists()
+    assert remove(machine)["changed"] is False
+
+
+def test_a_manifest_that_is_no_file_is_installed_again(machine, artifact):
+    good = artifact("aaaa")
+    promote(machine, good)
+    put_odd(machine.root / "boot/acrn/aaaa/manifest.json", "directory")
+    assert "files of aaaa" in machine.call(artifact=good)["steps"]
+    assert [build["key"] for build in machine.info()["builds"]] == ["aaaa"]
+
+
 def test_removal_leaves_a_block_that_grub_does_not_take_either(machine, artifact):
     block = machine.root / "boot/grub/grubenv"
     block.write_bytes(b"\0" * 1024)

@@ -20,6 +20,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Ivshme
 Spec = Mapping[str, Any]
 _TRUE = ("true", "yes", "on", "y", "t", "1")
 _FALSE = ("false", "no", "off", "n", "f", "0")
+_SWITCH = ("yes", "no", "on", "off")
 _PLAIN = (str, bytes, bool, int, float, list, tuple, Mapping)
 _INTEGER = re.compile(r"[+]?[0-9]{1,18}")
 _FLOAT = re.compile(r"[+]?[0-9]{1,18}(\.[0-9]*)?")
@@ -81,9 +82,16 @@ def _text(name: str, kind: str, value: Any) -> None:
     if isinstance(value, (list, tuple, Mapping)):
         raise IvshmemError(f"{name} is {value!r}: write {what}, and no list or mapping")
     # A key of a VM or region may be a name, and a text is what its quotes say; a variable may come from INI or -e.
-    if isinstance(value, bool) or (name.isidentifier() and str(value).strip().lower() in ("true", "false")):
+    word = str(value).strip().lower() if name.isidentifier() else ""
+    if isinstance(value, bool) or word in ("true", "false"):
         quoted = ", in quotes if that is its name" if isinstance(value, bool) else ""
         raise IvshmemError(f"{name} is {value!r}: it is no switch; write {what}{quoted}, or leave it out")
+    # Hosts, VMs and groups may be called so. A file that is can be written in another way.
+    if kind == "path" and word in _SWITCH:
+        raise IvshmemError(
+            f"{name} is {value!r}: it is no switch; write a path (./{str(value).strip()} if a file is called so), "
+            "or leave it out"
+        )
 
 
 def _number(name: str, kind: str, value: Any) -> Any:

@@ -250,10 +250,18 @@ def test_what_cannot_be_worked_out_is_told_with_its_hosts():
         ("launch_mode", "templat", "'templat': write one of template, generate, edit; did you mean template?"),
         ("guest_os", "Linux", "'Linux': write one of linux, windows; did you mean linux?"),
         ("acrn_board", ["a.xml"], "['a.xml']: write text, and no list or mapping"),
-        ("launch_hypervisor_manifest", False, "False: it is no switch; write text, in quotes if that is its name, or"),
-        ("launch_hypervisor_manifest", "false", "'false': it is no switch; write text, or leave it out"),
+        ("launch_hypervisor_manifest", False, "False: it is no switch; write a path, in quotes if that is its name, or"),
+        ("launch_hypervisor_manifest", "false", "'false': it is no switch; write a path, or leave it out"),
+        *(
+            (name, word, f"{word!r}: it is no switch; write a path (./{word} if a file is called so), or leave it out")
+            for name in ("launch_hypervisor_manifest", "verify_json", "acrn_scenario", "launch_template", "plan_json")
+            for word in ("no", "off", "Yes", "on")
+        ),
+        # A host, VM or group may be called so, and so may a file.
+        *((name, "no", "") for name in ("acrn_host", "acrn_vm", "guest_group", "launch_bridge")),
+        *((name, value, "") for name in ("verify_json", "acrn_scenario") for value in ("./no", "no.xml", "")),
         ("acrn_scenario", True, "True: it is no switch; write a path"),
-        ("verify_json", "True", "'True': it is no switch; write text"),
+        ("verify_json", "True", "'True': it is no switch; write a path"),
         ("hypervisor_version", 3.3, ""),
         *(
             (name, value, "")

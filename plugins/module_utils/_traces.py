@@ -22,7 +22,13 @@ from dataclasses import dataclass, field
 from typing import Any, Mapping
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._builder._model import MANIFEST, MARKER
-from ansible_collections.acrn.ivshmem.plugins.module_utils._files import ORIGINAL, open_regular, original_of, read_file
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import (
+    ORIGINAL,
+    named,
+    open_regular,
+    original_of,
+    read_file,
+)
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._devices import launch
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._takeover import OWN
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._view import script_devices, script_vms
@@ -90,7 +96,11 @@ def of_launch(wish: Launch) -> Removal:
             _link(path, wish, held, found)
     declared = {PREFIXES[each["provided_by"]] + each["name"] for each in wish.regions}
     for path in sorted({os.path.realpath(path) for path in paths}):
-        _script(path, held, declared, found)
+        try:
+            _script(path, held, declared, found)
+        except IvshmemError as exc:
+            # Such as a directory that somebody has called so: it keeps nothing else from going.
+            found.kept.append(f"{named(path, exc)}, so {path} is left as it is; see what it is, and remove it by hand")
     # A region that a script still has is still served.
     found.memory = sorted({*found.memory, *_declared_memory(wish)} - _still_used(paths, found))
     found.folders.append(wish.directory)

@@ -196,6 +196,25 @@ def test_a_script_that_cannot_be_read_stays(host):
     assert host.files() == ["launch/VM1.sh", f"launch/VM1.sh{ORIGINAL}"]
 
 
+@pytest.mark.parametrize("kind", ["directory", "fifo", "nowhere"])
+@pytest.mark.parametrize("name", ["VM1.sh", f"VM1.sh{ORIGINAL}", "own.sh"])
+def test_what_is_no_script_keeps_nothing_else_from_going(host, name, kind):
+    host.script("VM1", script("5,ivshmem,dm:/log,2"), script())
+    host.unit()
+    path = host.root / "launch" / name
+    path.unlink(missing_ok=True)
+    if kind == "nowhere":
+        path.symlink_to("nowhere")
+    else:
+        path.mkdir() if kind == "directory" else os.mkfifo(path)
+    removal = host.remove()
+    assert path.is_symlink() or path.exists()
+    assert not (host.root / "units/acrn-vm@.service").exists()
+    if kind != "nowhere":
+        (told,) = removal.kept
+        assert f"{path}: is not a regular file" in told and told.endswith("see what it is, and remove it by hand")
+
+
 def test_a_builder_keeps_what_is_not_a_build(host):
     artifacts = host.root / "acrn-ivshmem/artifacts"
     host.put(f"acrn-ivshmem/artifacts/{KEY}/manifest.json", "{}")

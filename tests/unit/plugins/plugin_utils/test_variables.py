@@ -250,7 +250,11 @@ def test_what_cannot_be_worked_out_is_told_with_its_hosts():
         ("launch_mode", "templat", "'templat': write one of template, generate, edit; did you mean template?"),
         ("guest_os", "Linux", "'Linux': write one of linux, windows; did you mean linux?"),
         ("acrn_board", ["a.xml"], "['a.xml']: write text, and no list or mapping"),
-        ("launch_hypervisor_manifest", False, "False: it is no switch; write a path, in quotes if that is its name, or"),
+        (
+            "launch_hypervisor_manifest",
+            False,
+            "False: it is no switch; write a path, in quotes if that is its name, or",
+        ),
         ("launch_hypervisor_manifest", "false", "'false': it is no switch; write a path, or leave it out"),
         *(
             (name, word, f"{word!r}: it is no switch; write a path (./{word} if a file is called so), or leave it out")

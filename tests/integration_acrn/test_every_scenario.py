@@ -32,6 +32,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._request im
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import read_scenario
 from ansible_collections.acrn.ivshmem.tests.integration_acrn.test_memory_oracle import ask, holds, pairs, trees
 from ansible_collections.acrn.ivshmem.tests.integration_acrn.test_second_reader import reader
+from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils import scenarios
 
 # Sizes of regions that all of the VMs share.
 SHARED = [[2], [64], [128], [256], [512], [64] * 8, [512, 256, 128], [512, 512], [512] * 8]
@@ -61,7 +62,7 @@ class Bench:
         self.v3 = scenario.dialect == "v3"
         # HV_RAM_SIZE in the scenario: the allocators take it as it is, and what does not fit fails in the linker.
         self.fixed = bool(scenario.hv_ram_size)
-        self.vms = [vm for vm in scenario.vms if version > (2, 2) or vm.load_order != "service"]
+        self.vms = scenarios.sharing(scenario, version)
         self.posts = [vm for vm in self.vms if vm.load_order == "post_launched"]
         self.wrong = []
         self.refused = []

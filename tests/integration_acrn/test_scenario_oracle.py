@@ -27,6 +27,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._board impo
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._request import decide, find_version
 from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._scenario import read_scenario
 from ansible_collections.acrn.ivshmem.plugins.module_utils._xml import Document
+from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils import scenarios
 
 SOURCE = os.environ.get("ACRN_SRC", "")
 PYTHON = os.environ.get("ACRN_PYTHON", sys.executable)
@@ -121,7 +122,7 @@ def declare(dice, tree, scenario):
     for number in range(dice.randint(1, 9)):
         posts = [vm for vm in scenario.vms if vm.load_order == "post_launched"]
         dm = len(posts) > 1 and dice.random() < 0.3
-        usable = [vm for vm in (posts if dm else scenario.vms) if tree.version > (2, 2) or vm.load_order != "service"]
+        usable = posts if dm else scenarios.sharing(scenario, tree.version)
         if len(usable) < 2:
             continue
         region = {
@@ -162,7 +163,7 @@ def generated(files):
     for device in re.findall(r"\{(?:[^{}]|\{[^{}]*\})*vpci_ivshmem_ops(?:[^{}]|\{[^{}]*\})*\}", code):
         key = re.search(r"\.shm_region_name = (\w+)", device).group(1)
         # The place, where it is fixed.
-        place = re.search(r"\.b = 0x(\w+)U,\s*\.d = 0x(\w+)U", device)
+        place = re.search(r"\.b = 0[xX](\w+)U,\s*\.d = 0[xX](\w+)U", device)
         regions[names[key]][1].append(":".join(place.groups()) if place else "")
     return {name: (size, sorted(places)) for name, (size, places) in regions.items()}
 
@@ -211,10 +212,9 @@ def test_acrn_does_complain(tree, tmp_path, wrong, since):
     """A file that is wrong on purpose: without this, an oracle that says nothing would pass for one that agrees."""
     if tree.version < since:
         pytest.skip("not checked by this version")
-    path = tree.scenarios[0]
-    ids = [vm.id for vm in read_scenario(path.read_bytes(), "f").vms if vm.load_order != "service"][:2]
-    if len(ids) < 2:
-        ids = [0, 1]
+    read = [(path, read_scenario(path.read_bytes(), "f")) for path in tree.scenarios]
+    able = [(path, [vm.id for vm in scenarios.sharing(scenario, tree.version)][:2]) for path, scenario in read]
+    path, ids = next((path, ids) for path, ids in able if len(ids) == 2)
     data = decide(path.read_bytes(), "f", [{"name": "spoilt", "size": 4, "vms": ids}], version=tree.version).data
     new = tmp_path / path.name
     for old, bad in zip(wrong[::2], wrong[1::2]):
@@ -239,7 +239,7 @@ def test_launch_xml_is_taken_by_acrn(tree, tmp_path):
             continue
         scenario = read_scenario(path.read_bytes(), str(path))
         posts = [vm.id for vm in scenario.vms if vm.load_order == "post_launched"]
-        ids = [vm.id for vm in scenario.vms if tree.version > (2, 2) or vm.load_order != "service"]
+        ids = [vm.id for vm in scenarios.sharing(scenario, tree.version)]
         if not posts or len(ids) < 2:
             continue
         outcome = decide(

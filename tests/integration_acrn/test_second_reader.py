@@ -35,8 +35,8 @@ OWN = [
 def edit(data, dialect, version):
     """Two regions in place of those that a file has; its bytes after it, and the declaration in the reader's words."""
     scenario = read_scenario(data, "f")
-    # v2.2 knows no region of the Service VM. Some of its VMs have names that no region may have.
-    vms = [vm for vm in scenario.vms if vm.load_order != "service" and " " not in (vm.name or "")]
+    # Some VMs of v2.2 have names that no region may have.
+    vms = [vm for vm in scenarios.sharing(scenario, version) if " " not in (vm.name or "")]
     key = (lambda vm: vm.name) if dialect == "v3" else (lambda vm: str(vm.id))
     if len(vms) < 2:
         pytest.skip("it has no two VMs that may share memory")

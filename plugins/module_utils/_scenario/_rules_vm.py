@@ -22,11 +22,14 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import (
     DEVICE_MODEL,
     HYPERVISOR,
     POST_LAUNCHED,
+    PRE_LAUNCHED,
     SERVICE,
     IvshmemError,
+    Region,
     some,
 )
-from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._rule import ERROR, Context, Hit, Rules
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._rule import ERROR, WARNING, Context, Hit, Rules
+from ansible_collections.acrn.ivshmem.plugins.module_utils._scenario._vm import Vm
 from ansible_collections.acrn.ivshmem.plugins.module_utils._words import meant
 
 RULES = Rules()
@@ -142,3 +145,44 @@ def _service_vm(context: Context) -> Iterator[Hit]:
     for region, vm, _vbdf, key in context.vms():
         if vm.load_order == SERVICE and region.provided_by == HYPERVISOR:
             yield Hit(f"VM '{vm.name}' is the Service VM", region, key)
+
+
+def _alone(context: Context) -> Iterator[tuple[Region, Vm, str]]:
+    """Pre-launched VMs with a region of the hypervisor and without a passthrough device, each of them once."""
+    told = set()
+    for region, vm, _vbdf, key in context.vms():
+        if vm.load_order != PRE_LAUNCHED or region.provided_by != HYPERVISOR or vm in told:
+            continue
+        if not any(function.kind == "passthrough" for function in vm.functions):
+            told.add(vm)
+            yield region, vm, key
+
+
+@RULES.add(
+    "vm-alone",
+    ERROR,
+    "On v2.2 a pre-launched VM with a region has a passthrough device.",
+    "give it one in pci_devs, take it out of the region, or use ACRN v2.3 or later",
+    "scenario_config/pci_dev_c.py of v2.2 makes no list of devices for it, and the linker misses it",
+    until=(2, 2),
+)
+def _vm_alone(context: Context) -> Iterator[Hit]:
+    for region, vm, key in _alone(context):
+        yield Hit(f"VM '{vm.name}' is pre-launched and has no passthrough device", region, key)
+
+
+@RULES.add(
+    "host-bridge",
+    WARNING,
+    "On v2.3 a pre-launched VM has a host bridge only beside a passthrough device, and Linux finds no PCI without one.",
+    "add pci=conf1,lastbus=1 to the bootargs of that VM, give it a passthrough device, or use ACRN v2.4 or later",
+    "scenario_config/pci_dev_c.py; pci_sanity_check in arch/x86/pci/direct.c of Linux, and pci_mmcfg_check_reserved in "
+    "mmconfig-shared.c, which asks for it",
+    since=(2, 3),
+    until=(2, 3),
+)
+def _host_bridge(context: Context) -> Iterator[Hit]:
+    for region, vm, key in _alone(context):
+        told = {option for word in vm.bootargs.split() if word.startswith("pci=") for option in word[4:].split(",")}
+        if vm.kern_type != "KERNEL_ZEPHYR" and "conf1" not in told:
+            yield Hit(f"VM '{vm.name}' has no host bridge, and its Linux says that there is no PCI", region, key)

@@ -148,3 +148,13 @@ def real_files():
     paths = sorted(SHARED.glob("acrn-data/*/*/*.xml"))
     scenarios = [path for path in paths if b"<vm id=" in path.read_bytes() and "launch" not in path.name]
     return [(path, "v3" if b"<load_order" in path.read_bytes() else "v2") for path in scenarios]
+
+
+def sharing(scenario, version):
+    """The VMs of a scenario that may have regions of the hypervisor on an ACRN version."""
+
+    def fits(vm):
+        backed = any(function.kind == "passthrough" for function in vm.functions)
+        return version > (2, 2) or vm.load_order == "post_launched" or (vm.load_order == "pre_launched" and backed)
+
+    return [vm for vm in scenario.vms if fits(vm)]

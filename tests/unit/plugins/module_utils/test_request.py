@@ -210,4 +210,5 @@ def test_description_of_v2():
     told = describe(read_scenario(text.encode(), "f"), None, None)
     assert (told["acrn_version"], told["memory"]) == (None, None)
     assert [vm["slot"] for vm in told["regions"][0]["vms"]] == [None, 30]
-    assert [finding["rule"] for finding in told["findings"]] == ["version-unknown"]
+    # Where nobody knows the version, what is wrong on one of them is told.
+    assert [finding["rule"] for finding in told["findings"]] == ["vm-alone", "host-bridge", "version-unknown"]

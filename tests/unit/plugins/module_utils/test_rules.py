@@ -60,6 +60,7 @@ WINDOW = scenarios.board_xml(ram=((1 << 20, 1 << 30), (1 << 32, 2 << 30)), windo
 LINES = scenarios.board_xml(lines=("80000000-9fffffff : PCI Bus 0000:00",))
 FIXED = scenarios.scenario("v2", hv="<MEMORY><HV_RAM_SIZE>0x16800000</HV_RAM_SIZE></MEMORY>")
 ZEPHYR = "<os_config><kern_type>KERNEL_ZEPHYR</kern_type></os_config>"
+CONF1 = "<os_config><bootargs>rw pci=conf1 quiet</bootargs></os_config>"
 SVC = (1, "SVC", "service")
 TWINS = (*VMS[:2], (2, "TWIN", "post"), (3, "TWIN", "post"))
 BROKEN = scenarios.block_v3(
@@ -102,6 +103,9 @@ BREAKING = [
     ("dm-vm-kind", [dm(vms=["POST2", "SVC"])], {}, ["SVC", "Service VM"]),
     ("dm-vm-kind", [dm(vms=[1, 2])], {"version": (2, 7)}, ["SVC"]),
     ("service-vm", [region(vms=[0, 1])], {"version": (2, 2)}, ["SVC"]),
+    ("vm-alone", [region(vms=[0, 2])], {"version": (2, 2), "more": {"PRE0": pci_devs("")}}, ["PRE0"]),
+    ("vm-alone", [region(vms=[0, 2]), region("s", [0, 2])], {"version": (2, 2), "more": {"PRE0": ZEPHYR}}, ["PRE0"]),
+    ("host-bridge", [region(vms=[0, 2])], {"version": (2, 3), "more": {"PRE0": pci_devs("")}}, ["PRE0"]),
     ("vbdf-function", [region(vms=["PRE0", at("POST2", "00:08.1")])], {}, ["00:08.1", "POST2"]),
     ("vbdf-function", [region(vms=["PRE0", at("POST2", "01:08.0")])], {}, ["01:08.0"]),
     ("vbdf-choice", [region(vms=[at("PRE0", "00:08.0"), "POST2"])], {"version": (2, 7)}, ["PRE0", "00:08.0"]),
@@ -212,6 +216,14 @@ KEEPING = [
     ("dm-vm-kind", [dm(), region(vms=["PRE0", "SVC"])], {}),
     ("service-vm", [region(vms=[0, 1])], {"version": (2, 3)}),
     ("service-vm", [region(vms=[0, 2])], {"version": (2, 2)}),
+    ("vm-alone", [region(vms=[0, 2])], {"version": (2, 2), "more": {"PRE0": pci_devs("00:14.3 USB")}}),
+    ("vm-alone", [dm(vms=[2, 3])], {"version": (2, 2)}),
+    ("vm-alone", [region(vms=[0, 2])], {"version": (2, 3)}),
+    ("host-bridge", [region(vms=[0, 2])], {"version": (2, 3), "more": {"PRE0": pci_devs("00:14.3 USB")}}),
+    ("host-bridge", [region(vms=[0, 2])], {"version": (2, 3), "more": {"PRE0": ZEPHYR}}),
+    ("host-bridge", [region(vms=[0, 2])], {"version": (2, 3), "more": {"PRE0": CONF1}}),
+    ("host-bridge", [region(vms=[1, 2])], {"version": (2, 3)}),
+    ("host-bridge", [region(vms=[0, 2])], {"version": (2, 4)}),
     ("vbdf-function", [region(vms=["PRE0", at("POST2", "0:08.0")])], {}),
     ("vbdf-choice", [region(vms=[at("PRE0", "00:08.0"), "POST2"])], {"version": (3, 0)}),
     ("vbdf-choice", [region(vms=["PRE0", at("POST2", "00:08.0")])], {"version": (2, 7)}),

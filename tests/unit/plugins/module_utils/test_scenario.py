@@ -353,7 +353,7 @@ def test_absent_takes_regions_out_that_break_rules():
 @pytest.mark.parametrize(("path", "dialect"), REAL)
 def test_a_region_that_came_and_went_leaves_the_bytes_of_acrn(path, dialect):
     data, version = real(path)
-    vms = [vm for vm in read_scenario(data, "f").vms if version > (2, 2) or vm.load_order != "service"]
+    vms = scenarios.sharing(read_scenario(data, "f"), version)
     if len(vms) < 2:
         pytest.skip("a single VM")
     names = [f"r{number}" for number in range(3)]
@@ -599,7 +599,7 @@ def test_files_of_acrn(path, dialect):
     st = hypothesis.strategies
     data, version = real(path)
     scenario = read_scenario(data, "f")
-    usable = [vm for vm in scenario.vms if version > (2, 2) or vm.load_order != "service"]
+    usable = scenarios.sharing(scenario, version)
     if len(usable) < 2:
         pytest.skip("a single VM")
     ids = [vm.id for vm in usable]

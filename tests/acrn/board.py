@@ -175,6 +175,7 @@ def _iomem(machine: Machine, given: int) -> list[str]:
         *(f"{first:08x}-{last:08x} : System RAM" for first, last in low_ram(machine, given)),
         f"{machine.tables:08x}-{machine.tables + TABLES - 1:08x} : ACPI Tables",
         "c0000000-dfffffff : PCI Bus 0000:00",
+        *(["  d0000000-d0ffffff : 0000:00:02.0"] if machine.display else []),
         f"{MMCFG:08x}-{MMCFG + MB - 1:08x} : PCI MMCONFIG 0000 [bus 00-00]",
         "fec00000-fec003ff : IOAPIC 0",
         "fed00000-fed003ff : HPET 0",

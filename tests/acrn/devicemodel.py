@@ -106,9 +106,11 @@ def _stub(path: Path, library: Path, folder: Path) -> bytes:
     return target.read_bytes()
 
 
-def files(path: Path) -> tuple[dict[str, bytes], list[str]]:
+def files(path: Path, version: tuple[int, int]) -> tuple[dict[str, bytes], list[str]]:
     """acrn-dm with its libraries, iasl, and bash for the launch scripts: files by path, and which are programs."""
-    others = {name: shutil.which(name) for name in ("iasl", "bash")}
+    # Up to v3.0 acrn-dm knows iasl by one path alone (hw/platform/acpi/acpi.c, ASL_COMPILER).
+    compiler = "usr/bin/iasl" if version > (3, 0) else "usr/sbin/iasl"
+    others = {name: shutil.which(Path(name).name) for name in (compiler, "usr/bin/bash")}
     found: dict[str, bytes] = {"usr/bin/acrn-dm": path.read_bytes()}
     programs = ["usr/bin/acrn-dm"]
     kept = [Path(place) for place in libraries(str(path))]
@@ -123,8 +125,8 @@ def files(path: Path) -> tuple[dict[str, bytes], list[str]]:
     for name, where in others.items():
         if where is None:
             raise RuntimeError(f"no {name}")
-        found[f"usr/bin/{name}"] = Path(where).read_bytes()
-        programs.append(f"usr/bin/{name}")
+        found[name] = Path(where).read_bytes()
+        programs.append(name)
         needed.update(libraries(where))
     for library_name in needed:
         found[library_name.lstrip("/")] = Path(library_name).read_bytes()

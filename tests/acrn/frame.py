@@ -9,7 +9,8 @@ The regions are not written here: that is the work of the collection. What diffe
 - RDT, UC_LOCK and SPLIT_LOCK detection and HYPERV are off: the processor has none of them.
 - The RAM of pre-launched VMs lies where nobody else looks for memory (board.Machine.given).
 - VMs that acrn-dm starts have no serial port of the hypervisor: it would take what they write before acrn-dm sees it.
-- Pre-launched VMs of v2.6 and before are told to poll their serial port (POLLED_UNTIL).
+- Pre-launched VMs of v2.6 and before are told to poll their serial port (POLLED_UNTIL), those of v2.3 that there is PCI
+  (UNBRIDGED_UNTIL).
 """
 
 from __future__ import annotations
@@ -56,6 +57,11 @@ CONSOLE_SINCE = (3, 3)
 # Up to here the ACPI tables of a pre-launched VM name no serial port (acpi_gen/asl_gen.py) and say that the hardware is
 # reduced (facp.asl): Linux gives such a port no interrupt, and what a program writes to it is never sent.
 POLLED_UNTIL = (2, 6)
+# Up to here the ramdisk stands right behind the file of the kernel (boot/guest/vboot_info.c), where one unpacks itself.
+RAMDISK_BEHIND_UNTIL = (2, 4)
+# Up to here a pre-launched VM has a host bridge only beside a passthrough device (scenario_config/pci_dev_c.py), and a
+# kernel that finds none looks for no other function unless it is told to.
+UNBRIDGED_UNTIL = (2, 3)
 # The first and the last release whose tools know an option; all of a dialect know those that are not named.
 _KNOWN = {
     "HV_RAM_SIZE": ((2, 3), (2, 6)),
@@ -111,12 +117,17 @@ def _where(vms: Sequence[Vm], address: int) -> dict[str, int]:
 
 
 def _os_config(vm: Vm, version: Version) -> tuple[str, object]:
-    polled = " polled" if vm.order == PRE and version <= POLLED_UNTIL else ""
+    told = [" polled"] if vm.order == PRE and version <= POLLED_UNTIL else []
+    told += [" pci=conf1,lastbus=1"] if vm.order == PRE and version <= UNBRIDGED_UNTIL else []
+    args = vm.args + "".join(told)
+    if vm.order == SERVICE and version < (3, 0):
+        # A macro, for what is in board_private.
+        args = "SERVICE_VM_OS_BOOTARGS" if version >= (2, 7) else "SOS_VM_BOOTARGS"
     fields = [
         ("kern_type", "KERNEL_BZIMAGE"),
         ("kern_mod", KERNEL_TAG),
         ("ramdisk_mod", INITRD_TAG),
-        ("bootargs", vm.args + polled),
+        ("bootargs", args),
     ]
     return "os_config", [("name", "Linux"), *fields] if version < (3, 0) else fields
 
@@ -246,13 +257,13 @@ def _hv_v2(count: int, handlers: int) -> Fields:
     ]
 
 
-_V2_TYPES = {PRE: "PRE_STD_VM", SERVICE: "SOS_VM", POST: "POST_STD_VM"}
-
-
 def _vm_v2(version: Version, number: int, vm: Vm, address: int | None) -> Fields:
     other = 1 if number == 0 else 0
+    # What a Service VM is called in the names of other things.
+    service = "SERVICE_VM" if version >= (2, 7) else "SOS"
+    types = {PRE: "PRE_STD_VM", SERVICE: "SERVICE_VM" if version >= (2, 7) else "SOS_VM", POST: "POST_STD_VM"}
     fields: Fields = [
-        ("vm_type", _V2_TYPES[vm.order]),
+        ("vm_type", types[vm.order]),
         ("name", vm.name),
         ("guest_flags", [("guest_flag", 0)]),
         ("cpu_affinity", [("pcpu_id", cpu) for cpu in vm.cpus]),
@@ -267,9 +278,14 @@ def _vm_v2(version: Version, number: int, vm: Vm, address: int | None) -> Fields
     target = [("target_vm_id", other), ("target_uart_id", 1)]
     legacy = ("type", "VUART_LEGACY_PIO")
     console = "INVALID_COM_BASE" if vm.order == POST else "COM1_BASE"
+    interrupt = "COM1_IRQ"
+    if vm.order == SERVICE:
+        console, interrupt = f"{service}_COM1_BASE", f"{service}_COM1_IRQ"
+        fields.append(("memory", [("start_hpa", 0), ("size", "0x20000000")]))
+        fields.append(("board_private", [("rootfs", "/dev/ram0"), ("bootargs", vm.args)]))
     return [
         *fields,
-        ('legacy_vuart id="0"', [legacy, ("base", console), ("irq", "COM1_IRQ")]),
+        ('legacy_vuart id="0"', [legacy, ("base", console), ("irq", interrupt)]),
         ('legacy_vuart id="1"', [legacy, ("base", "INVALID_COM_BASE"), ("irq", "COM2_IRQ"), *target]),
         ('console_vuart id="0"', [("base", "INVALID_PCI_BASE")]),
         ('communication_vuart id="1"', [("base", "INVALID_PCI_BASE"), *target]),

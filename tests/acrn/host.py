@@ -169,7 +169,7 @@ def initramfs(version: real.Version) -> bytes:
     tree = real.source(version)
     if tree is None:
         raise real.RealError(f"ACRN_SRC has no ACRN v{version[0]}.{version[1]}")
-    dm, dm_programs = devicemodel.files(devicemodel.program(tree, version, real.CACHE))
+    dm, dm_programs = devicemodel.files(devicemodel.program(tree, version, real.CACHE), version)
     files.update(dm)
     programs += dm_programs
     there = {library.lstrip("/") for library in image.libraries(os.path.realpath(image.PYTHON))}

@@ -102,6 +102,15 @@ def kernel(cache: Path) -> Path:
     return kept
 
 
+def with_room(kernel: bytes) -> bytes:
+    """A bzImage with nothing behind it, as long as what it uses while it unpacks itself.
+
+    That is init_size of its header, from an aligned address on (Documentation/x86/boot.rst of Linux).
+    """
+    (alignment,), (init_size,) = struct.unpack_from("<I", kernel, 0x230), struct.unpack_from("<I", kernel, 0x260)
+    return kernel.ljust(init_size + 2 * alignment, b"\0")
+
+
 # -- initramfs ---------------------------------------------------------------------------------------------------------
 
 

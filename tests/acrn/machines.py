@@ -59,6 +59,17 @@ LAUNCHED = real.Wanted(
         region("table", 4, VM1, VM2, provided_by="device_model", region_id=4098),
     ],
 )
+# Its launch scripts, as somebody has changed them: what acrn-dm takes, and reads as something else.
+MISREAD = replace(
+    LAUNCHED,
+    regions=[*LAUNCHED.regions[:2], region("table", 4, VM1, VM2, provided_by="device_model")],
+    scripts_by_hand={
+        "hv:/state,2,4097": "hv:/state,2,5000",
+        # The first is that of VM 1, the second that of VM 2.
+        "10,ivshmem,dm:/table,4": "10,ivshmem,dm:/table,4GB,0x1002",
+        "'9,ivshmem,dm:/table,4": "'9,ivshmem,dm:/table,4100,66000",
+    },
+)
 # A host on which ACRN is installed, and one VM is launched.
 HOST = real.Wanted((3, 3), [SERVICE, POST1], [region("state", 2, *ALL[:2], region_id=4097)])
 
@@ -71,25 +82,28 @@ CASES = {
         [region("shm_region_0", 2, *TWO), region("big", 8, *TWO)],
         replace(BIG, display=True),
     ),
+    "2.7-service-vm": real.Wanted(
+        (2, 7),
+        [BEHIND, SERVICE_BEHIND],
+        [region("state", 2, SERVICE_BEHIND.name, BEHIND.name)],
+        replace(BIG, display=True),
+    ),
     "3.3-service-vm": real.Wanted(
         (3, 3), [BEHIND, SERVICE_BEHIND], [region("state", 2, SERVICE_BEHIND.name, BEHIND.name)], BIG
     ),
 }
+# Eight regions, each of which takes two of the address ranges that the hypervisor emulates for a VM: it has 16 unless
+# the scenario says more.
+_EIGHT = [
+    region("big", 4, *at("00:14.0"), region_id=4098),
+    *[region(f"new_{size}", size, *TWO) for size in (2, 8, 16, 32, 64, 128, 256)],
+]
+CROWDED = real.Wanted((3, 3), [PRE0, PRE1], _EIGHT)
 # Under --long.
 MORE = {
     "3.3-launched": LAUNCHED,
-    # The first case after a change of its declaration: a region moved and resized, one gone, seven new. Each of these
-    # takes two of the address ranges that the hypervisor emulates for a VM.
-    "3.3-changed": real.Wanted(
-        (3, 3),
-        [PRE0, PRE1],
-        [
-            region("big", 4, *at("00:14.0"), region_id=4098),
-            *[region(f"new_{size}", size, *TWO) for size in (2, 8, 16, 32, 64, 128, 256)],
-        ],
-        before=[TWO_PRE_LAUNCHED.regions],
-        handlers=32,
-    ),
+    # The first case after a change of its declaration: a region moved and resized, one gone, seven new.
+    "3.3-changed": replace(CROWDED, before=[TWO_PRE_LAUNCHED.regions], handlers=32),
 }
 # Three VMs in one region, and two regions of one size that each share with another VM.
 _SHARED = [region("all", 4, *THREE), region("left", 2, *THREE[:2]), region("right", 2, THREE[0], THREE[2])]

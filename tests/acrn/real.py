@@ -110,6 +110,8 @@ class Wanted:
     before: Sequence[Sequence[Mapping[str, Any]]] = ()
     # What somebody changes in the file after that: texts and what stands in their place.
     by_hand: Mapping[str, str] = field(default_factory=dict)
+    # What somebody changes in the launch scripts after the role has written them.
+    scripts_by_hand: Mapping[str, str] = field(default_factory=dict)
     # Whether the collection knows the board when it judges the regions.
     judged: bool = True
     # How many address ranges of a VM the hypervisor emulates (MAX_EMULATED_MMIO).
@@ -315,10 +317,13 @@ def service_files(built: Built) -> tuple[dict[str, bytes], list[str]]:
     tree = source(built.wanted.version)
     if tree is None:
         raise RealError(f"ACRN_SRC has no ACRN v{built.wanted.text}")
-    files, programs = devicemodel.files(devicemodel.program(tree, built.wanted.version, CACHE))
+    version = built.wanted.version
+    files, programs = devicemodel.files(devicemodel.program(tree, version, CACHE), version)
     for script in built.scripts:
-        name = str(script).lstrip("/")
-        files[name] = script.read_bytes()
+        name, text = str(script).lstrip("/"), script.read_text()
+        for old, new in built.wanted.scripts_by_hand.items():
+            text = text.replace(old, new)
+        files[name] = text.encode()
         programs.append(name)
     # launch_state compares with it, as it would with the one in /boot/acrn.
     manifest = built.artifact / "manifest.json"
@@ -349,7 +354,9 @@ def _guests(built: Built) -> dict[str, Path | bytes]:
     if built.scripts:
         bundles["launch_state"] = bundle(launch_state)
     initrd = image.initramfs(CACHE, job(built), bundles, *service_files(built))
-    return {"bzImage": image.kernel(CACHE), "initrd": initrd}
+    if built.wanted.version > frame.RAMDISK_BEHIND_UNTIL:
+        return {"bzImage": image.kernel(CACHE), "initrd": initrd}
+    return {"bzImage": image.with_room(image.kernel(CACHE).read_bytes()), "initrd": initrd}
 
 
 def disc(built: Built, folder: Path, *, guests: bool = True) -> Path:

@@ -84,6 +84,13 @@ REFUSALS = {
     ),
     "memory of another size that is there": Refusal("8,ivshmem,dm:/table,8", "shm size is different, cur 8388608", ""),
 }
+# In a build without regions of the hypervisor nothing answers for them.
+NONE = Refusal(
+    "8,ivshmem,hv:/state,2", INVALID, "region 'hv:/state' is not in the scenario, so the hypervisor does not have it"
+)
+OFF = replace(
+    machines.LAUNCHED, regions=machines.LAUNCHED.regions[2:], trials={"no region": NONE.arguments}, start=False
+)
 REFUSED = replace(machines.LAUNCHED, trials={name: each.arguments for name, each in REFUSALS.items()}, start=False)
 
 
@@ -111,14 +118,38 @@ def told_by_the_collection(built, refusal):
     return said
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("name", REFUSALS)
-def test_what_acrn_refuses_is_refused_before_anything_is_started(booted, name):
-    built, told = booted
-    refusal = REFUSALS[name]
+def check(built, told, name, refusal):
     trial = next(each for each in told.all if each["what"] == "trial" and each["name"] == name)
     assert trial["status"] not in (0, 137), trial["lines"]
     assert re.search(refusal.real, "\n".join(trial["lines"])), trial["lines"]
     if refusal.collection:
         said = told_by_the_collection(built, refusal)
         assert any(refusal.collection in text for text in said), said
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", REFUSALS)
+def test_what_acrn_refuses_is_refused_before_anything_is_started(booted, name):
+    built, told = booted
+    check(built, told, name, REFUSALS[name])
+
+
+@pytest.mark.long
+def test_a_build_without_regions_refuses_them(boots):
+    check(*boots("3.3-off", OFF), "no region", NONE)
+
+
+@pytest.mark.long
+def test_what_acrn_dm_reads_as_something_else(boots):
+    _built, told = boots("3.3-misread", machines.MISREAD)
+    functions = {where: said["function"] for where, said in told.regions.items()}
+    for vm in (1, 2):
+        # The script says 5000: region IDs of the hypervisor come from its build.
+        assert functions[vm, "state"]["region_id"] == 4097
+        # "4GB" is a 4 to acrn-dm, as is 4100, since it counts bytes in 32 bits.
+        assert functions[vm, "table"]["size"] == 4
+    # "0x1002" is a 0, and 66000 what 16 bits of it are.
+    assert [functions[vm, "table"]["subsystem_device"] for vm in (1, 2)] == ["0000", "01d0"]
+    # The collection holds none of it for what was asked for.
+    result = told.one("launch_state")["result"]
+    assert sorted((vm["name"], vm["fits"]) for vm in result["vms"]) == [(machines.VM1, False), (machines.VM2, False)]

@@ -88,7 +88,6 @@ class Processes:
         self.proc = proc
         self.unreadable: list[int] = []
         self._commands: dict[int, list[str]] = {}
-        self._parents: dict[int, int] = {}
         for entry in os.listdir(proc):
             if entry.isdigit():
                 self._commands[int(entry)] = self._text(int(entry), "cmdline").split("\0")[:-1]

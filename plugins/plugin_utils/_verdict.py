@@ -144,9 +144,13 @@ def _note(outcome: Outcome, session: Session, guest: str, step: _verify.Step, re
     if step.operation == "look":
         index = step.region.index(session.guests[guest].vm)
         number = None if index is None else step.region.vms[index].id
+        row = None
+        if result["iv_position"] == ALL_ONES:
+            row = (place, vm, "registers", "answer", f"{ALL_ONES:#x}")
         # ACRN up to v3.2 may show 0.
-        if number is not None and result["iv_position"] not in (None, 0, number):
+        elif number is not None and result["iv_position"] not in (None, 0, number):
             row = (place, vm, "IVPosition", str(number), str(result["iv_position"]))
+        if row:
             outcome.add(row, guest, session.guests[guest].acrn_host)
         if result["pending"] and session.options.mode == _verify.READ_ONLY:
             text = f"{place}: {vm} has bytes that an ended run has not put back; verify with writing does so"
@@ -367,6 +371,8 @@ def _concerned(session: Session, found: Found) -> list[str]:
 # By the first word of WHAT, and the kind of region where it makes a difference.
 START_ANEW = "stop all VMs of the region before the first is started again (site with launch_restart=true does so)"
 BUILT = "install the hypervisor that was built for this plan and boot it (hypervisor_install, hypervisor_reboot)"
+# What a processor reads where nothing answers.
+ALL_ONES = 0xFFFFFFFF
 AGAIN = "run verify again; it puts back what an ended run has left in the memory, unless the guest boots before"
 MENDS = {
     "guest": "start the VM, and see that Ansible can log in to its guest as root; set guest_python: false "
@@ -383,6 +389,8 @@ MENDS = {
     "bytes hv:/": "their PCI functions are of different regions: compare slot, size and region ID with the scenario",
     "memory dm:/": f"one of them has memory of an earlier run: {START_ANEW}",
     "memory hv:/": "their PCI functions are of different regions: compare slot, size and region ID with the scenario",
+    "registers": "the hypervisor has no address range left for them, and no doorbell of the function is heard: raise "
+    "MAX_EMULATED_MMIO of the scenario (docs/rules.md#emulated-mmio), or give the VM fewer regions",
     "IVPosition": "the guest is another VM than the inventory says: correct its acrn_vm, or its address",
     "doorbell": "the peer is the VM ID of the scenario: see that the running hypervisor was built from this plan, and "
     "that no other program in the receiver takes the interrupts",

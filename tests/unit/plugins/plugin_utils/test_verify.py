@@ -372,7 +372,7 @@ def test_the_table_ends_with_what_to_do(fleet):
     "what",
     [
         *("PCI slot", "PCI function", "size", "region ID", "bytes of VM1", "memory", "doorbell from VM1, vector 0"),
-        *("bytes put back", "IVPosition"),
+        *("bytes put back", "IVPosition", "registers"),
     ],
 )
 def test_every_row_that_cannot_say_it_itself_has_a_mend(land, what):
@@ -398,6 +398,14 @@ def test_the_guest_of_another_vm_is_found(fleet):
     # ACRN up to v3.2 may show 0.
     fleet.kernels["h1-VM3"].register = lambda _address, _offset: 0
     assert fleet.prove()["ok"]
+
+
+def test_registers_behind_which_nobody_is_are_no_other_vm(fleet):
+    # What v3.3 shows of the eighth region of a VM: its hypervisor has no address range left for it.
+    fleet.kernels["h1-VM3"].register = lambda _address, _offset: 0xFFFFFFFF
+    report = fleet.prove()
+    assert rows(report) == [(B1, "VM3", "registers")]
+    assert "MAX_EMULATED_MMIO" in report["table"][-1]
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,18 @@ MORE["3.3-three"] = real.Wanted(
     ],
 )
 
+# ACRN's build chooses the addresses in the Service VM, which of two regions of one size would be told apart by order.
+MORE["2.7-launched"] = replace(
+    LAUNCHED,
+    version=(2, 7),
+    machine=replace(BIG, display=True),
+    regions=[
+        region("state", 2, *ALL),
+        region("own", 4, *ALL[:2]),
+        region("table", 4, VM1, VM2, provided_by="device_model"),
+    ],
+)
+
 # The other releases, with two regions; 3.4 is what master calls itself. v2.2 builds no pre-launched VM that has no
 # passthrough device ("undefined reference to `vm0_pci_devs'"), and there is none in the emulator. v2.4 has physical
 # addresses of 39 bits at most (MAXIMUM_PA_WIDTH), and the emulator's processor has 40: it panics.

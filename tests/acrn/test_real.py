@@ -34,9 +34,9 @@ def _booted(request, boots):
     return boots(request.param, CASES[request.param])
 
 
-@pytest.fixture(name="launched")
-def _launched(boots):
-    return boots("3.3-launched", machines.LAUNCHED)
+@pytest.fixture(name="launched", params=["3.3-launched", "2.7-launched"])
+def _launched(request, boots):
+    return boots(request.param, machines.MORE[request.param])
 
 
 def of_each(built, told):
@@ -122,6 +122,19 @@ def test_doorbells_of_what_does_not_exist_ring_nowhere(booted):
         pytest.skip("nothing of the kind is rung")
     heard = [said["stray"] for _planned, vm, said in of_each(built, told) if vm["id"] != 0]
     assert heard == [{"counts": [0] * VECTORS, "problems": []}] * len(built.regions)
+
+
+@pytest.mark.long
+def test_the_eighth_region_of_a_vm_is_not_heard_and_the_collection_warns(boots):
+    built, told = boots("3.3-crowded", machines.CROWDED)
+    assert "emulated-mmio" in [finding["rule"] for finding in built.plan["findings"]]
+    for planned, vm, said in of_each(built, told):
+        assert [each["same"] for each in said["bytes"]["read"]] == [4096]
+        (heard,) = [bell["counts"] for bell in said["bells"] if bell["to"] == vm["id"]]
+        # The one at the last address finds no room in the hypervisor's list of address ranges.
+        last = planned["name"] == "big"
+        assert heard == [0 if last else 1] * VECTORS
+        assert said["function"]["iv_position"] == (0xFFFFFFFF if last else vm["id"])
 
 
 @pytest.mark.long

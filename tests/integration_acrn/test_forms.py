@@ -52,7 +52,7 @@ def in_yaml(folder):
 
 def in_ini(folder):
     host, guest = fleet(folder)
-    texts = {name: text for name, (_value, text) in VALUES.items()}
+    texts = {name: pair[1] for name, pair in VALUES.items()}
     lines = []
     for section, values in (("acrn_hosts", host), ("acrn_guests", guest), ("all", texts)):
         name = {"acrn_hosts": "line-1", "acrn_guests": "panel"}.get(section)
@@ -74,8 +74,8 @@ def told(done):
 def test_words_and_numbers_mean_the_same_in_every_form(tmp_path, playbook):
     words = ("ansible-playbook", "-i", "hosts", f"acrn.ivshmem.{playbook}", "--check")
     in_yaml(tmp_path)
-    as_values = told(command(tmp_path, *words, "-e", json.dumps({name: value for name, (value, _) in VALUES.items()})))
-    as_words = told(command(tmp_path, *words, "-e", " ".join(f"{name}={text}" for name, (_, text) in VALUES.items())))
+    as_values = told(command(tmp_path, *words, "-e", json.dumps({name: pair[0] for name, pair in VALUES.items()})))
+    as_words = told(command(tmp_path, *words, "-e", " ".join(f"{name}={pair[1]}" for name, pair in VALUES.items())))
     in_ini(tmp_path)
     as_lines = told(command(tmp_path, *words))
     # Nothing is refused of them; that this guest has no such function is told in each form.

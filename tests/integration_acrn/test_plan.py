@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from ansible_collections.acrn.ivshmem.tests.integration_acrn.controller import command, sample
+from ansible_collections.acrn.ivshmem.tests.integration_acrn.test_messages import undefined
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_each_error_is_its_own_and_the_plan_goes_on(tmp_path):
     expected = {
         "needed": "it cannot be reached: ",
         "word": "hypervisor_reboot is 'maybe': write true or false",
-        "undefined": "launch_vms cannot be worked out: ",
+        "undefined": "launch_vms " + undefined("nothing"),
         "no-scenario": "acrn_scenario: ",
         "no-python": "The Python /nowhere/python was not found. no-python needs a Python: set its variable ",
         "built": "builder builder-1: cannot be reached: ",

@@ -27,6 +27,8 @@ from ansible_collections.acrn.ivshmem.plugins.plugin_utils._verify import END, L
 PROVED, PARTLY, ALIKE, UNPROVED, NOBODY, FAILED = STATES = ("proved", "partly", "alike", "unproved", "nobody", "failed")
 REACHED = (PROVED, PARTLY, ALIKE)
 ALL, REACHABLE, ANY = REQUIRE = ("all", "reachable", "any")
+# What a processor reads where nothing answers.
+ALL_ONES = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
@@ -371,8 +373,6 @@ def _concerned(session: Session, found: Found) -> list[str]:
 # By the first word of WHAT, and the kind of region where it makes a difference.
 START_ANEW = "stop all VMs of the region before the first is started again (site with launch_restart=true does so)"
 BUILT = "install the hypervisor that was built for this plan and boot it (hypervisor_install, hypervisor_reboot)"
-# What a processor reads where nothing answers.
-ALL_ONES = 0xFFFFFFFF
 AGAIN = "run verify again; it puts back what an ended run has left in the memory, unless the guest boots before"
 MENDS = {
     "guest": "start the VM, and see that Ansible can log in to its guest as root; set guest_python: false "

@@ -62,6 +62,10 @@ RAMDISK_BEHIND_UNTIL = (2, 4)
 # Up to here a pre-launched VM has a host bridge only beside a passthrough device (scenario_config/pci_dev_c.py), and a
 # kernel that finds none looks for no other function unless it is told to.
 UNBRIDGED_UNTIL = (2, 3)
+# The first release whose scenario calls the Service VM so.
+_SERVICE_VM_SINCE = (2, 7)
+# Up to here a pre-launched VM beside a Service VM has to be of a severity above it (hv_prebuild/vm_cfg_checks.c).
+_SAFETY_UNTIL = (2, 6)
 # The first and the last release whose tools know an option; all of a dialect know those that are not named.
 _KNOWN = {
     "HV_RAM_SIZE": ((2, 3), (2, 6)),
@@ -122,7 +126,7 @@ def _os_config(vm: Vm, version: Version) -> tuple[str, object]:
     args = vm.args + "".join(told)
     if vm.order == SERVICE and version < (3, 0):
         # A macro, for what is in board_private.
-        args = "SERVICE_VM_OS_BOOTARGS" if version >= (2, 7) else "SOS_VM_BOOTARGS"
+        args = "SERVICE_VM_OS_BOOTARGS" if version >= _SERVICE_VM_SINCE else "SOS_VM_BOOTARGS"
     fields = [
         ("kern_type", "KERNEL_BZIMAGE"),
         ("kern_mod", KERNEL_TAG),
@@ -257,13 +261,17 @@ def _hv_v2(count: int, handlers: int) -> Fields:
     ]
 
 
-def _vm_v2(version: Version, number: int, vm: Vm, address: int | None) -> Fields:
+def _types_v2(version: Version, beside_service: bool) -> dict[str, str]:
+    """What the VMs of each load order are."""
+    pre = "SAFETY_VM" if beside_service and version <= _SAFETY_UNTIL else "PRE_STD_VM"
+    service = "SERVICE_VM" if version >= _SERVICE_VM_SINCE else "SOS_VM"
+    return {PRE: pre, SERVICE: service, POST: "POST_STD_VM"}
+
+
+def _vm_v2(version: Version, number: int, vm: Vm, vm_type: str, address: int | None) -> Fields:
     other = 1 if number == 0 else 0
-    # What a Service VM is called in the names of other things.
-    service = "SERVICE_VM" if version >= (2, 7) else "SOS"
-    types = {PRE: "PRE_STD_VM", SERVICE: "SERVICE_VM" if version >= (2, 7) else "SOS_VM", POST: "POST_STD_VM"}
     fields: Fields = [
-        ("vm_type", types[vm.order]),
+        ("vm_type", vm_type),
         ("name", vm.name),
         ("guest_flags", [("guest_flag", 0)]),
         ("cpu_affinity", [("pcpu_id", cpu) for cpu in vm.cpus]),
@@ -280,6 +288,8 @@ def _vm_v2(version: Version, number: int, vm: Vm, address: int | None) -> Fields
     console = "INVALID_COM_BASE" if vm.order == POST else "COM1_BASE"
     interrupt = "COM1_IRQ"
     if vm.order == SERVICE:
+        # What it is called in the names of other things.
+        service = "SERVICE_VM" if version >= _SERVICE_VM_SINCE else "SOS"
         console, interrupt = f"{service}_COM1_BASE", f"{service}_COM1_IRQ"
         fields.append(("memory", [("start_hpa", 0), ("size", "0x20000000")]))
         fields.append(("board_private", [("rootfs", "/dev/ram0"), ("bootargs", vm.args)]))
@@ -309,9 +319,10 @@ def scenario_xml(
     """
     where = _where(vms, machine.given)
     hv = _hv_v2(len(vms), handlers) if version < (3, 0) else _hv_v3(len(vms), console, handlers)
+    types = _types_v2(version, any(vm.order == SERVICE for vm in vms))
     content: Fields = [("hv", _known(version, hv))]
     for number, vm in enumerate(vms):
         address = where.get(vm.name)
-        fields = _vm_v2(version, number, vm, address) if version < (3, 0) else _vm_v3(vm, address)
+        fields = _vm_v3(vm, address) if version >= (3, 0) else _vm_v2(version, number, vm, types[vm.order], address)
         content.append((f'vm id="{number}"', fields))
     return "\n".join(_tree(0, 'acrn-config board="bochs" scenario="emulated"', content)) + "\n"

@@ -74,6 +74,14 @@ MISREAD = replace(
 HOST = real.Wanted((3, 3), [SERVICE, POST1], [region("state", 2, *ALL[:2], region_id=4097)])
 
 BIG = board.Machine(memory=5 * board.GB)
+
+
+def _beside_service_vm(version: tuple[int, int]) -> real.Wanted:
+    """A pre-launched VM and the Service VM, with one region."""
+    regions = [region("state", 2, SERVICE_BEHIND.name, BEHIND.name)]
+    return real.Wanted(version, [BEHIND, SERVICE_BEHIND], regions, replace(BIG, display=version < (3, 0)))
+
+
 CASES = {
     "3.3-two-pre-launched": TWO_PRE_LAUNCHED,
     "2.7-two-pre-launched": real.Wanted(
@@ -82,15 +90,8 @@ CASES = {
         [region("shm_region_0", 2, *TWO), region("big", 8, *TWO)],
         replace(BIG, display=True),
     ),
-    "2.7-service-vm": real.Wanted(
-        (2, 7),
-        [BEHIND, SERVICE_BEHIND],
-        [region("state", 2, SERVICE_BEHIND.name, BEHIND.name)],
-        replace(BIG, display=True),
-    ),
-    "3.3-service-vm": real.Wanted(
-        (3, 3), [BEHIND, SERVICE_BEHIND], [region("state", 2, SERVICE_BEHIND.name, BEHIND.name)], BIG
-    ),
+    "2.7-service-vm": _beside_service_vm((2, 7)),
+    "3.3-service-vm": _beside_service_vm((3, 3)),
 }
 # Eight regions, each of which takes two of the address ranges that the hypervisor emulates for a VM: it has 16 unless
 # the scenario says more.
@@ -143,3 +144,6 @@ for _version in RELEASES:
     _wanted = real.Wanted(_version, [PRE0, PRE1], [region("a", 2, *TWO), region("b", 4, *TWO)], _machine)
     OTHERS[f"{_wanted.text}-two-pre-launched"] = _wanted
 MORE.update(OTHERS)
+for _version in ((2, 5), (2, 6), (3, 0), (3, 1), (3, 2), (3, 4)):
+    _wanted = _beside_service_vm(_version)
+    MORE[f"{_wanted.text}-service-vm"] = _wanted

@@ -25,7 +25,9 @@ _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 _TROUBLE = re.compile(
     r"(: (fatal )?error: |undefined reference|multiple definition of|^Failed to |not found$|\*\*\* "
     # The assembler, the linker (ld and lld), and xmlschema, whose exceptions go on for lines.
-    r"|value 0x[0-9a-f]+ truncated|will not fit in region|overflowed by|cannot move location counter|^(Reason|Path): )"
+    r"|value 0x[0-9a-f]+ truncated|will not fit in region|overflowed by|cannot move location counter|^(Reason|Path): "
+    # ACRN's check of the VMs before it compiles (misc/hv_prebuild).
+    r"|^sanitize_vm_config\b|exceed the max clos|configuration check fail!)"
 )
 # The linker says it of every place that reaches too far.
 _REACH = re.compile(r"relocation truncated to fit|relocation R_X86_64_\w+ out of range")

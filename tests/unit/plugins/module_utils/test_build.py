@@ -315,6 +315,20 @@ def test_telling_lines_are_few_and_tell():
     assert telling_lines("one\n\ntwo\n") == ["one", "two"]
 
 
+def test_what_acrns_own_check_of_the_vms_says_is_told():
+    """misc/hv_prebuild: v2.6 of a scenario with a Service VM and a pre-launched VM of type PRE_STD_VM."""
+    log = [
+        "gcc-11 -c lib/crypto/mbedtls/sha256.c",
+        "sanitize_vm_config: pre-launched vm doesn't has higher severity than SOS ",
+        "VM configuration check fail!",
+        "make[1]: *** [Makefile:405: pre_build] Error 255",
+    ]
+    assert telling_lines("\n".join(log)) == [line.strip() for line in log[1:]]
+    log[1] = "vm0: vcpu1 clos(9) exceed the max clos(7).VM configuration check fail!"
+    assert telling_lines("\n".join(log[:2])) == log[1:2]
+    assert telling_lines("VM configuration check pass!\nmake: *** [Makefile:9: a] Error 1")[0].startswith("make: ")
+
+
 LINKER = {
     "larger than its memory": [
         "/usr/bin/ld: /w/O/hypervisor/acrn.out section `.bss' will not fit in region `ram'",

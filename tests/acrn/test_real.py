@@ -13,6 +13,7 @@ import os
 import re
 
 import board
+import frame
 import machines
 import pytest
 
@@ -82,7 +83,9 @@ def test_regions_of_a_file_without_addresses_come_in_their_order(booted):
     built, told = booted
     if built.wanted.version >= (3, 0):
         pytest.skip("the file has addresses")
-    for vm in range(len(built.wanted.vms)):
+    for vm, made in enumerate(built.wanted.vms):
+        if made.order == frame.POST:
+            continue  # its places are those of its script
         mine = [planned for planned in built.regions if vm in [each["id"] for each in planned["vms"]]]
         places = [told.regions[vm, planned["name"]]["function"]["bdf"] for planned in mine]
         assert places == sorted(places)

@@ -35,7 +35,7 @@ def _booted(request, boots):
     return boots(request.param, CASES[request.param])
 
 
-@pytest.fixture(name="launched", params=["3.3-launched", "2.7-launched"])
+@pytest.fixture(name="launched", params=[name for name in machines.MORE if name.endswith("-launched")])
 def _launched(request, boots):
     return boots(request.param, machines.MORE[request.param])
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 LARGEST = 4 * 1024 * 1024
 ORIGINAL = ".before-acrn-ivshmem"
 NO_FILE = "is not a regular file"
+# How that is mended, where the reader says nothing else.
+NO_FILE_MEND = "move it away or name another file, and run this again"
 NAMELESS = "an empty path"
 # The kernel takes 4096 bytes with the zero at the end. Python would walk down a longer path before it asks.
 LONGEST = 4095
@@ -75,10 +77,11 @@ def open_regular(path: str) -> IO[bytes]:
     return os.fdopen(handle, "rb")
 
 
-def read_file(path: str, limit: int = LARGEST, missing: bytes | None = None) -> bytes:
+def read_file(path: str, limit: int = LARGEST, missing: bytes | None = None, mend: str = NO_FILE_MEND) -> bytes:
     """The bytes of a regular file of at most ``limit`` bytes. Raises IvshmemError that names the file.
 
-    ``missing`` is what a file that is not there counts as; without it, that is an error too.
+    ``missing`` is what a file that is not there counts as; without it, that is an error too. ``mend`` says what to do
+    about what is no file; empty where the caller says it.
     """
     try:
         with open_regular(path) as handle:
@@ -86,7 +89,9 @@ def read_file(path: str, limit: int = LARGEST, missing: bytes | None = None) -> 
     except OSError as exc:
         if missing is not None and exc.errno in (errno.ENOENT, errno.ENOTDIR):
             return missing
-        why = exc.strerror if exc.strerror == NO_FILE else f"cannot be read: {exc.strerror}"
+        why = f"cannot be read: {exc.strerror}"
+        if exc.strerror == NO_FILE:
+            why = f"{NO_FILE}; {mend}" if mend else NO_FILE
         raise IvshmemError(f"{path or NAMELESS}: {why}") from exc
     if len(data) > limit:
         raise IvshmemError(f"{path}: larger than {size_text(limit)}, which no file of its kind is; see what it is")

@@ -154,11 +154,11 @@ def _link(path: str, wish: Launch, held: set[str], found: Removal) -> None:
 
 def _script(path: str, held: set[str], declared: set[str], found: Removal) -> None:
     copy = original_of(path)
-    first = read_file(copy) if os.path.lexists(copy) else None
+    first = read_file(copy, mend="") if os.path.lexists(copy) else None
     if first is None and not _is_written(path):
         _without_copy(path, declared, found)
         return
-    data = read_file(path) if os.path.lexists(path) else None
+    data = read_file(path, mend="") if os.path.lexists(path) else None
     if data is None:
         if first:
             found.kept.append(
@@ -178,7 +178,7 @@ def _script(path: str, held: set[str], declared: set[str], found: Removal) -> No
 
 def _without_copy(path: str, declared: set[str], found: Removal) -> None:
     # Whoever had these devices before has them still: nothing tells whether they were edited in.
-    data = read_file(path) if os.path.lexists(path) else b""
+    data = read_file(path, mend="") if os.path.lexists(path) else b""
     try:
         left = sorted(declared & _names(data))
     except IvshmemError:

@@ -21,7 +21,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Callable, Sequence
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._files import LARGEST, open_regular, read_file
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import (
+    LARGEST,
+    NO_FILE_MEND,
+    open_regular,
+    read_file,
+)
 from ansible_collections.acrn.ivshmem.plugins.module_utils._process import MISSING
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
@@ -152,9 +157,13 @@ class Root:
     def path(self, name: str) -> str:
         return os.path.join(self.base, name)
 
-    def text(self, path: str, missing: str | None = None, limit: int = LARGEST) -> str:
-        """The text of a file. Raises IvshmemError, unless there is a text for a file that is missing."""
-        data = read_file(path, limit, missing=None if missing is None else missing.encode("utf-8", "surrogateescape"))
+    def text(self, path: str, missing: str | None = None, limit: int = LARGEST, mend: str = NO_FILE_MEND) -> str:
+        """The text of a file. Raises IvshmemError, unless there is a text for a file that is missing.
+
+        ``mend``: as of read_file.
+        """
+        kept = None if missing is None else missing.encode("utf-8", "surrogateescape")
+        data = read_file(path, limit, kept, mend)
         return data.decode("utf-8", "surrogateescape")
 
     def data(self, path: str, size: int = -1) -> bytes:

@@ -291,7 +291,7 @@ class Grub:
             most = {_grub.NEXT: ID_PREFIX + _LONGEST, _grub.DEFAULT: _LONGEST, _grub.TRIED: _LONGEST}
             _grub.change_env(block, most)
         except IvshmemError as exc:
-            raise IvshmemError(f"{self._grubenv}: {exc}") from exc
+            raise IvshmemError(named(self._grubenv, exc)) from exc
 
     # ---- writing; each of these is a whole step, and does nothing in check mode but say that it would ----
 

@@ -78,7 +78,7 @@ class Host(Root):
     def state(self) -> State:
         """What earlier runs left in state.json."""
         try:
-            text = self.text(self.state_file, "")
+            text = self.text(self.state_file, "", mend="")
             return State.parse(json.loads(text)) if text else State()
         except (ValueError, RecursionError, IvshmemError) as exc:
             raise IvshmemError(
@@ -92,7 +92,9 @@ class Host(Root):
         if not os.path.exists(os.path.join(folder, MANIFEST)):
             raise IvshmemError(f"{folder}: this host has no build {key}; give the directory of the artefact")
         try:
-            return Artifact.parse(self.text(os.path.join(folder, MANIFEST)), self.data(os.path.join(folder, SCENARIO)))
+            return Artifact.parse(
+                self.text(os.path.join(folder, MANIFEST), mend=""), self.data(os.path.join(folder, SCENARIO))
+            )
         except IvshmemError as exc:
             raise IvshmemError(f"{named(folder, exc)}; install {key} again from its artefact") from exc
 

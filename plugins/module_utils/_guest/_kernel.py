@@ -21,7 +21,12 @@ import os
 import re
 import stat
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._files import open_regular, size_text
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import (
+    NO_FILE,
+    NO_FILE_MEND,
+    open_regular,
+    size_text,
+)
 from ansible_collections.acrn.ivshmem.plugins.module_utils._process import run_quiet
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 
@@ -86,7 +91,11 @@ class Kernel:
             with open_regular(self.path(path)) as handle:
                 data = handle.read(LARGEST + 1)
                 if len(data) > LARGEST:
-                    raise OSError(errno.EFBIG, f"larger than {size_text(LARGEST)}, which no file of its kind is", path)
+                    raise OSError(
+                        errno.EFBIG,
+                        f"larger than {size_text(LARGEST)}, which no file of its kind is; see what it is",
+                        path,
+                    )
                 return data.decode("utf-8", "surrogateescape")
         except FileNotFoundError:
             return None
@@ -198,7 +207,7 @@ def told(exc: OSError, what: str) -> IvshmemError:
     """An error of the kernel as this collection tells it."""
     if exc.errno in (errno.EACCES, errno.EPERM):
         return IvshmemError(f"{what}: {exc.strerror}: root is needed (become: true)")
-    return IvshmemError(f"{what}: {exc.strerror}")
+    return IvshmemError(f"{what}: {exc.strerror}" + (f"; {NO_FILE_MEND}" if exc.strerror == NO_FILE else ""))
 
 
 def make_folder(kernel: Kernel) -> None:

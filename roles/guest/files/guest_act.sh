@@ -38,7 +38,7 @@ hold() { # path seconds
     for folder in "${lock%/*/*}" "${lock%/*}"; do
         own "$folder" || end unlockable "$folder is open to other users, who could hold the lock for ever: remove it"
     done
-    if [ -h "$lock" ] || { [ -e "$lock" ] && [ ! -f "$lock" ]; }; then end unlockable "$lock is not a regular file"; fi
+    if [ -h "$lock" ] || { [ -e "$lock" ] && [ ! -f "$lock" ]; }; then end unlockable "$lock is not a regular file: remove it"; fi
     if command -v flock >/dev/null; then
         while :; do
             exec 9>>"$lock" || end unlockable "$lock cannot be opened"

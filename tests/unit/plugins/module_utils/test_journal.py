@@ -205,7 +205,7 @@ def test_a_damaged_journal_is_told_and_kept(kernel):
 
 def test_a_journal_that_cannot_be_opened_is_not_none(kernel):
     os.makedirs(journal(kernel))
-    with pytest.raises(IvshmemError, match="is not a regular file"):
+    with pytest.raises(IvshmemError, match="is not a regular file; move it away"):
         _journal.read(kernel, A)
 
 

@@ -128,5 +128,5 @@ def test_rules_that_cannot_be_read_are_not_written_anew(tmp_path):
     kernel = FakeKernel(tmp_path / "guest", loaded=[_kernel.UIO])
     kernel.add("0000:00:06.0")
     os.makedirs(kernel.path(_kernel.RULES))
-    with pytest.raises(IvshmemError, match=r"70-acrn-ivshmem\.rules: is not a regular file"):
+    with pytest.raises(IvshmemError, match=r"70-acrn-ivshmem\.rules: is not a regular file; move it away"):
         _binding.observe(kernel, _binding.Wish())

@@ -354,7 +354,7 @@ def test_a_state_that_is_no_file_names_the_mend(machine, artifact):
     path = machine.root / "boot/acrn/state.json"
     path.unlink()
     path.mkdir()
-    with pytest.raises(IvshmemError, match=f"^{path}: is not a regular file; move it away"):
+    with pytest.raises(IvshmemError, match=f"^{path}: is not a regular file; move it away: it only tells"):
         machine.info()
 
 

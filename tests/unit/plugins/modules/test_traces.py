@@ -212,7 +212,7 @@ def test_what_is_no_script_keeps_nothing_else_from_going(host, name, kind):
     assert not (host.root / "units/acrn-vm@.service").exists()
     if kind != "nowhere":
         (told,) = removal.kept
-        assert f"{path}: is not a regular file" in told and told.endswith("see what it is, and remove it by hand")
+        assert f"{path}: is not a regular file, so" in told and told.endswith("see what it is, and remove it by hand")
 
 
 def test_a_builder_keeps_what_is_not_a_build(host):

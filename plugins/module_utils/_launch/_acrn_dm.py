@@ -107,14 +107,24 @@ def format_pci(argument: PciArgument) -> str:
 
 
 def ivshmem_options(options: str | None) -> tuple[str | None, int | None, int | None]:
-    """Name with prefix, size in MB and region ID as acrn-dm reads them (dm_strtoui: what follows the digits is not
-    looked at). None for what cannot be read."""
+    """Name with prefix, size in MB and region ID as acrn-dm reads them. None for what cannot be read.
+
+    It counts the bytes of the memory in 32 bits, so that 4100 MB are 4, and a guest sees 16 bits of the region ID.
+    """
     if options is None:
         return None, None, None
     fields = [*options.split(","), "", ""]
-    numbers = [re.match(r"\s*([0-9]{1,18})", text) for text in fields[1:3]]
-    size, region_id = (int(match.group(1)) if match else None for match in numbers)
-    return fields[0], size, region_id
+    size, region_id = map(_strtoul, fields[1:3])
+    return fields[0], None if size is None else size % 4096, None if region_id is None else region_id & 0xFFFF
+
+
+def _strtoul(text: str) -> int | None:
+    """The number at the beginning of a text, as C's strtoul has it: what follows the digits is not looked at."""
+    match = re.match(r"[ \t\n\v\f\r]*([+-]?)0*([0-9]{1,20})(?![0-9])", text)
+    number = int(match.group(2)) if match else 1 << 64
+    if number >= 1 << 64:
+        return None
+    return -number % (1 << 64) if match and match.group(1) == "-" else number
 
 
 def uuid_of(vm: Mapping[str, Any], version: tuple[int, int] | None) -> str | None:

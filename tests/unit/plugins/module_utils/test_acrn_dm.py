@@ -19,6 +19,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm impo
     format_pci,
     format_slot,
     free_slots,
+    ivshmem_options,
     known_as,
     make_device,
     make_devices,
@@ -265,6 +266,25 @@ def test_no_two_devices_share_a_slot():
         assert again == placed
 
     check()
+
+
+@pytest.mark.parametrize(
+    ("options", "read"),
+    [
+        ("dm:/log,4", ("dm:/log", 4, None)),
+        ("dm:/log,4GB,0x1002", ("dm:/log", 4, 0)),
+        # Bytes are counted in 32 bits, and the PCI register has 16.
+        ("dm:/log,4100,66000", ("dm:/log", 4, 464)),
+        ("dm:/log,4096", ("dm:/log", 0, None)),
+        ("dm:/log, +0008", ("dm:/log", 8, None)),
+        ("dm:/log,-4092", ("dm:/log", 4, None)),
+        ("dm:/log,18446744073709551616,", ("dm:/log", None, None)),
+        ("dm:/log,MB", ("dm:/log", None, None)),
+        ("dm:/log", ("dm:/log", None, None)),
+    ],
+)
+def test_options_are_read_as_acrn_dm_does(options, read):
+    assert ivshmem_options(options) == read
 
 
 def test_free_slots():

@@ -34,7 +34,9 @@ ENTRY = re.compile(r"[0-9a-z][0-9a-z_-]{3,63}\.[0-9a-f]{8}")
 def check_key(key: str) -> str:
     """The key itself, if it can be a directory name and part of a menu ID. Raises IvshmemError."""
     if not _KEY.fullmatch(key):
-        raise IvshmemError(f"key {key!r}: a key is 4 to 64 lower-case letters, digits, - and _")
+        raise IvshmemError(
+            f"key {key!r} (in the role hypervisor_key): a key is 4 to 64 lower-case letters, digits, - and _"
+        )
     return key
 
 

@@ -63,6 +63,11 @@ class Settings:
     keep: int = 2
     sign: str = ""
 
+    @property
+    def chosen_root(self) -> str:
+        """The root that a user has named: of several a kernel takes the last, and ``cmdline`` is the end of them."""
+        return linux.root_of(self.cmdline.split()) or self.root
+
 
 class Host(Root):
     """The machine that this code runs on: builds and entries in /boot/acrn, the Service VM's kernel, proofs."""
@@ -90,7 +95,10 @@ class Host(Root):
         """A build that the host has. Raises IvshmemError."""
         folder = os.path.join(self.boot_dir, core.check_key(key))
         if not os.path.exists(os.path.join(folder, MANIFEST)):
-            raise IvshmemError(f"{folder}: this host has no build {key}; give the directory of the artefact")
+            raise IvshmemError(
+                f"{folder}: this host has no build {key}; give the directory of the "
+                "artefact (artifact_dir, in the role hypervisor_artifact_dir)"
+            )
         try:
             return Artifact.parse(
                 self.text(os.path.join(folder, MANIFEST), mend=""), self.data(os.path.join(folder, SCENARIO))
@@ -163,7 +171,10 @@ class Host(Root):
         """
         if chosen:
             if not os.path.isfile(chosen):
-                raise IvshmemError(f"{chosen}: this kernel for the Service VM is not on the host")
+                raise IvshmemError(
+                    f"{chosen}: this kernel for the Service VM is not on the host; bring it there, or name another "
+                    "(kernel, in the role hypervisor_kernel)"
+                )
             return chosen
         paths: dict[str, str] = {}
         for pattern in linux.KERNELS:
@@ -216,24 +227,31 @@ class Host(Root):
                 return f"PARTUUID={os.path.basename(path)}"
         return "PARTUUID=... (blkid tells it)"
 
-    def root_arguments(self, chosen: str, kernel: str, initrd: str) -> list[str]:
-        """The kernel arguments that say where the root is: as chosen, or as the running kernel has them.
+    def root_arguments(self, settings: Settings, bootargs: str, kernel: str, initrd: str) -> list[str]:
+        """The kernel arguments that say where the root is: as chosen, or as the running kernel has them, but for those
+        that the scenario (``bootargs``) gives.
 
         Raises IvshmemError where the kernel could not find it.
         """
-        running = linux.root_arguments(self.cmdline(), bool(initrd))
+        running = linux.root_arguments(self.cmdline(), bool(initrd), bootargs.split(), settings.cmdline.split())
         before = linux.root_of(running)
-        root = chosen or before
+        if settings.root.startswith("root=") or len(settings.root.split()) > 1:
+            raise IvshmemError(
+                f"root is {settings.root!r} (in the role hypervisor_root): write what stands behind root=, such as "
+                "UUID=... or /dev/sda3, and other arguments into cmdline (in the role hypervisor_cmdline)"
+            )
+        root = settings.chosen_root or before
         if not root:
             raise IvshmemError(
                 "the running kernel has no root= argument; name the root file system (root, in the "
                 "role hypervisor_root)"
             )
         if not initrd and self._needs_initrd(root):
+            instead = " instead of the root= of hypervisor_cmdline" if linux.root_of(settings.cmdline.split()) else ""
             raise IvshmemError(
                 f"root={root}: only an initrd can find this root file system, and none is loaded with {kernel}. Make "
                 "its initrd (update-initramfs -c -k VERSION, dracut --kver VERSION), name one (initrd, in the role "
-                f"hypervisor_initrd), or name the partition: hypervisor_root={self._same_without_initrd(root)}"
+                f"hypervisor_initrd), or name the partition{instead}: hypervisor_root={self._same_without_initrd(root)}"
             )
         if root != before and before and self._node(root) != self._node(before):
             return [f"root={root}"]  # what mounts another file system says nothing of this one
@@ -251,7 +269,7 @@ class Host(Root):
             )
         if not found or wanted.ramdisk or not wanted.sharers:
             return found
-        root = settings.root or linux.root_of(self.cmdline())
+        root = settings.chosen_root or linux.root_of(self.cmdline())
         whom = ", ".join(wanted.sharers)
         if root and not self._needs_initrd(root):
             self.warnings.append(
@@ -272,9 +290,12 @@ class Host(Root):
         tag = wanted.kernel or ""
         kernel = given.pop(tag, None) or self.kernel(settings.kernel, linux.drivers(artifact.version))
         if not os.path.isfile(kernel):
-            raise IvshmemError(f"{kernel}: the file for the module {tag!r} is not on the host")
+            raise IvshmemError(
+                f"{kernel}: the file for the module {tag!r} is not on the host; bring it there, or name another "
+                "(modules, in the role hypervisor_modules)"
+            )
         initrd = given.pop(wanted.ramdisk, None) or self._initrd(wanted, settings, kernel)
-        arguments = self.root_arguments(settings.root, kernel, initrd)
+        arguments = self.root_arguments(settings, wanted.bootargs, kernel, initrd)
         return [(kernel, tag), *([(initrd, wanted.ramdisk)] if initrd else [])], arguments
 
     def acrn_entry(self) -> _menu.AcrnEntry | None:
@@ -315,8 +336,13 @@ class Host(Root):
         modules += [(path, tag) for tag, path in sorted(given.items())]
         for path, tag in modules:
             if not os.path.isfile(path):
-                what = f"the file for the module {tag!r}" if tag or path not in initrds else "this initrd"
-                raise IvshmemError(f"{path}: {what} is not on the host; bring it there, or name another")
+                what, name = f"the file for the module {tag!r}", "modules"
+                if path == settings.initrd or (not tag and path in initrds):
+                    what, name = "this initrd", "initrd"
+                raise IvshmemError(
+                    f"{path}: {what} is not on the host; bring it there, or name another ({name}, in the role "
+                    f"hypervisor_{name})"
+                )
         folder = os.path.join(self.boot_dir, artifact.key)
         for tag in wanted.acpi:
             # A build without these tables boots no pre-launched VM; the builder has them if the scenario has such VMs.

@@ -116,11 +116,16 @@ class Install:
         if given:
             artifact = Artifact.parse(given["manifest.json"], base64.b64decode(given["scenario.xml"]))
             if self.params["key"] not in (None, artifact.key):
-                raise IvshmemError(f"the artefact is of the key {artifact.key}, and not {self.params['key']}")
+                raise IvshmemError(
+                    f"the artefact is of the key {artifact.key}, and not {self.params['key']}: give one of both "
+                    "(artifact_dir or key, in the role hypervisor_artifact_dir or hypervisor_key)"
+                )
         elif self.params["key"]:
             artifact = self.host.artifact(self.params["key"])
         else:
-            raise IvshmemError("state=present wants key or artifact_dir")
+            raise IvshmemError(
+                "state=present wants key or artifact_dir (in the role hypervisor_key or hypervisor_artifact_dir)"
+            )
         self.check_signing()
         self.loader.check_menu()
         settings = self.settings()
@@ -139,7 +144,8 @@ class Install:
         if lacking and not self.host.dry:
             if not given:
                 raise IvshmemError(
-                    f"{artifact.key}: {', '.join(lacking)} of this build are damaged here; give artifact_dir"
+                    f"{artifact.key}: {', '.join(lacking)} of this build are damaged here; give artifact_dir "
+                    "(in the role hypervisor_artifact_dir)"
                 )
             if not self.params["_staged"]:
                 return dict(facts, outcome="waiting", reboot_needed=True, _missing=lacking)

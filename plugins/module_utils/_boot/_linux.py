@@ -30,6 +30,7 @@ _BY_KERNEL = re.compile(
 )
 # What says where the root is, and how it is mounted. Of rd.* (dracut) there may be several.
 _ROOT_KEYS = ("root", "rootflags", "rootfstype", "rootwait", "rootdelay", "nfsroot", "ostree", "zfs", "bootfs")
+_MODES = ("rw", "ro")
 _INITRD_KEYS = re.compile(r"rd\..+|rd_.+|cryptdevice|cryptopts|cryptkey|luks(\..+)?")
 # What a boot loader or this collection adds, and what is not the entry's own.
 _NOT_OWN = ("BOOT_IMAGE", "initrd", MARKER, "panic")
@@ -109,16 +110,38 @@ def root_of(words: Iterable[str]) -> str:
     return next((word[5:] for word in reversed(list(words)) if word.startswith("root=")), "")
 
 
-def root_arguments(words: Iterable[str], initrd: bool) -> list[str]:
-    """All of a command line that says where the root is, root= first; without what only an initrd reads."""
+def _rooted(words: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """What a kernel with these arguments goes by: the last of each key, and what only an initrd reads."""
     last: dict[str, str] = {}
-    several = []
+    several: list[str] = []
     for word in words:
         if key(word) in _ROOT_KEYS:
             last[key(word)] = word
+        elif word in _MODES:
+            last[_MODES[0]] = word
         elif _INITRD_KEYS.fullmatch(key(word)) and word not in several:
             several.append(word)
-    return [last[name] for name in _ROOT_KEYS if name in last] + (several if initrd else [])
+    return last, several
+
+
+def root_arguments(
+    words: Iterable[str], initrd: bool, scenario: Iterable[str] = (), chosen: Iterable[str] = ()
+) -> list[str]:
+    """All of a command line that says where the root is and how it is mounted, root= first; without what only an
+    initrd reads.
+
+    The kernel of a Service VM runs with what the ``scenario`` gives, then the entry, at its end what a user has
+    ``chosen``. None of that is the entry's own: once it runs, it would be taken for another one than is wanted.
+    """
+    last, several = _rooted(words)
+    given, for_initrd = _rooted(scenario)
+    own, own_for_initrd = _rooted(chosen)
+    kept = [last["root"]] if "root" in last else []
+    for name in (*_ROOT_KEYS[1:], _MODES[0]):
+        # A kernel mounts its root read-only by itself.
+        if name in last and name not in own and last[name] not in (given.get(name), "ro"):
+            kept.append(last[name])
+    return kept + [word for word in several if initrd and word not in (*for_initrd, *own_for_initrd)]
 
 
 def needs_initrd(root: str, made_by_udev: bool = False) -> bool:

@@ -33,10 +33,26 @@ def test_kernel_with_hsm_named_for_acrn_comes_first():
         ("rd.luks.uuid=1 root=a rd.luks.uuid=2 rd.luks.uuid=1", True, ["root=a", "rd.luks.uuid=1", "rd.luks.uuid=2"]),
         ("rd.luks.uuid=1 root=a cryptdevice=x", False, ["root=a"]),
         ("quiet", True, []),
+        # A kernel by itself mounts its root read-only, and who mounts no root later may be without a fstab.
+        ("root=a ro rw", True, ["root=a", "rw"]),
+        ("rw root=a ro", True, ["root=a"]),
     ],
 )
 def test_root_arguments(cmdline, initrd, found):
     assert linux.root_arguments(cmdline.split(), initrd) == found
+
+
+@pytest.mark.parametrize("before", ["root=a ro", "rw root=a rootflags=x rd.lvm.lv=1 rd.lvm.lv=2 rootfstype=btrfs"])
+@pytest.mark.parametrize("scenario", ["", "rw rootwait root=/dev/nvme0n1p2 rootfstype=ext4 rootflags=x rd.lvm.lv=1"])
+@pytest.mark.parametrize("chosen", ["", "ro rootdelay=3", "root=b rootflags=y rd.lvm.lv=2 rw"])
+def test_root_arguments_are_the_same_once_the_entry_runs(before, scenario, chosen):
+    def entry(running):
+        return linux.root_arguments(running.split(), True, scenario.split(), chosen.split())
+
+    first = entry(before)
+    again = entry(" ".join([scenario, *first, "panic=60", chosen]))
+    # The root itself is named by the caller.
+    assert again[1:] == first[1:]
 
 
 def test_release_of_a_kernel():

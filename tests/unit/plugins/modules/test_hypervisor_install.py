@@ -63,6 +63,7 @@ DEFAULTS = {
 }
 # The files that an entry loads.
 LOADED = re.compile(r"^\tif (?:multiboot2|module2)(?: --nounzip)? ([^\s;]+)", re.M)
+ARGUMENTS = re.compile(r"^\tif multiboot2 \S+ (.*); then$", re.M)
 # grub-script-check is there where the tests of the project run; ansible-test may run elsewhere.
 CHECKER = shutil.which("grub-script-check")
 
@@ -88,9 +89,15 @@ class Machine:
         (root / "boot/initrd.img-6.1").write_text("initrd")
         self.run_entry(None)
 
-    def run_entry(self, entry):
-        marker = f" {core.MARKER}={entry}" if entry else ""
-        (self.root / "proc/cmdline").write_text(f"root=UUID=r quiet{marker}\n")
+    def run_entry(self, entry, text=""):
+        """Let a kernel run, with what the scenario and a boot entry give it, or by the host's own entry."""
+        words = "root=UUID=r quiet"
+        if text:
+            scenario = (self.root / f"boot/acrn/{core.key_of(entry)}/scenario.xml").read_bytes()
+            words = f"{core.wanted_modules(scenario, '3.3').bootargs} {ARGUMENTS.search(text)[1]}"
+        elif entry:
+            words += f" {core.MARKER}={entry}"
+        (self.root / "proc/cmdline").write_text(f"{words}\n")
 
     def command(self, words):
         name = words[0]
@@ -144,7 +151,7 @@ class Machine:
         path.write_bytes(_grub.change_env(path.read_bytes(), changes))
         if block and not works:
             return "hangs"
-        self.run_entry(entry)
+        self.run_entry(entry, block[1] if block else "")
         return entry
 
     def env(self):
@@ -1038,6 +1045,54 @@ def test_what_the_root_needs_comes_with_it(machine, artifact):
         machine, machine.call(artifact=good, root="PARTUUID=1234-03")
     )
     assert " root=/dev/sdb1 panic=60 " in entry_text(machine, machine.call(artifact=good, root="/dev/sdb1"))
+
+
+@pytest.mark.parametrize("own", ["root=UUID=r quiet", "root=UUID=r rw rootwait rootflags=subvol=@"])
+@pytest.mark.parametrize("cmdline", ["", "rootwait hugepages=10 rw", "root=UUID=r rootflags=subvol=@,ro"])
+def test_what_the_scenario_and_the_user_give_is_no_news_once_it_runs(machine, artifact, own, cmdline):
+    """ACRN's own scenarios have rw and rootwait, which the next pass finds in the command line that runs."""
+    bootargs = "rw rootwait root=/dev/nvme0n1p2 rootfstype=ext4 console=tty0"
+    place = artifact("aaaa", with_os_config(f"<bootargs>{bootargs}</bootargs>"))
+    (machine.root / "proc/cmdline").write_text(f"{own}\n")
+    assert machine.call(artifact=place, trial=True, cmdline=cmdline)["outcome"] == "armed"
+    machine.boot()
+    assert bootargs in (machine.root / "proc/cmdline").read_text()
+    assert machine.call(artifact=place, cmdline=cmdline)["outcome"] == "default"
+    again = machine.call(artifact=place, cmdline=cmdline, trial=True)
+    assert (again["outcome"], again["steps"]) == ("default", [])
+
+
+def test_the_last_root_is_the_one_that_counts(machine, artifact):
+    good = artifact("aaaa")
+    disk(machine, uuid="r", partuuid="1234-03")
+    (machine.root / "boot/initrd.img-6.1").unlink()
+    with pytest.raises(IvshmemError, match="instead of the root= of hypervisor_cmdline: hypervisor_root=PARTUUID=1234"):
+        machine.call(artifact=good, root="PARTUUID=1234-03", cmdline="hugepages=1 root=UUID=r")
+    text = entry_text(machine, machine.call(artifact=good, cmdline="hugepages=1 root=PARTUUID=1234-03"))
+    assert "root=UUID=r" not in text
+
+
+@pytest.mark.parametrize("root", ["root=UUID=r", "UUID=r rootflags=subvol=@"])
+def test_a_root_that_is_more_than_one_is_refused(machine, artifact, root):
+    with pytest.raises(IvshmemError, match=r"hypervisor_root.*: write what stands behind root="):
+        machine.call(artifact=artifact("aaaa"), root=root)
+
+
+@pytest.mark.parametrize(
+    ("params", "name"),
+    [
+        ({"kernel": "/boot/gone"}, "kernel"),
+        ({"initrd": "/boot/gone"}, "initrd"),
+        ({"modules": {"Linux_bzImage": "/boot/gone"}}, "modules"),
+        ({"modules": {"other": "/boot/gone"}}, "modules"),
+    ],
+)
+def test_a_file_that_is_not_there_is_told_with_the_variable_that_names_it(machine, artifact, params, name):
+    before = tree(machine.root)
+    for scenario in (SCENARIO, with_os_config("<ramdisk_mod>Linux_ramdisk</ramdisk_mod>")):
+        with pytest.raises(IvshmemError, match=rf"^/boot/gone: .*; bring .*{name}, in the role hypervisor_{name}\)$"):
+            machine.call(artifact=artifact(f"a{len(scenario)}aaa", scenario), **params)
+    assert tree(machine.root) == before
 
 
 def test_arguments_in_use_are_told(machine, artifact):

@@ -237,6 +237,25 @@ def test_each_playbook_does_something_with_a_tag_or_refuses_it(tmp_path, words):
     assert done.returncode == 2 and "nothing would be done" in done.stdout, done.stdout
 
 
+PHASES = ["guests", "launch", "hypervisor", "builder", "controller"]
+OFF = {
+    "install": {"hypervisor_install": "no"},
+    "remove": {f"remove_{phase}": False for phase in PHASES},
+}
+
+
+@pytest.mark.parametrize("limit", [(), ("--limit", "line-1")])
+@pytest.mark.parametrize("playbook", OFF)
+def test_a_run_in_which_all_is_switched_off_is_refused(tmp_path, playbook, limit):
+    own = {**sample(tmp_path), "ivshmem_regions": [region()], **OFF[playbook]}
+    hosts = {"line-1": {}, "line-2": {list(OFF[playbook])[-1]: True} if limit else {}}
+    done = plan(tmp_path, {"acrn_hosts": {"vars": own, "hosts": hosts}}, "--check", *limit, playbook=playbook)
+    said = " ".join(done.stdout.split())
+    assert done.returncode == 2 and "false for all hosts of this run, and nothing would be done" in said, done.stdout
+    assert ", ".join(OFF[playbook]) + ": " in said
+    assert "PLAY [Plan]" not in said and "PLAY [Guests]" not in said
+
+
 def test_each_play_has_a_tag_of_its_playbook():
     for name in PLAYBOOKS:
         path = ROOT / "playbooks" / f"{name}.yml"

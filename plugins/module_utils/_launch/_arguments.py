@@ -140,6 +140,7 @@ class _Reader:
         self.holders: list[Holder] = []
         self.devices: list[PciDevice] = []
         self.positional: list[tuple[Word, tuple[str, ...]]] = []
+        self.within: tuple[Word, tuple[str, ...]] | None = None
         self.uuids: list[tuple[str, ...]] = []
         self.unseen: list[tuple[int, str]] = []
         word = run.command.words[run.index]
@@ -166,7 +167,8 @@ class _Reader:
             if any(value.startswith(UNKNOWN) for value in values):
                 self._unseen(other)
         if not self.positional:
-            return None, ()
+            # All arguments may stand in one text, the name as its last one.
+            return self.within or (None, ())
         named, names = self.positional[-1]
         self.unseen = [item for item in self.unseen if item[0] != named.start]
         return named, names
@@ -206,16 +208,17 @@ class _Reader:
         value = values[0]
         following = holder.words[index + 1] if index + 1 < len(holder.words) else None
         attached = _ATTACHED.match(value) if word.literal is not None else None
+        expands = any(isinstance(part, Variable) and not part.quoted for part in word.pieces)
         if value in _SLOT and following is not None:
             self.devices.append(self._plain(holder, index, index + 1, following, ""))
             return 2
         if attached:
             self.devices.append(self._plain(holder, index, index, word, attached.group()))
-        elif _OPTION.fullmatch(value):
+        elif _OPTION.fullmatch(value) and not (expands and len(values) > 1):
             if value in ("-U", "--uuid") and following is not None:
                 self.uuids.append(tuple(self.values.of(following, holder.place)))
             return 2 if _takes_value(value) else 1
-        elif any(isinstance(part, Variable) and not part.quoted for part in word.pieces):
+        elif expands:
             self._variables(holder, index, values)
         elif any(",ivshmem," in each for each in values):
             # An option that getopt takes all the same: several letters together, or a part of its name.
@@ -289,9 +292,11 @@ class _Reader:
             certain = keys.count(key) == len(values)
             shared = device.kind == "ivshmem" and not certain
             self.devices.append(replace(device, variable=self._source(word), certain=certain, doubtful=shared))
-        names = tuple(name for _slots, found in read for name in found)
+        names = tuple(name for value, (_slots, found) in zip(values, read) for name in found if name == value.strip())
         if names and not devices:
             self.positional.append((word, names))
+        elif all(found for _slots, found in read):
+            self.within = (word, tuple(dict.fromkeys(found[-1] for _slots, found in read)))
         # A part of an argument that is not known adds none.
         if any(argument.startswith(UNKNOWN) for value in values for argument in value.split()):
             self._unseen(word)
@@ -302,11 +307,10 @@ def _takes_value(option: str) -> bool:
 
 
 def _split(text: str) -> tuple[list[str], list[str]]:
-    """What stands behind each ``-s`` of arguments in one text, and the argument that is no option, if it is alone."""
+    """What stands behind each ``-s`` of arguments in one text, and the arguments that are no options."""
     slots: list[str] = []
     names: list[str] = []
-    words = text.split()
-    arguments = iter(words)
+    arguments = iter(text.split())
     for argument in arguments:
         attached = _ATTACHED.match(argument)
         if argument in _SLOT:
@@ -316,7 +320,7 @@ def _split(text: str) -> tuple[list[str], list[str]]:
         elif argument.startswith("-"):
             if _takes_value(argument):
                 next(arguments, None)
-        elif len(words) == 1:
+        else:
             names.append(argument)
     return slots, names
 

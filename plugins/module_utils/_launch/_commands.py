@@ -132,6 +132,9 @@ class Commands:
         if any(map(_NAMED.search, values[0])) and any(" " in value for value in values[0]):
             return True
         rest = [value for each in values[1:] for value in each]
+        for word in filter(is_list, command.words[1:]):
+            arrays, _certain = self.values.arrays(word, command.place)
+            rest += [value for array in arrays for each in array.words for value in self.values.of(each, array.place)]
         named = any(map(_NAMED.search, [*values[0], *rest]))
         if first in self.script.functions:
             return named and self._passes_on(first)

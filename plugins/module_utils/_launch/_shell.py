@@ -149,7 +149,7 @@ class Script:
     # Here-documents: the offset of the text and the text.
     documents: list[tuple[int, str]] = field(default_factory=list)
     where: str = "script"
-    _named: set[str] = field(default_factory=set)
+    _named: set[str | None] | None = None  # the words of commands; None among them where one is not known
     _owners: dict[int, str] = field(default_factory=dict)
     _looks: int = 0
 
@@ -195,9 +195,13 @@ class Script:
     def _runs(self, place: Place) -> bool:
         """Whether something ever comes to a place, as far as functions decide that."""
         function = self.function(place)
-        if function is not None and not self._named:
+        if function is None:
+            return True
+        if self._named is None:
             self._named = {word.literal or "" for each in self.commands for word in each.words}
-        return function is None or function in self._named
+            self._named |= {each.words[0].literal for each in self.commands}
+        # A command of which only a run tells what it is can be any function: $step, or start_$vm.
+        return bool({function, None} & self._named)
 
     def assigned(self, name: str, place: Place) -> list[Assignment]:
         """The assignments that can give a variable its value at a place."""

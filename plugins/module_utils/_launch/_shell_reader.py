@@ -10,12 +10,13 @@ This module util is PRIVATE to the collection: it can change at any time.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._shell import (
     Array,
     Assignment,
     Command,
+    Piece,
     Place,
     Script,
     Text,
@@ -40,6 +41,15 @@ _EMPTY = re.compile(r"\([ \t]*\)")
 # What the shell makes several words, or others, of.
 _PATTERN = re.compile(r"[*?\[{~]")
 _DECLARATIONS = frozenset(("declare", "typeset", "local", "export", "readonly"))
+# ${name:=value} and ${name=value}.
+_DEFAULTED = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*):?=")
+# $((...)), $[...] and the index of an array.
+_ARITHMETIC = re.compile(r"\$\(\((.*?)\)\)|\[(.*?)\]", re.DOTALL)
+# Names that arithmetic changes: name = 1, name += 1, name++ and ++name; ($name is one that it reads.)
+_COUNTED = re.compile(
+    r"([A-Za-z_][A-Za-z0-9_]*)(?:\[[^\]]*\])?\s*(?:\+\+|--|(?:[-+*/%&|^]|<<|>>)?=(?!=))"
+    r"|(?:\+\+|--)\s*([A-Za-z_][A-Za-z0-9_]*)"
+)
 
 
 class _Reader(Words):
@@ -54,6 +64,7 @@ class _Reader(Words):
         self.chain: tuple[int, ...] = ()  # a block of its own for what stands behind &&, || or |
         self.shells: set[int] = set()  # the blocks that are subshells
         self.filled = False  # whether an array is all that the command has so far
+        self.numbers: set[str] = set()  # the variables whose values are worked out as arithmetic
         self.arithmetic = 0  # where the next "))" is
         self._last_lines: dict[str, int] | None = None
         self._decided: tuple[list[Word], int, Word | None] = ([], 0, None)
@@ -110,7 +121,20 @@ class _Reader(Words):
                 elif not self._array(word, words):
                     words.append(word)
         self._command(words)
+        for name in self.numbers:
+            given = self.script.assignments.get(name, ())
+            if any(item.append or not _is_number(item.pieces) for item in given):
+                self.script.unknown.add(name)
         return self.script
+
+    def word(self) -> Word:
+        """Read one word, and note what its expansion does to variables."""
+        word = super().word()
+        source = self.text[word.start : word.end]
+        self.script.unknown.update(_DEFAULTED.findall(source))
+        for inner in _ARITHMETIC.findall(source) if "[" in source or "((" in source else ():
+            self.script.unknown.update(name for pair in _COUNTED.findall("".join(inner)) for name in pair if name)
+        return word
 
     def _redirect(self, words: list[Word], documents: list[tuple[str, bool]]) -> bool:
         """Move over a redirection. Whether the next word is what it leads to."""
@@ -275,15 +299,24 @@ class _Reader(Words):
 
     def _effects(self, first: str | None, rest: list[Word]) -> None:
         """What a command does to variables."""
+        while first in ("command", "builtin") and len(rest) > 1:
+            rest = rest[1:]
+            first = rest[0].literal
         effect = _EFFECTS.get(first or "")
         if effect:
             effect(self, rest)
 
     def _declares(self, rest: list[Word]) -> None:
+        options = "".join(word.literal or "" for word in rest[1:] if (word.literal or "").startswith("-"))
         for word in rest[1:]:
             self._assigned(word)
             if re.match(r"-\w*n", word.literal or ""):
                 self.script.opaque.append(self._place(word))  # another name for a variable
+            name = NAME.match(self.text, word.start, word.end)
+            if name and set("lu") & set(options):
+                self.script.unknown.add(name.group())  # its value is in letters of another case
+            elif name and "i" in options:
+                self.numbers.add(name.group())
 
     def _loops(self, rest: list[Word]) -> None:
         if len(rest) < 4 or rest[2].literal != "in" or self._expands(rest[3:]):
@@ -364,6 +397,10 @@ _EFFECTS: dict[str, Callable[[_Reader, list[Word]], None]] = {
     "shift": _Reader._shifts,
     "set": _Reader._sets,
 }
+
+
+def _is_number(pieces: Sequence[Piece]) -> bool:
+    return all(isinstance(piece, Text) and piece.value.isdigit() for piece in pieces)
 
 
 def _without_frame(line: str) -> str:

@@ -149,6 +149,10 @@ class Words:
             return self._substituted()
         if following == "{":
             return self._braced(quoted)
+        if following == "[":
+            self.pos += 1
+            self.balanced("[", "]", start)
+            return Opaque(self.text[start : self.pos])
         if following == "'" and not quoted:
             return self._c_quoted()
         match = NAME.match(self.text, start + 1, self.end)

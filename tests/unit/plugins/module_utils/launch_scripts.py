@@ -147,6 +147,23 @@ acrn-dm -A -m "512M" "-s" "0:0,hostbridge" -s"7,ivshmem,hv:/plc,2" '-s' '8,ivshm
         f"#!/bin/bash\n( cd / && nohup {BASE} -s 7,ivshmem,hv:/plc,2 vm1 >/dev/null 2>&1 & wait )\n",
         ONE,
     ),
+    "all in one text": (
+        """#!/bin/sh
+DAEMON=/usr/bin/acrn-dm
+ARGS="-A -m 512M -s 0:0,hostbridge
+   -s 7,ivshmem,hv:/plc,2
+   vm1"
+case "$1" in
+  ''|start) $DAEMON $ARGS & wait ;;
+  stop) pkill -f "$DAEMON" ;;
+esac
+""",
+        ONE,
+    ),
+    "numbers that stay": (
+        f"#!/bin/bash\ndeclare -ri slot=7\nnext=$((slot+1))\n[ $next = 8 ] && {BASE} -s $slot,ivshmem,hv:/plc,2 vm1\n",
+        ONE,
+    ),
     "the name first": ("#!/bin/sh\nacrn-dm vm1 -A -m 512M -s 0:0,hostbridge -s 7,ivshmem,hv:/plc,2\n", ONE),
 }
 
@@ -254,6 +271,60 @@ fi
     "another call without the device": (
         f"#!/bin/bash\nif [ -e /proc ]; then {BASE} vm1\nelse\n  {BASE} -s 9,ivshmem,hv:/plc,2 vm1\nfi\n",
         "line 2: VM 'vm1' is started with other ivshmem devices than in line 4",
+    ),
+    "a device behind another option": (
+        '#!/bin/bash\nall="-A"\n[ -e /proc ] && all="$all -s 7,ivshmem,hv:/plc,2"\nacrn-dm $all vm1\n',
+        f"line 4: {_UNKNOWN}",
+    ),
+    "devices that a function gathers": (
+        """#!/bin/bash
+all="-A"
+add() { all="$all -s $1"; }
+add 7,ivshmem,hv:/plc,2
+add 8,ivshmem,dm:/log,2
+acrn-dm $all vm1
+""",
+        "line 6: $all is only known when the script runs",
+    ),
+    "a default that is set": (
+        f"#!/bin/bash\nSHM=\n: ${{SHM:=-s 7,ivshmem,hv:/plc,2}}\n{BASE} $SHM vm1\n",
+        "line 4: $SHM is only known when the script runs",
+    ),
+    "a slot that is counted": (
+        f"#!/bin/bash\nn=6\n{BASE} -s $((n++)),virtio-rnd -s $n,ivshmem,hv:/plc,2 vm1\n",
+        f"line 3: {_UNKNOWN}",
+    ),
+    "a slot that arithmetic sets": (
+        f'#!/bin/sh\nn=6\n: "at $((n += 1))"\n{BASE} -s $n,ivshmem,hv:/plc,2 vm1\n',
+        f"line 4: {_UNKNOWN}",
+    ),
+    "a slot in old arithmetic": (
+        f"#!/bin/bash\nn=6\nmade[n++]=x\nslot=$[n]\n{BASE} -s $slot,ivshmem,hv:/plc,2 vm1\n",
+        f"line 5: {_UNKNOWN}",
+    ),
+    "a number that grows": (
+        f"#!/bin/bash\ndeclare -i n=1\nn+=1\n{BASE} -s $n,ivshmem,hv:/plc,2 vm1\n",
+        f"line 4: {_UNKNOWN}",
+    ),
+    "small letters": (
+        f"#!/bin/bash\ndeclare -l vm=VM1\n{BASE} -s 7,ivshmem,hv:/plc,2 $vm\n",
+        f"line 3: {_NAME}",
+    ),
+    "read as a command": (
+        f"#!/bin/bash\nslot=7\ncommand read -r slot <<< 9\n{BASE} -s $slot,ivshmem,hv:/plc,2 vm1\n",
+        f"line 4: {_UNKNOWN}",
+    ),
+    "a file by a command": (
+        f"#!/bin/sh\nslot=7\necho slot=9 > ./conf\ncommand . ./conf\n{BASE} -s $slot,ivshmem,hv:/plc,2 vm1\n",
+        f"line 5: {_UNKNOWN}",
+    ),
+    "a function that a variable names": (
+        f"#!/bin/bash\nslot=7\nat_line() {{ slot=9; }}\nhost=line\nat_$host\n{BASE} -s $slot,ivshmem,hv:/plc,2 vm1\n",
+        f"line 6: {_UNKNOWN}",
+    ),
+    "a function that runs an array": (
+        f'#!/bin/bash\nrun() {{ echo "+ $*"; "$@"; }}\nall=({BASE} -s 7,ivshmem,hv:/plc,2 vm1)\nrun "${{all[@]}}"\n',
+        f"line 4: {_HIDDEN}",
     ),
     "what only a subshell sets": (
         f"#!/bin/bash\nslot=7\n(slot=9)\n{BASE} -s $slot,ivshmem,hv:/plc,2 vm1\n",

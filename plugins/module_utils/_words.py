@@ -20,6 +20,7 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._region import Ivshme
 Spec = Mapping[str, Any]
 _TRUE = ("true", "yes", "on", "y", "t", "1")
 _FALSE = ("false", "no", "off", "n", "f", "0")
+_NULL = ("null", "none")
 _SWITCH = ("yes", "no", "on", "off")
 _PLAIN = (str, bytes, bool, int, float, list, tuple, Mapping)
 _INTEGER = re.compile(r"[+]?[0-9]{1,18}")
@@ -47,7 +48,7 @@ def convert(name: str, spec: Spec, value: Any) -> Any:
         return _number(name, kind, value)
     if kind == "list":
         inner = {"type": spec.get("elements", "raw"), "options": spec.get("options"), "choices": choices}
-        return [convert(f"{name}[{index}]", inner, each) for index, each in enumerate(_list(name, spec, value))]
+        return [_element(f"{name}[{index}]", inner, each) for index, each in enumerate(_list(name, spec, value))]
     if kind in ("str", "path") and not choices:
         _text(name, kind, value)
     if kind == "dict":
@@ -58,6 +59,34 @@ def convert(name: str, spec: Spec, value: Any) -> Any:
             key: convert(f"{name}.{key}", options[key], each) if key in options else each for key, each in found.items()
         }
     return value
+
+
+def _element(name: str, spec: Spec, value: Any) -> Any:
+    """An element of a list. What is in it has no default, so that none says nothing."""
+    if spec["type"] != "raw" and (value is None or (spec["type"] == "dict" and value == "")):
+        said = "null" if value is None else "empty"
+        raise IvshmemError(f"{name} is {said}, which says nothing: write a value, or take the element away")
+    return convert(name, spec, value)
+
+
+def complete(name: str, spec: Spec, value: Any) -> None:
+    """Refuse a value, as convert gives it, that lacks a key which has no default. Raises IvshmemError."""
+    if isinstance(value, list):
+        for index, each in enumerate(value):
+            complete(f"{name}[{index}]", {"options": spec.get("options")}, each)
+    elif isinstance(value, Mapping):
+        for key, own in (spec.get("options") or {}).items():
+            if own.get("required") and value.get(key) is None:
+                raise IvshmemError(f"{name}: its {key} is missing; write it")
+            complete(f"{name}.{key}", own, value.get(key))
+
+
+def texts(name: str, value: Any) -> None:
+    """Refuse a mapping of texts, such as an environment, in which one is none. Raises IvshmemError."""
+    for key, each in value.items():
+        if each is None or isinstance(each, (bool, list, tuple, Mapping)):
+            said = "null" if each is None else repr(each)
+            raise IvshmemError(f"{name}.{key} is {said}: write text, in quotes if it is a word such as yes or null")
 
 
 def _instead(value: Any, choices: Iterable[Any]) -> str:
@@ -87,10 +116,10 @@ def _text(name: str, kind: str, value: Any) -> None:
         quoted = ", in quotes if that is its name" if isinstance(value, bool) else ""
         raise IvshmemError(f"{name} is {value!r}: it is no switch; write {what}{quoted}, or leave it out")
     # Hosts, VMs and groups may be called so. A file that is can be written in another way.
-    if kind == "path" and word in _SWITCH:
+    if kind == "path" and word in (*_SWITCH, *_NULL):
+        why = "it is no switch" if word in _SWITCH else "a text is never null"
         raise IvshmemError(
-            f"{name} is {value!r}: it is no switch; write a path (./{str(value).strip()} if a file is called so), "
-            "or leave it out"
+            f"{name} is {value!r}: {why}; write a path (./{str(value).strip()} if a file is called so), or leave it out"
         )
 
 
@@ -128,6 +157,7 @@ def _list(name: str, spec: Spec, value: Any) -> list[Any]:
         plain = text[:1] not in ("[", "{") and not any(re.search(r"\s", word) for word in words)
         if not text:
             return []
+        plain = plain and text.lower() not in _NULL
         if plain and all(words) and spec.get("elements") in ("str", "path", "int"):
             return words
     raise IvshmemError(f"{name} is {value!r}: {_as_list(value, spec)}")
@@ -201,15 +231,29 @@ def misspelt(known: Iterable[str], names: Iterable[str]) -> dict[str, str]:
     """Names that look like a known one and are none, each with the one that it looks like."""
     every = sorted(known)
     starts = sorted({name.split("_")[0] for name in every})
+    same: dict[str, list[str]] = {}
+    for name in every:
+        for key in _keys(name):
+            same.setdefault(key, []).append(name)
     found = {}
     for name in sorted(set(names) - set(every)):
-        start = re.split("[_-]", name)[0].lower()
-        if name.startswith(("ansible_", "_")) or not difflib.get_close_matches(start, starts, 1, 0.75):
+        if name.startswith(("ansible_", "_")):
             continue
-        close = difflib.get_close_matches(name.lower().replace("-", "_"), every, 1, 0.85)
+        plain = name.lower().replace("-", "_")
+        alike = [each for key in _keys(name) for each in same.get(key, ())]
+        close = difflib.get_close_matches(plain, alike, 1, 0)
+        if not close and difflib.get_close_matches(plain.split("_")[0], starts, 1, 0.75):
+            close = difflib.get_close_matches(plain, every, 1, 0.85)
         if close:
             found[name] = close[0]
     return found
+
+
+def _keys(name: str) -> list[str]:
+    """What names have in common that differ in the order or number of their words, or in how these are joined."""
+    words = re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower().replace("-", "_").split("_")
+    ends = [re.sub("director(y|ie)$", "dir", re.sub("s$", "", word)) for word in words]
+    return ["_".join(sorted(ends)), "".join(words)] if len(ends) > 1 else ["".join(words)]
 
 
 def meant(word: str, known: Iterable[str]) -> str:

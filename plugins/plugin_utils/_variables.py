@@ -314,7 +314,15 @@ def _batches(value: Any) -> None:
 
 
 # What the type of a variable does not say, by who reads it.
-_READERS: dict[str, Callable[[Any], Any]] = {"acrn_batch": _batches, "verify_write": _verify.mode}
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "acrn_batch": _batches,
+    "acrn_build": lambda build: _words.texts("acrn_build.environment", build.get("environment") or {}),
+    "verify_write": _verify.mode,
+    **{
+        name: functools.partial(_words.texts, name)
+        for name in ("hypervisor_environment", "hypervisor_modules", "launch_environment")
+    },
+}
 
 
 def _senseless(name: str, value: Any) -> str:
@@ -327,6 +335,7 @@ def _senseless(name: str, value: Any) -> str:
         return f"{name} is {said}, which says nothing: write a value, or leave it out" if "default" in spec else ""
     try:
         value = word(value, name)
+        _words.complete(name, spec, value)
         if name in _READERS:
             _READERS[name](value)
     except IvshmemError as exc:

@@ -149,6 +149,14 @@ def test_booleans_are_asked_for_by_what_they_mean(path):
         ("ivshmem_host_region", "ivshmem_host_regions"),
         ("hypervizor_reboot", "hypervisor_reboot"),
         ("acrn-board", "acrn_board"),
+        ("acrnboard", "acrn_board"),
+        ("launchVms", "launch_vms"),
+        ("ivshmem_regions_host", "ivshmem_host_regions"),
+        ("ivshmem_region_group", "ivshmem_group_regions"),
+        ("adopt_dir", "adopt_directory"),
+        ("scenario_dir", "scenario_directory"),
+        ("plan-launch", "plan_launch"),
+        ("hypervisor-artifacts-dir", "hypervisor_artifacts_dir"),
     ],
 )
 def test_a_name_that_is_nearly_ours_is_told(name, meant):
@@ -286,6 +294,9 @@ def test_what_cannot_be_worked_out_is_told_with_its_hosts():
         *((name, None, "") for name in ("acrn_board", "hypervisor_install", "verify_window_offset")),
         ("verify_window_offset", "", ""),
         ("hypervisor_kernel", "", ""),
+        # INI and -e have no null.
+        ("verify_json", "None", "'None': a text is never null; write a path (./None if a file is called so)"),
+        ("launch_after", "null", "'null': it must be a list: write it in brackets"),
     ],
 )
 def test_a_value_that_means_nothing_is_told_with_its_hosts(name, value, told):
@@ -305,6 +316,33 @@ def test_what_a_key_and_an_element_can_be_is_held_against_the_choices():
         "launch_vms[0].memory is '2G': write a whole number"
         in unclear({"a": {"launch_vms": [{"name": "VM1", "memory": "2G"}]}}, None)[0]
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("launch_vms", [None], "launch_vms[0] is null, which says nothing: write a value, or take the element away"),
+        ("launch_vms", [{"name": "VM1"}, ""], "launch_vms[1] is empty, which says nothing"),
+        ("launch_vms", [{"memory": 512}], "launch_vms[0]: its name is missing; write it"),
+        ("launch_vms", [{"name": "VM1", "disks": [None]}], "launch_vms[0].disks[0] is null"),
+        ("launch_vms", [{"name": "VM1", "disks": [{"path": None}]}], "launch_vms[0].disks[0]: its path is missing"),
+        ("launch_vms", [{"name": "VM1", "passthrough": [{}]}], "launch_vms[0].passthrough[0]: its bdf is missing"),
+        ("launch_vms", [{"name": "VM1", "extra_args": ["-A", None]}], "launch_vms[0].extra_args[1] is null"),
+        ("launch_vms", [{"name": "VM1", "disks": None, "memory": None}], None),
+        ("launch_after", [None], "launch_after[0] is null"),
+        ("hypervisor_make_args", [""], None),
+        ("launch_environment", {"A": None}, "launch_environment.A is null: write text, in quotes if it is a word"),
+        ("launch_environment", {"A": True}, "launch_environment.A is True: write text"),
+        ("hypervisor_environment", {"A": ["x"]}, "hypervisor_environment.A is ['x']: write text"),
+        ("hypervisor_modules", {"tag": {}}, "hypervisor_modules.tag is {}: write text"),
+        ("acrn_build", {"environment": {"CC": None}}, "acrn_build.environment.CC is null: write text"),
+        ("acrn_build", {"environment": None}, None),
+        ("launch_environment", {"A": 1, "B": "null"}, None),
+    ],
+)
+def test_what_says_nothing_within_a_value_is_told_with_its_place(name, value, told):
+    found = unclear({"a": {name: value}}, None)
+    assert [text[: len(f"a: {told}")] for text in found] == ([f"a: {told}"] if told else [])
 
 
 def test_a_value_that_is_made_of_others_or_in_a_vault_is_judged_as_any_other():

@@ -44,10 +44,12 @@ def places_in_use(
         raise AnsibleFilterError(f"acrn.ivshmem.places_in_use: vms or acrn_version is malformed: {exc!r}") from exc
 
 
-def adopted(found: Mapping[str, Any], scenario: Mapping[str, Any], old: Any = None) -> dict[str, Any]:
+def adopted(
+    found: Mapping[str, Any], scenario: Mapping[str, Any], old: Any = None, beside: Sequence[str] = ()
+) -> dict[str, Any]:
     """The variables that leave a host as it is, and what its user should know."""
     try:
-        result = _adopt.Adoption(scenario, old or None, found)
+        result = _adopt.Adoption(scenario, old or None, found, beside)
     except IvshmemError as exc:
         raise AnsibleFilterError(f"acrn.ivshmem.adopted: {exc}") from exc
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
@@ -61,6 +63,11 @@ def adopted_guest(text: str, persistent: bool = False) -> dict[str, Any]:
     """The variables that leave a guest as it is, and what its user should know."""
     variables, notes = _adopt.guest(text, persistent)
     return {"variables": variables, "notes": notes}
+
+
+def adopt_overruled(variables: Mapping[str, Any], path: str) -> list[str]:
+    """Which files beside a path would make Ansible take something else than the variables in it."""
+    return _adopt.overruling(path, variables)
 
 
 def unfit_scripts(found: Mapping[str, Any], builds: Mapping[str, Any], key: Any = None) -> list[str]:
@@ -78,4 +85,5 @@ class FilterModule:
             "unfit_scripts": unfit_scripts,
             "adopted": adopted,
             "adopted_guest": adopted_guest,
+            "adopt_overruled": adopt_overruled,
         }

@@ -11,9 +11,12 @@ It runs on the controller. What is declared leaves the host as it is; what canno
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from typing import Any, Mapping
+
+import yaml
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._linux import own_arguments
 from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import (
@@ -39,8 +42,10 @@ Values = Mapping[str, Any]
 class Adoption:
     """What is gathered about one host. ``variables`` are for its host_vars, ``notes`` for its user."""
 
-    def __init__(self, scenario: Values, old: Values | None, found: Values) -> None:
+    def __init__(self, scenario: Values, old: Values | None, found: Values, beside: Sequence[str] = ()) -> None:
         self.scenario = scenario
+        # Other variables of regions that the inventory sets for the host.
+        self.beside = beside
         self.old = old
         self.found = found
         self.notes: list[str] = []
@@ -231,6 +236,12 @@ class Adoption:
 
     def _variables(self) -> dict[str, Any]:
         result: dict[str, Any] = {"ivshmem_regions": self.regions}
+        for name in self.beside:
+            # They would be joined, and a region would be declared twice.
+            result[name] = []
+            self.notes.append(
+                f"{name} is set for this host too, and is [] here: ivshmem_regions has all that the host has"
+            )
         if self.scripts:
             result["launch_mode"] = "edit"
             result["launch_units"] = bool(self.found.get("unit"))
@@ -274,6 +285,47 @@ class Adoption:
         if self.version and self.version < REGION_IDS_SINCE:
             return None
         return region.get("region_id") or None
+
+
+def overruling(path: str, variables: Values) -> list[str]:
+    """A sentence for each file of host_vars that says something else than the one at ``path`` and beats it.
+
+    Ansible reads the files of a directory in the order of their names, and the last one counts.
+    """
+    folder, own = os.path.split(path)
+    found = []
+    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+        root = os.path.join(folder, name)
+        inner = [os.path.join(at, each) for at, _folders, files in os.walk(root) for each in files]
+        for file in sorted(inner) if os.path.isdir(root) else [root]:
+            if name > own and os.path.splitext(file)[1] in ("", ".yml", ".yaml", ".json"):
+                names = [key for key, value in _top(file).items() if variables.get(key, value) != value]
+                found += [_overrules(file, names, own)] if names else []
+    return found
+
+
+def _overrules(file: str, names: Sequence[str], own: str) -> str:
+    return (
+        f"{file} sets {' and '.join(names)}, and Ansible takes that in the place of what {own} beside it would say; "
+        "take it away there and run this again, or name another directory in adopt_directory to see what would be written"
+    )
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc,name-defined]  # PyYAML has no types here
+    """What a file sets; what has a tag, such as a text in a vault, is like nothing else."""
+
+
+_Loader.add_multi_constructor("", lambda _loader, _tag, _node: object())
+
+
+def _top(file: str) -> Mapping[str, Any]:
+    """The variables that a file sets, as far as it can be read here."""
+    try:
+        with open(file, encoding="utf-8") as handle:
+            found = yaml.load(handle, _Loader)  # nosec B506  # it is a safe loader
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, Mapping) else {}
 
 
 def _refuse_templates(value: Any) -> None:

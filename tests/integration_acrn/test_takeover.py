@@ -262,6 +262,31 @@ def test_a_file_that_is_there_is_not_written_over(host):
     assert "line-1.yml is there, and Ansible would not read it any more" in said
 
 
+@pytest.mark.parametrize("beside", ["host_vars/line-1/main.yml", "group_vars/acrn_hosts.yml"])
+def test_what_the_inventory_says_already_does_not_beat_what_is_adopted(tmp_path, beside):
+    """Own variables that count before the file are told, and regions of groups are not declared twice."""
+    host = Host(tmp_path, "3.3")
+    host.inventory(launch_hypervisor_manifest="")
+    path = tmp_path / beside
+    path.parent.mkdir(parents=True)
+    path.write_text(yaml.safe_dump({"ivshmem_group_regions": ["hv:/plc, 2, VM1:VM2"]}))
+    scripts = host.scripts
+    words = ("adopt", "-e", f'{{"adopt_launch_directories": ["{host.launch}"]}}')
+    rc, said = host.run(*words)
+    if "host_vars" in beside:
+        assert rc == 2 and f"{path} sets ivshmem_group_regions, and Ansible takes that" in said
+        assert sorted(each.name for each in path.parent.iterdir()) == ["main.yml"]
+        path.unlink()
+        rc, said = host.run(*words)
+    else:
+        assert adopted(host)["ivshmem_group_regions"] == []
+    assert rc == 0, said
+    assert host.run(*words)[0] == 0
+    rc, said = host.run("site")
+    assert (rc, re.search(r"line-1 : ok=\d+ changed=0 ", said) is not None) == (0, True), said
+    assert host.scripts == scripts
+
+
 @pytest.mark.parametrize("before", ["2.7", "3.3"])
 def test_an_upgrade_keeps_ids_and_places(before, tmp_path):
     """ACRN's upgrader drops region IDs and numbers vBDFs from 00:08.0 on."""

@@ -10,7 +10,7 @@ import pytest
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._takeover import read_script
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError, parse_region
-from ansible_collections.acrn.ivshmem.plugins.plugin_utils._adopt import Adoption, guest
+from ansible_collections.acrn.ivshmem.plugins.plugin_utils._adopt import Adoption, guest, overruling
 
 VMS = [
     {"id": 0, "name": "PRE", "load_order": "pre_launched", "uuid": None},
@@ -226,3 +226,37 @@ def test_a_note_is_one_line_to_yaml_too():
     notes = Adoption(scenario(), None, lie).notes + guest("00:06.0 a\u2028b:\n00:07.0 x", False)[1]
     assert any("/a ansible_connection: local b c.sh" in note for note in notes)
     assert all(len(note.splitlines()) == 1 for note in notes)
+
+
+def test_regions_that_other_variables_declare_are_not_joined():
+    plc = region("plc", 4, {"PRE": "00:0c.0", "VM1": "00:08.0"}, 4097)
+    own = Adoption(scenario(plc), None, found(), ["ivshmem_group_regions"])
+    assert own.variables["ivshmem_group_regions"] == [] and "ivshmem_host_regions" not in own.variables
+    assert any("ivshmem_group_regions is set for this host too, and is [] here" in note for note in own.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("main.yml", "launch_mode: template\nlaunch_units: false\n", "launch_mode"),
+        ("main.yml", "launch_mode: edit\nother: 1\n", ""),
+        ("main", "launch_mode:\nlaunch_units: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n", "launch_mode and launch_units"),
+        ("more/all.yaml", "launch_units: true\n", "launch_units"),
+        # Ansible reads this one first, and those not at all.
+        ("a.yml", "launch_mode: template\n", ""),
+        *((name, "launch_mode: template\n", "") for name in ("main.txt", "main.yml~", "main.orig")),
+        # Whoever reads the inventory says so.
+        ("main.yml", "launch_mode: [\n", ""),
+        ("main.yml", "$ANSIBLE_VAULT;1.1;AES256\n6162\n", ""),
+        ("main.yml", "", ""),
+    ],
+)
+def test_a_file_that_ansible_reads_later_is_told(tmp_path, name, text, told):
+    (tmp_path / "more").mkdir()
+    (tmp_path / name).write_text(text)
+    found = overruling(str(tmp_path / "acrn_ivshmem.yml"), {"launch_mode": "edit", "launch_units": False})
+    assert [each.split(",")[0] for each in found] == ([f"{tmp_path / name} sets {told}"] if told else [])
+
+
+def test_a_host_of_which_nothing_is_written_yet_has_no_such_file(tmp_path):
+    assert overruling(str(tmp_path / "none/acrn_ivshmem.yml"), {"launch_mode": "edit"}) == []

@@ -307,11 +307,11 @@ def overruling(path: str, variables: Values) -> list[str]:
 def _overrules(file: str, names: Sequence[str], own: str) -> str:
     return (
         f"{file} sets {' and '.join(names)}, and Ansible takes that in the place of what {own} beside it would say; "
-        "take it away there and run this again, or name another directory in adopt_directory to see what would be written"
+        "take it away there and run this again, or see in another adopt_directory what would be written"
     )
 
 
-class _Loader(yaml.SafeLoader):  # type: ignore[misc,name-defined]  # PyYAML has no types here
+class _Loader(yaml.SafeLoader):
     """What a file sets; what has a tag, such as a text in a vault, is like nothing else."""
 
 

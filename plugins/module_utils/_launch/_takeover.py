@@ -173,6 +173,15 @@ def unit_commands(parts: Mapping[str, str]) -> list[tuple[str, int, str]]:
     return [command for _kind, command in found]
 
 
+# What is no operator to systemd: all that a shell takes for one outside of quotes, but ";" as a word of its own.
+_LITERAL = re.compile(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\.|(?<!\S);(?=\s)\s|[;&|()<>#`]""", re.DOTALL)
+
+
+def _literal(match: re.Match[str]) -> str:
+    found = match.group()
+    return f"\\{found}" if len(found) == 1 else found.replace("`", "\\`") if found[0] == '"' else found
+
+
 def _joined(text: str) -> Iterator[tuple[int, str]]:
     """The lines of a service with those that they go on in, each with its number."""
     lines = text.splitlines()
@@ -203,6 +212,7 @@ def read_unit(parts: Mapping[str, str]) -> dict[str, Any]:
     result: dict[str, Any] = {"vms": [], "problems": []}
     for path, line, command in unit_commands(parts):
         if "acrn-dm" in command:
+            command = _LITERAL.sub(_literal, command)
             own = read_script(("\n" * (line - 1) + command + "\n").encode("utf-8", "surrogateescape"), path)
             result = {key: result[key] + own[key] for key in result}
     return result

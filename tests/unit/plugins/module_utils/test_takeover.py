@@ -17,7 +17,11 @@ from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm impo
     read_arguments,
 )
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._edit import edit_script
-from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._takeover import read_script, refuse_to_take
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._takeover import (
+    read_script,
+    read_unit,
+    refuse_to_take,
+)
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import IvshmemError
 from ansible_collections.acrn.ivshmem.tests.unit.plugins.module_utils.launch_scripts import READ, TOLD
 
@@ -114,3 +118,22 @@ def test_a_script_that_is_none_of_a_shell_is_told_where_it_names_acrn_dm(first):
     with pytest.raises(IvshmemError, match="line 4: acrn-dm may be run here"):
         edit_script(text.encode(), make_devices([{"name": "hv:/plc", "size": 2}]), vm="vm1", where="x.sh")
     assert read(f"{first}\nprint('hello')\n") == ({}, [])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--logger_setting console,level=4;kmsg,level=3",
+        "-B quiet|verbose&so(on)",
+        "-B a#b",
+        "-B 'quiet; rw' -B \"it`s\"",
+    ],
+)
+def test_what_is_no_operator_in_a_service_ends_no_command(words):
+    """systemd runs no shell."""
+    text = f"[Service]\nExecStart=/usr/bin/acrn-dm -A {words} \\\n  -s 7,ivshmem,hv:/plc,2 vm1 ; /bin/true\n"
+    found = read_unit({"/x.service": text})
+    assert found["problems"] == []
+    assert [(vm["name"], vm["line"], [each["slot"] for each in vm["devices"]]) for vm in found["vms"]] == [
+        ("vm1", 2, [7])
+    ]

@@ -37,8 +37,8 @@ options:
     default: []
   directories:
     description:
-      - Directories whose files C(*.sh) are looked at as well. Those that do not name C(acrn-dm) are left out, and so is
-        a directory that is not there.
+      - Directories whose files C(*.sh) are looked at as well, and those without an ending that begin with C(#!). Those
+        that do not name C(acrn-dm) are left out, and so is a directory that is not there.
     type: list
     elements: path
     default: []
@@ -149,6 +149,11 @@ unit:
   description: Whether O(unit) is there.
   returned: success
   type: bool
+missing:
+  description: Those of O(paths) and O(directories) that are not there.
+  returned: success
+  type: list
+  elements: str
 problems:
   description: All that could not be read.
   returned: success

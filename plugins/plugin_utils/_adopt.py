@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Mapping
 
 import yaml
 
 from ansible_collections.acrn.ivshmem.plugins.module_utils._boot._linux import own_arguments
 from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import (
+    REGION_IDS,
     REGION_IDS_SINCE,
     VM_NAMES_SINCE,
     spelt,
@@ -137,9 +138,7 @@ class Adoption:
                     self.notes.append(f"{key}: is not in the scenario before the upgrade; taken from the new one")
                     base[key] = region
         regions = [region for region in map(self._from_scenario, base.values()) if region]
-        known = {self._key(region) for region in regions}
-        regions += [region for region in self._from_scripts() if self._key(region) not in known]
-        return regions
+        return [*regions, *self._from_scripts(regions)]
 
     @staticmethod
     def _key(region: Values) -> str:
@@ -199,16 +198,18 @@ class Adoption:
                     return str(vm["vbdf"]) if vm["vbdf"] else None
         return None
 
-    def _from_scripts(self) -> list[dict[str, Any]]:
-        """dm-land regions that no scenario knows."""
+    def _from_scripts(self, others: Sequence[Values]) -> list[dict[str, Any]]:
+        """dm-land regions that no scenario knows. ``others`` are those that one knows."""
         seen: dict[str, list[tuple[str, Values]]] = {}
         for name, vm in self._users():
             for device in vm["devices"]:
                 seen.setdefault(str(device["name"]), []).append((name, device))
         regions = []
+        known = {self._key(region) for region in others}
+        taken = {region.get("region_id") for region in others}
         for key, users in seen.items():
             sizes = {device["size"] for _name, device in users}
-            if key.startswith("hv:/"):
+            if key.startswith("hv:/") or key in known:
                 continue
             stays = "a VM with a script keeps it as launch_vms[].devices, the others are left alone"
             if len(sizes) > 1 or None in sizes:
@@ -216,16 +217,31 @@ class Adoption:
                 self.notes.append(f"{key}: has several sizes ({told}), so it is no region; {stays}")
             elif len(users) < 2:
                 self.notes.append(f"{key}: only {users[0][0]} has it, so it is no region; {stays}")
+            elif f"hv:/{key[4:]}" in known:
+                self.notes.append(f"{key}: the scenario has a region of this name, so it is none of its own; {stays}")
             else:
-                vms = [
-                    {"name": name, "vbdf": str(Bdf(0, device["slot"], 0))} if device["slot"] is not None else name
-                    for name, device in users
-                ]
+                places = self.places.get(key, {})
+                vms = [{"name": name, "vbdf": places[name]} if name in places else name for name, _device in users]
                 ids = {device["region_id"] for _name, device in users}
-                regions.append(
-                    self._declared(key, DEVICE_MODEL, sizes.pop(), vms, ids.pop() if len(ids) == 1 else None)
-                )
+                region_id = self._free_id(key, ids.pop(), taken) if len(ids) == 1 else None
+                taken.add(region_id)
+                regions.append(self._declared(key, DEVICE_MODEL, sizes.pop(), vms, region_id))
         return regions
+
+    def _free_id(self, key: str, region_id: int | None, taken: Collection[int | None]) -> int | None:
+        """The ID that a script gives a region, where a region may have it."""
+        why = ""
+        if not region_id:
+            return None
+        if self.version and self.version < REGION_IDS_SINCE:
+            why = f"regions have IDs from ACRN {spelt(REGION_IDS_SINCE)} on"
+        elif region_id not in REGION_IDS:
+            why = f"IDs are {REGION_IDS.start} to {REGION_IDS.stop - 1}"
+        elif region_id in taken:
+            why = "another region has it"
+        if why:
+            self.notes.append(f"{key}: scripts give it the region ID {region_id}, and it is declared without: {why}")
+        return None if why else region_id
 
     @staticmethod
     def _declared(key: str, provider: str, size: int, vms: Sequence[Any], region_id: int | None) -> dict[str, Any]:
@@ -255,6 +271,10 @@ class Adoption:
             self.notes.append("ACRN does not run there now, so the arguments of its boot entry are not known")
         elif arguments:
             result["hypervisor_cmdline"] = " ".join(arguments)
+        self.notes += [
+            f"{path}: is not there; see launch_vms and adopt_launch_directories"
+            for path in self.found.get("missing") or []
+        ]
         self.notes += self.found.get("problems") or []
         return result
 

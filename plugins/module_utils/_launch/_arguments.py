@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import RESERVED_SLOTS
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import (
     LONG_WITH_VALUE,
     SHORT_WITH_VALUE,
@@ -82,6 +83,9 @@ class PciDevice:
         """Why a region cannot be declared so, if acrn-dm takes it."""
         if self.bdf is not None and (self.bdf.bus or self.bdf.function):
             return f"is at {self.bdf}, and a region has a slot of bus 0 to itself"
+        if self.bdf is not None and self.bdf.device in RESERVED_SLOTS:
+            held = RESERVED_SLOTS[self.bdf.device]
+            return f"is at slot {self.bdf.device}, which is that of {held}, and a region has one from 3 to 30"
         return None
 
 

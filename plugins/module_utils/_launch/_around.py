@@ -13,7 +13,7 @@ import glob
 import os
 from typing import Any, Sequence
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._files import read_file
+from ansible_collections.acrn.ivshmem.plugins.module_utils._files import open_regular, read_file
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._dm_memory import Processes
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._running import (
     command_line,
@@ -73,6 +73,7 @@ def look_around(module: Module) -> dict[str, Any]:
         "cmdline": command_line(),
         "acrn": any(map(os.path.exists, HSM)),
         "unit": os.path.lexists(params["unit"]),
+        "missing": [path for path in [*params["paths"], *params["directories"]] if not os.path.exists(path)],
         "problems": problems,
     }
 
@@ -127,11 +128,23 @@ def _script_paths(paths: Sequence[str], directories: Sequence[str], problems: li
             if os.path.exists(folder):
                 problems.append(f"{folder}: cannot be read: {exc.strerror}")
             continue
-        found += [os.path.join(folder, name) for name in names if name.endswith(".sh")]
+        found += [path for path in (os.path.join(folder, name) for name in names) if _is_script(path)]
     own: dict[str, str] = {}
     for path in found:
         own.setdefault(os.path.realpath(path), path)
     return list(own.values())
+
+
+def _is_script(path: str) -> bool:
+    """Whether a file of a directory may be a launch script: by its name, or, where that has no ending, by its start."""
+    name = os.path.basename(path)
+    if "." in name:
+        return name.endswith(".sh")
+    try:
+        with open_regular(path) as handle:
+            return handle.read(2) == b"#!"
+    except OSError:
+        return False
 
 
 def _installed(folder: str | None, problems: list[str]) -> dict[str, Any] | None:

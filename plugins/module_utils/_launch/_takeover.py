@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ansible_collections.acrn.ivshmem.plugins.module_utils._facts import RESERVED_SLOTS
 from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import (
     ivshmem_options,
     known_as,
@@ -274,7 +275,7 @@ def places_in_use(
         name = known_as(vm.get("name"), uuid if isinstance(uuid, str) else None, known, version)
         for device in _mappings(vm.get("devices")):
             slot = device.get("slot")
-            if isinstance(slot, int) and 0 <= slot < 32:
+            if isinstance(slot, int) and 0 <= slot < 32 and slot not in RESERVED_SLOTS:
                 put(device.get("name"), name, str(Bdf(0, slot, 0)))
     return places
 

@@ -405,6 +405,10 @@ add_shm() {{ echo "-s $1,ivshmem,$2,$3"; }}
         f"#!/bin/sh\n{BASE} -s 3:0,virtio-blk,/img/a.img -s 3:1,virtio-net,tap0 \\\n  -s 3.2,ivshmem,dm:/log,2 vm1\n",
         "line 3: dm:/log is at 00:03.2, and a region has a slot of bus 0 to itself",
     ),
+    "the slot of a GPU": (
+        f"#!/bin/sh\n{BASE} -s 2,ivshmem,dm:/log,2 vm1\n",
+        "line 2: dm:/log is at slot 2, which is that of a passed-through GPU, and a region has one from 3 to 30",
+    ),
     "a region twice": (
         f"#!/bin/sh\n{BASE} -s 7,ivshmem,dm:/log,2 \\\n  -s 8,ivshmem,dm:/log,2 vm1\n",
         "line 3: dm:/log is there twice (line 2)",

@@ -113,6 +113,16 @@ UNITS = {
 }
 
 
+def test_scripts_have_any_name_without_an_ending(look, tmp_path):
+    for name in ("start_vm5", "start_vm6.bak", "disk"):
+        (tmp_path / "launch" / name).write_text(SCRIPT.replace("VM1", name) if name != "disk" else "acrn-dm VM9\n")
+    (tmp_path / "launch/folder").mkdir()
+    found = look(vm1=SCRIPT)
+    assert [vm["name"] for each in found["scripts"] for vm in each["vms"]] == ["VM1", "start_vm5"]
+    assert found["problems"] == []
+    assert found["missing"] == [str(tmp_path / "gone.sh"), str(tmp_path / "nowhere")]
+
+
 def test_services_that_start_vms(look, tmp_path):
     for name, text in UNITS.items():
         (tmp_path / f"units/{name}.service").write_text(text.replace("/opt", f"{tmp_path}/opt"))

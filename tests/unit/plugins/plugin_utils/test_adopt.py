@@ -228,6 +228,60 @@ def test_a_note_is_one_line_to_yaml_too():
     assert all(len(note.splitlines()) == 1 for note in notes)
 
 
+@pytest.mark.parametrize(
+    ("version", "given", "declared", "told"),
+    [
+        ("3.3", 5000, 5000, ""),
+        ("3.3", None, None, ""),
+        ("3.3", 4097, None, "another region has it"),
+        ("3.3", 1, None, "IDs are 4096 to 65535"),
+        ("2.7", 5000, None, "regions have IDs from ACRN v3.3 on"),
+    ],
+)
+def test_a_region_id_of_scripts_is_declared_where_a_region_may_have_it(version, given, declared, told):
+    """A host whose declaration is refused would hold up the whole fleet."""
+    plc = region("plc", 4, {"PRE": "00:0c.0", "VM1": "00:05.0"}, 4097)
+    both = [script(f"/{vm}.sh", vm, ("dm:/log", 2, 9, given)) for vm in ("VM1", "VM2")]
+    own = Adoption(scenario(plc, version=version), None, found(*both))
+    assert own.variables["ivshmem_regions"][1].get("region_id") == declared
+    if told:
+        assert f"dm:/log: scripts give it the region ID {given}, and it is declared without: {told}" in own.notes
+        assert own.variables["launch_vms"][1]["devices"] == [
+            {"name": "dm:/log", "size": 2, "slot": 9, "region_id": given}
+        ]
+    else:
+        assert "devices" not in own.variables["launch_vms"][1]
+
+
+def test_two_regions_of_one_name_are_not_declared():
+    plc = region("plc", 4, {"PRE": "00:0c.0", "VM1": "00:05.0"})
+    both = [script(f"/{vm}.sh", vm, ("dm:/plc", 2, 9, None)) for vm in ("VM1", "VM2")]
+    own = Adoption(scenario(plc), None, found(*both))
+    assert [each["provided_by"] for each in own.variables["ivshmem_regions"]] == ["hypervisor"]
+    assert any(note.startswith("dm:/plc: the scenario has a region of this name") for note in own.notes)
+
+
+def test_a_slot_that_no_region_may_have_is_no_place():
+    running = [
+        {
+            "name": vm,
+            "uuid": None,
+            "pid": 7,
+            "devices": [{"name": "dm:/log", "size": 2, "slot": slot, "region_id": None}],
+        }
+        for vm, slot in (("VM1", 2), ("VM2", 9))
+    ]
+    (log,) = Adoption(scenario(), None, found(running=running)).variables["ivshmem_regions"]
+    assert log["vms"] == ["VM1", {"name": "VM2", "vbdf": "00:09.0"}]
+
+
+def test_a_place_of_scripts_that_is_not_there_is_told():
+    assert Adoption(scenario(), None, found(missing=["/opt/scirpts"])).notes == [
+        "no launch script was found for VM1, VM2; theirs are left alone",
+        "/opt/scirpts: is not there; see launch_vms and adopt_launch_directories",
+    ]
+
+
 def test_regions_that_other_variables_declare_are_not_joined():
     plc = region("plc", 4, {"PRE": "00:0c.0", "VM1": "00:08.0"}, 4097)
     own = Adoption(scenario(plc), None, found(), ["ivshmem_group_regions"])

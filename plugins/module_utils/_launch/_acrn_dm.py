@@ -190,6 +190,14 @@ def options_of(device: Device) -> str:
     return f"{device.prefixed},{device.size}" + (f",{device.region_id}" if device.region_id else "")
 
 
+def plain_options(options: str | None) -> str | None:
+    """Options as options_of writes what acrn-dm reads of them: ``2M`` is 2, and an ID in hex is none."""
+    name, size, region_id = ivshmem_options(options)
+    if name is None or size is None:
+        return options
+    return f"{name},{size}" + (f",{region_id}" if region_id else "")
+
+
 def argument_of(device: Device, bdf: Bdf) -> str:
     """The value of ``-s`` for a device at a place."""
     return format_pci(PciArgument(bdf, "ivshmem", options_of(device)))

@@ -20,7 +20,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import known_as, options_of, read_arguments
+from ansible_collections.acrn.ivshmem.plugins.module_utils._launch._acrn_dm import (
+    known_as,
+    options_of,
+    plain_options,
+    read_arguments,
+)
 from ansible_collections.acrn.ivshmem.plugins.module_utils._region import DEVICE_MODEL, PREFIXES, Device, IvshmemError
 
 MB = 1 << 20
@@ -74,7 +79,7 @@ class RunningVm:
         left = set(self.devices)
         for device in wanted:
             options, slots = options_of(device), range(32) if device.slot is None else [device.slot]
-            match = [item for item in left if item[1] == options and item[0] in slots]
+            match = [item for item in left if plain_options(item[1]) == options and item[0] in slots]
             if not match:
                 return False
             left.discard(match[0])

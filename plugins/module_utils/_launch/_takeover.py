@@ -220,15 +220,14 @@ def read_unit(parts: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _unmade(devices: Sequence[FoundDevice], where: str) -> list[str]:
-    """Devices that acrn-dm itself refuses."""
+    """Devices that acrn-dm itself refuses, or that nobody can declare."""
     found = []
     for device in devices:
         if device.slot is None and device.odd is None:
             found.append(f"{where}: line {device.line}: region '{device.name}': its slot is none that acrn-dm reads")
             continue
         try:
-            # acrn-dm takes any region ID.
-            shown = {key: value for key, value in _device(device).items() if key not in ("line", "region_id")}
+            shown = {key: value for key, value in _device(device).items() if key != "line"}
             make_devices([{key: value for key, value in shown.items() if value is not None}])
         except IvshmemError as exc:
             found.append(f"{where}: line {device.line}: {exc}")

@@ -160,6 +160,10 @@ esac
 """,
         ONE,
     ),
+    "numbers with more behind them": (
+        f"#!/bin/bash\n{BASE} -s 7,ivshmem,hv:/plc,2M -s 8,ivshmem,dm:/log,2,0x1388 vm1\n",
+        {"vm1": [PLC, LOG]},
+    ),
     "numbers that stay": (
         f"#!/bin/bash\ndeclare -ri slot=7\nnext=$((slot+1))\n[ $next = 8 ] && {BASE} -s $slot,ivshmem,hv:/plc,2 vm1\n",
         ONE,
@@ -408,6 +412,10 @@ add_shm() {{ echo "-s $1,ivshmem,$2,$3"; }}
     "the slot of a GPU": (
         f"#!/bin/sh\n{BASE} -s 2,ivshmem,dm:/log,2 vm1\n",
         "line 2: dm:/log is at slot 2, which is that of a passed-through GPU, and a region has one from 3 to 30",
+    ),
+    "a region ID that nobody can declare": (
+        f"#!/bin/sh\n{BASE} -s 7,ivshmem,dm:/log,2,1 vm1\n",
+        "line 2: region 'dm:/log': region_id 1 must be 0 (none) or 4096 to 65535",
     ),
     "a region twice": (
         f"#!/bin/sh\n{BASE} -s 7,ivshmem,dm:/log,2 \\\n  -s 8,ivshmem,dm:/log,2 vm1\n",

@@ -102,6 +102,9 @@ def test_running_vms_and_their_devices(tmp_path):
 
 def test_vm_without_devices_fits_none():
     assert RunningVm(1, "VM", frozenset()).fits(())
+    assert RunningVm(1, "VM", frozenset([(6, "dm:/test,2M,0x1388")])).fits(
+        make_devices([{"name": "dm:/test", "size": 2}])
+    )
 
 
 def _proc(folder, pid, command, cgroup="0::/\n", parent=1):

@@ -262,6 +262,15 @@ def test_a_file_that_is_there_is_not_written_over(host):
     assert "line-1.yml is there, and Ansible would not read it any more" in said
 
 
+@pytest.mark.parametrize("name", ["acrn_scenario", "adopt_from"])
+def test_what_is_no_scenario_is_told_by_its_variable(tmp_path, name):
+    host = Host(tmp_path, "3.3")
+    host.inventory(**{name: "befor.xml"})
+    rc, said = host.run("adopt")
+    assert rc == 2 and f"line-1: {name}: {tmp_path}/befor.xml: cannot be read: No such file or directory" in said
+    assert not (tmp_path / "host_vars").exists()
+
+
 @pytest.mark.parametrize("beside", ["host_vars/line-1/main.yml", "group_vars/acrn_hosts.yml"])
 def test_what_the_inventory_says_already_does_not_beat_what_is_adopted(tmp_path, beside):
     """Own variables that count before the file are told, and regions of groups are not declared twice."""

@@ -405,7 +405,9 @@ def _lost(changed: Sequence[Values]) -> list[str]:
         elif each["change"] == "resize":
             lines.append(f"resize {name} {each['vm']} {old} -> {new} MB")
         elif each["change"] == "drop":
-            what = f"drops {old / (1 << 20):g} MB in {each['path']}"
+            # A file of somebody else has any size.
+            size = f"{old} bytes" if old % (1 << 20) or not old else f"{old >> 20} MB"
+            what = f"drops {size} in {each['path']}"
             lines.append(what if new is None else f"{what}, resize to {new >> 20} MB: its bytes are lost")
     return [*(f"remove {name} from {', '.join(vms)}" for name, vms in lost.items()), *lines]
 

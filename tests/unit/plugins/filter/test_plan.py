@@ -247,6 +247,7 @@ def test_plan_table_says_what_scripts_and_memory_lose():
         change("add", "dm:/new", "VM1", None, 9),
         change("drop", "dm:/logs", None, 2 << 20, None, path="/dev/shm/logs"),
         change("drop", "dm:/b", None, 2 << 20, 4 << 20, path="/dev/shm/b"),
+        change("drop", "dm:/c", None, 3000, None, path="/dev/shm/c"),
     ]
     found = plan_of(plan_launch={"same": False, "changes": told})
     assert found["changes"] == told
@@ -258,8 +259,9 @@ def test_plan_table_says_what_scripts_and_memory_lose():
         "  ! resize dm:/b VM1 2 -> 4 MB",
         "  ! drops 2 MB in /dev/shm/logs",
         "  ! drops 2 MB in /dev/shm/b, resize to 4 MB: its bytes are lost",
+        "  ! drops 3000 bytes in /dev/shm/c",
     ]
-    assert "1 device that moves, 2 times memory is lost" in " ".join(lines)
+    assert "1 device that moves, 3 times memory is lost" in " ".join(lines)
 
 
 def test_a_table_is_narrow_enough_for_a_terminal():

@@ -170,6 +170,12 @@ def _as_list(value: Any, spec: Spec) -> str:
         if of_each:
             return f"it must be a list, and no mapping: write each as - {{name: {of_each[0]}, ...}}"
         return "it must be a list: write a dash before its first key, as in [{...}]"
+    if isinstance(value, str) and value.strip()[:1] in ("[", "{"):
+        # On the line of a host, an INI inventory takes quotes away.
+        return (
+            'it must be a list, and is none as JSON: write each text in double quotes, as in ["a", "b"], and in an INI '
+            "inventory single quotes around the whole"
+        )
     if isinstance(value, str) and spec.get("elements") != "dict" and "\n" not in value.strip():
         # A region has commas; words with blanks are likely a command.
         words = [value] if "," in value else value.split()

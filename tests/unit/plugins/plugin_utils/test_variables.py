@@ -206,6 +206,7 @@ def test_only_a_list_says_which_regions_a_host_shall_have():
         ({"a": {"size": 2}}, "write each as - {name: a, ...}"),
         ("hv:/a, 2, 1:2", 'write it in brackets, as in ["hv:/a, 2, 1:2"]'),
         (4, "in YAML or as JSON"),
+        ("[hv:/a, 2, 1:2]", "and in an INI inventory single quotes around the whole"),
     ],
 )
 def test_what_is_no_list_is_told_how_it_becomes_one(value, mend):

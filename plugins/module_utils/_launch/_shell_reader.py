@@ -228,6 +228,8 @@ class _Reader(Words):
         match = _ASSIGNMENT.fullmatch(self.text, word.start, word.end)
         if not match or not self._assigning(before):
             return False
+        # It stands in the block that they open.
+        self._reserved(before)
         opened = self.pos
         self.pos += 1
         words: list[Word] = []
@@ -262,13 +264,17 @@ class _Reader(Words):
         self._decided = (before, len(before), first)
         return first is None or first.literal in _DECLARATIONS
 
-    def _command(self, words: list[Word]) -> None:
-        rest = list(words)
-        while rest and (rest[0].literal or "") in _RESERVED:
-            reserved = rest.pop(0).literal or ""
+    def _reserved(self, words: list[Word]) -> None:
+        """Take the reserved words from the beginning of a command, and do to the blocks what they do."""
+        while words and (words[0].literal or "") in _RESERVED:
+            reserved = words.pop(0).literal or ""
             self._turn(_RESERVED[reserved])
             if reserved in _LOOPS:
                 self.script.loops.add(self.block)
+
+    def _command(self, words: list[Word]) -> None:
+        rest = list(words)
+        self._reserved(rest)
         given = next((at for at, word in enumerate(rest) if not self._is_assignment(word)), len(rest))
         chain = self.chain
         if given and given < len(rest):

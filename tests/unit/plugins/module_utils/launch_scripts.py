@@ -326,6 +326,16 @@ acrn-dm $all vm1
         f"#!/bin/bash\nslot=7\nat_line() {{ slot=9; }}\nhost=line\nat_$host\n{BASE} -s $slot,ivshmem,hv:/plc,2 vm1\n",
         f"line 6: {_UNKNOWN}",
     ),
+    "an array that a function sets on its line": (
+        f"#!/bin/bash\nall=({BASE} -s 7,ivshmem,hv:/plc,2 vm1)\nother() {{ local all=({BASE} vm1); }}\n"
+        'other\n"${all[@]}"\n',
+        'line 5: "${all[@]}" is only known when the script runs',
+    ),
+    "an array of the other branch": (
+        f"#!/bin/bash\nshm=()\nif [ -e /proc ]; then shm=(-s 7,ivshmem,hv:/plc,2); else shm=(); fi\n"
+        f'[ -e /proc ] || {{ shm=(); }}\n{BASE} "${{shm[@]}}" vm1\n',
+        'line 5: "${shm[@]}" is only known when the script runs',
+    ),
     "a function that runs an array": (
         f'#!/bin/bash\nrun() {{ echo "+ $*"; "$@"; }}\nall=({BASE} -s 7,ivshmem,hv:/plc,2 vm1)\nrun "${{all[@]}}"\n',
         f"line 4: {_HIDDEN}",

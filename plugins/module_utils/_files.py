@@ -231,6 +231,8 @@ def keep_original(path: str, data: bytes) -> str:
     """
     copy = original_of(path)
     if os.path.lexists(copy):
+        if not os.path.isfile(copy):
+            raise IvshmemError(f"{copy}: {NO_FILE}; move it away, as what {path} had is to be kept there")
         return copy
     fresh = f"{copy}.new"
     try:

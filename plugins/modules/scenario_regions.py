@@ -83,8 +83,8 @@ options:
     version_added: 1.0.0
   names:
     description:
-      - What O(src), O(board_path), O(launch_src) and O(regions) are called where they were set, by option, such as
-        C(acrn_scenario). Files that cannot be read are told with it.
+      - What O(src), O(board_path), O(launch_src), O(regions) and the directory of O(path) are called where they were
+        set, by option, such as C(acrn_scenario). Files that cannot be read or written are told with it.
     type: dict
     default: {}
     version_added: 1.0.0

@@ -141,10 +141,12 @@ def _write(module: Any, changes: Iterable[tuple[File, bytes]], places: bytes | N
         for file, new in changes:
             # A file that is changed in place was written by others, and is kept as it was.
             original = None if module.params[file.option] else file.before
-            backups.append(replace_file(module, file.path, new, module.params["backup"], original=original))
+            with _named(module.params, "path"):
+                backups.append(replace_file(module, file.path, new, module.params["backup"], original=original))
             done.append(file.path)
         if places is not None:
-            replace_file(module, module.params["places_path"], places)
+            with _named(module.params, "path"):
+                replace_file(module, module.params["places_path"], places)
     except IvshmemError as exc:
         # Together they are right again after the next run.
         already = f"; {' and '.join(done)} {'have' if done[1:] else 'has'} the new content already: run again"
@@ -308,7 +310,8 @@ def make_folders(params: Params) -> None:
             try:
                 os.makedirs(folder, exist_ok=True)
             except OSError as exc:
-                raise IvshmemError(f"{folder}: this directory cannot be made: {exc.strerror}") from exc
+                with _named(params, "path"):
+                    raise IvshmemError(f"{folder}: this directory cannot be made: {exc.strerror}") from exc
 
 
 def _text(data: bytes, name: str) -> str:

@@ -418,3 +418,28 @@ def test_a_file_of_others_is_kept_before_it_is_changed_in_place(capsys, tmp_path
     execute(capsys, src=path, path=tmp_path / "result.xml", regions=[A])
     execute(capsys, src=path, path=tmp_path / "result.xml", regions=[B])
     assert listing(tmp_path) == ["line.xml", kept.name, "result.xml"]
+
+
+@pytest.mark.parametrize(
+    "name", [".line.xml.ivshmem-new", "line.xml.before-acrn-ivshmem.new", "line.xml.before-acrn-ivshmem"]
+)
+def test_a_copy_that_cannot_be_made_keeps_the_file_from_being_changed(capsys, tmp_path, path, name):
+    (tmp_path / name).mkdir()
+    result = execute(capsys, path=path, regions=[A], names={"path": "scenario_directory"})
+    why = "cannot be written: .*was not changed" if name.endswith("new") else "is not a regular file; move it away"
+    assert result["failed"] and re.search(rf"scenario_directory: {tmp_path}/line\.xml\S*: {why}", result["msg"])
+    assert path.read_bytes() == V3
+    assert listing(tmp_path) == sorted(["line.xml", name])
+
+
+@pytest.mark.parametrize("where", ["directory", "result"])
+def test_a_result_without_a_place_names_the_variable_of_its_directory(capsys, tmp_path, path, where):
+    place = tmp_path / "results"
+    if where == "directory":
+        place.write_text("somebody's")
+    else:
+        (place / "line-1" / ".line.xml.ivshmem-new" / "x").mkdir(parents=True)
+    names = {"src": "acrn_scenario", "path": "scenario_directory"}
+    result = execute(capsys, src=path, path=place / "line-1" / "line.xml", regions=[A], names=names)
+    assert result["failed"] and "exception" not in result
+    assert result["msg"].startswith(f"scenario_directory: {place}/line-1"), result["msg"]

@@ -165,12 +165,12 @@ def part(region: Shared, index: int, options: Options) -> _journal.Window:
     if start < 0 or start % 8 or start + length > size:
         raise IvshmemError(
             f"region '{region.key}': the window at {start} of {length} bytes does not lie in its {size} bytes, or does "
-            "not start at a multiple of 8"
+            "not start at a multiple of 8 (verify_window_offset, verify_window_length)"
         )
     try:
         return _journal.Window(start + index * each, each, "00" * 16, mailbox)
     except IvshmemError as exc:
-        raise IvshmemError(f"region '{region.key}' of {count} VMs: {exc}") from exc
+        raise IvshmemError(f"region '{region.key}' of {count} VMs: {exc} (verify_window_length)") from exc
 
 
 # -- who takes part ----------------------------------------------------------------------------------------------------

@@ -703,14 +703,14 @@ def test_parts_do_not_overlap(count, measure, write):
 
 @pytest.mark.parametrize(("offset", "length"), [(-8, 4096), (4, 4096), (SIZE, 8), (None, 16)])
 def test_windows_that_cannot_be(fleet, offset, length):
-    with pytest.raises(IvshmemError, match="region 'dm:/a'"):
+    with pytest.raises(IvshmemError, match=r"region 'dm:/a'.*verify_window_length\)"):
         fleet.start(write="true", offset=offset, length=length)
 
 
 def test_a_window_that_no_guest_could_keep_is_refused_before_anybody_is_asked(fleet):
     for each in fleet.hosts["h1"]:
         each["size"] = 512
-    with pytest.raises(IvshmemError, match="region 'dm:/a' of 3 VMs: a window has at most 16777216 bytes"):
+    with pytest.raises(IvshmemError, match=r"3 VMs: a window has at most 16777216 bytes.*\(verify_window_length\)"):
         fleet.start(write="true", length=512 << 20)
 
 

@@ -145,6 +145,6 @@ MORE.update(OTHERS)
 for _version in ((2, 5), (2, 6), (3, 0), (3, 1), (3, 2), (3, 4)):
     _wanted = _beside_service_vm(_version)
     MORE[f"{_wanted.text}-service-vm"] = _wanted
-for _version in ((2, 7), (3, 0), (3, 1), (3, 2), (3, 4)):
+for _version in ((2, 7), (3, 2)):
     _wanted = _launched(_version)
     MORE[f"{_wanted.text}-launched"] = _wanted

@@ -144,6 +144,7 @@ ANSWERS = {
                 "cmdline": "quiet acrn_ivshmem.entry=a",
                 "acrn": True,
                 "unit": True,
+                "missing": ["/root"],
                 "problems": ["/a.sh: odd"],
             },
         },

@@ -220,3 +220,14 @@ def test_a_device_is_described_alike_whatever_its_option_is_called():
     texts = [yaml.safe_load(ast.literal_eval(node.value))["options"] for node in fragment.body]
     assert [list(text) for text in texts] == [["devices"], ["regions"]]
     assert texts[0]["devices"] == texts[1]["regions"]
+
+
+@pytest.mark.parametrize(
+    "name", sorted({path.name for path in (ROOT / "script").iterdir() if path.is_file()} - {"bench"})
+)
+def test_a_script_that_is_asked_for_help_gives_it_and_does_nothing(name):
+    """script/bench is left out: its help is in what it installs first."""
+    before = {path: (ROOT / path).stat().st_mtime_ns for path in FILES}
+    done = subprocess.run([ROOT / "script" / name, "--help"], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0 and f"script/{name}" in done.stdout, done.stdout + done.stderr
+    assert {path: (ROOT / path).stat().st_mtime_ns for path in FILES} == before

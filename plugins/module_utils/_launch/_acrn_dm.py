@@ -190,11 +190,16 @@ def options_of(device: Device) -> str:
     return f"{device.prefixed},{device.size}" + (f",{device.region_id}" if device.region_id else "")
 
 
-def plain_options(options: str | None) -> str | None:
-    """Options as options_of writes what acrn-dm reads of them: ``2M`` is 2, and an ID in hex is none."""
+def plain_options(options: str | None, version: tuple[int, int] | None = None) -> str | None:
+    """Options as options_of writes what acrn-dm reads of them: ``2M`` is 2, and an ID in hex is none.
+
+    Before v3.3 each ID is: nothing behind the size is looked at there (devicemodel/hw/pci/ivshmem.c).
+    """
     name, size, region_id = ivshmem_options(options)
     if name is None or size is None:
         return options
+    if version is not None and version < REGION_IDS_SINCE:
+        region_id = None
     return f"{name},{size}" + (f",{region_id}" if region_id else "")
 
 

@@ -52,7 +52,7 @@ def clear_memory(module: Module, seen: Processes | None = None) -> dict[str, Any
         "held": held,
         "others": sorted(_regions_of(own) - _regions_of(foreign) - set(wanted)),
         "vms": [
-            {"name": vm.vm, "pid": vm.pid, "fits": vm.fits(devices[vm.vm]) if vm.vm in devices else None}
+            {"name": vm.vm, "pid": vm.pid, "fits": vm.fits(devices[vm.vm], version) if vm.vm in devices else None}
             for vm in running
         ],
     }

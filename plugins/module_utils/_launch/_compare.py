@@ -231,7 +231,8 @@ def _others(
     found = []
     for vm in wish:
         own = known.get(vm["name"])
-        found.append({"name": vm["name"], "fits": own.fits(make_devices(vm["devices"], version)) if own else None})
+        fits = own.fits(make_devices(vm["devices"], version), version) if own else None
+        found.append({"name": vm["name"], "fits": fits})
     return found
 
 

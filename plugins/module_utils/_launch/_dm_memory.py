@@ -74,12 +74,15 @@ class RunningVm:
         """The names of its dm-land regions."""
         return {options[4:].split(",")[0] for _slot, options in self.devices if options[:4] == PREFIXES[DEVICE_MODEL]}
 
-    def fits(self, wanted: Iterable[Device]) -> bool:
-        """Whether it was started with these devices. One without a slot may be at any."""
+    def fits(self, wanted: Iterable[Device], version: tuple[int, int] | None = None) -> bool:
+        """Whether it was started with these devices, as acrn-dm of this ACRN version reads them.
+
+        One without a slot may be at any.
+        """
         left = set(self.devices)
         for device in wanted:
             options, slots = options_of(device), range(32) if device.slot is None else [device.slot]
-            match = [item for item in left if plain_options(item[1]) == options and item[0] in slots]
+            match = [item for item in left if plain_options(item[1], version) == options and item[0] in slots]
             if not match:
                 return False
             left.discard(match[0])

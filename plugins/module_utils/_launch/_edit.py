@@ -357,11 +357,15 @@ class _Edit:
             "variable right by hand"
         )
 
+    def _plain(self, device: PciDevice) -> str | None:
+        """What the acrn-dm of this version reads of a device."""
+        return plain_options(device.options, self.version)
+
     def _respell(self, device: PciDevice, wanted: Device) -> None:
         if wanted.slot is None:
             raise ValueError("a device is written at its slot")
         bdf = Bdf(0, wanted.slot, 0)
-        if device.bdf == bdf and plain_options(device.options) == options_of(wanted) and device.certain:
+        if device.bdf == bdf and self._plain(device) == options_of(wanted) and device.certain:
             return
         if device.edit is None:
             raise self._fixed(device, "changed")
@@ -494,7 +498,7 @@ class _Edit:
     def _check(self, index: int, before: tuple[str, ...], placed: Sequence[Device]) -> None:
         """The last gate: what acrn-dm will get is what was asked for and all else is as before."""
         call = self._call(index)
-        found = {(found_device(each).name, each.bdf, plain_options(each.options)) for each in self._ivshmem(call)}
+        found = {(found_device(each).name, each.bdf, self._plain(each)) for each in self._ivshmem(call)}
         wanted = {(device.prefixed, Bdf(0, device.slot or 0, 0), options_of(device)) for device in placed}
         readable = {item for item in found if item[2] is not None}
         if not wanted <= found or (self.state == "exact" and readable != wanted) or self._rest(call) != before:

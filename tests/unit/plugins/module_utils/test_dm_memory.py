@@ -107,6 +107,12 @@ def test_vm_without_devices_fits_none():
     )
 
 
+@pytest.mark.parametrize(("version", "fits"), [((2, 7), True), ((3, 2), True), ((3, 3), False), (None, False)])
+def test_a_region_id_counts_where_acrn_dm_reads_it(version, fits):
+    running = RunningVm(1, "VM", frozenset([(6, "dm:/test,2,4097")]))
+    assert running.fits(make_devices([{"name": "dm:/test", "size": 2}], version), version) is fits
+
+
 def _proc(folder, pid, command, cgroup="0::/\n", parent=1):
     place = folder / str(pid)
     (place / "fd").mkdir(parents=True)

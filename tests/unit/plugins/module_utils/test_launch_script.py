@@ -752,3 +752,11 @@ def test_reading_grows_with_the_length():
 
     for text in ("<<E\n", "w a=() ", "a=1 a=() ", "((", "f() { :; }\n", "f\n", "x && ", "a=(1)\n", "cat <<E\nE\n"):
         assert work(80, text) < 2.6 * work(40, text), text
+
+
+@pytest.mark.parametrize("version", [(2, 7), (3, 2), (3, 3), None])
+def test_a_region_id_stays_where_acrn_dm_does_not_read_it(version):
+    script = "acrn-dm -s 6,ivshmem,dm:/log,2,4097 VM1\n"
+    done = edit(script, [{"name": "dm:/log", "size": 2, "slot": 6}], acrn_version=version)
+    stays = version is not None and version < (3, 3)
+    assert done.data.decode() == (script if stays else script.replace(",4097", ""))

@@ -69,6 +69,12 @@ class Settings:
         return linux.root_of(self.cmdline.split()) or self.root
 
 
+def _absent(path: str, what: str, option: str) -> IvshmemError:
+    """The error of a file that is to be booted. ``option`` names it; so does the role's, with hypervisor_ before it."""
+    option = f"{option}, in the role hypervisor_{option}"
+    return IvshmemError(f"{path}: {what} is not on the host; bring it there, or name another ({option})")
+
+
 class Host(Root):
     """The machine that this code runs on: builds and entries in /boot/acrn, the Service VM's kernel, proofs."""
 
@@ -171,10 +177,7 @@ class Host(Root):
         """
         if chosen:
             if not os.path.isfile(chosen):
-                raise IvshmemError(
-                    f"{chosen}: this kernel for the Service VM is not on the host; bring it there, or name another "
-                    "(kernel, in the role hypervisor_kernel)"
-                )
+                raise _absent(chosen, "this kernel for the Service VM", "kernel")
             return chosen
         paths: dict[str, str] = {}
         for pattern in linux.KERNELS:
@@ -290,10 +293,7 @@ class Host(Root):
         tag = wanted.kernel or ""
         kernel = given.pop(tag, None) or self.kernel(settings.kernel, linux.drivers(artifact.version))
         if not os.path.isfile(kernel):
-            raise IvshmemError(
-                f"{kernel}: the file for the module {tag!r} is not on the host; bring it there, or name another "
-                "(modules, in the role hypervisor_modules)"
-            )
+            raise _absent(kernel, f"the file for the module {tag!r}", "modules")
         initrd = given.pop(wanted.ramdisk, None) or self._initrd(wanted, settings, kernel)
         arguments = self.root_arguments(settings, wanted.bootargs, kernel, initrd)
         return [(kernel, tag), *([(initrd, wanted.ramdisk)] if initrd else [])], arguments
@@ -339,10 +339,7 @@ class Host(Root):
                 what, name = f"the file for the module {tag!r}", "modules"
                 if path == settings.initrd or (not tag and path in initrds):
                     what, name = "this initrd", "initrd"
-                raise IvshmemError(
-                    f"{path}: {what} is not on the host; bring it there, or name another ({name}, in the role "
-                    f"hypervisor_{name})"
-                )
+                raise _absent(path, what, name)
         folder = os.path.join(self.boot_dir, artifact.key)
         for tag in wanted.acpi:
             # A build without these tables boots no pre-launched VM; the builder has them if the scenario has such VMs.
